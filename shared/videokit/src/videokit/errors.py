@@ -1,0 +1,52 @@
+"""Every error that videokit raises on purpose, one class for each thing a caller would do differently.
+
+    VideokitError
+    ├── InvalidInput       the caller's input is wrong: change it and ask again
+    ├── WeightsError       a weight file cannot be used: replace it, or mend the weights table
+    │   ├── WeightsMissing     it is not on this machine and may not be fetched: fetch it first
+    │   └── DownloadFailed     it could not be fetched: try again, or use another source
+    └── OutOfMemory        the device is too small for this request: lower what the message names
+
+Messages say what was got, what is allowed and what to do. Mistakes of a programmer (a wrong dtype at
+a module's border) are TypeError and ValueError as everywhere, and no part of this tree.
+"""
+
+from __future__ import annotations
+
+
+class VideokitError(Exception):
+    """Base of the errors above."""
+
+
+class InvalidInput(VideokitError):
+    """One or more inputs of a prediction are wrong; `str()` has one line for each fault.
+
+    `faults` has the same lines as a tuple.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class WeightsError(VideokitError):
+    """A weight file is not what its name promises: wrong bytes, a missing key, a wrong shape."""
+
+
+class WeightsMissing(WeightsError):
+    """A weight file is not on this machine and no connection may be opened to fetch it."""
+
+
+class DownloadFailed(WeightsError):
+    """A weight file could not be fetched from its source."""
+
+
+class OutOfMemory(VideokitError):
+    """The device has too little memory for the request; the next request starts clean."""
+
+
+def refuse(*faults: str | None) -> None:
+    """Raise InvalidInput with every fault that is not None; return if there is none."""
+    found = [fault for fault in faults if fault is not None]
+    if found:
+        raise InvalidInput(*found)

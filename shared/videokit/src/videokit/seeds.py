@@ -1,0 +1,35 @@
+"""Seeds and the noise that is drawn from them: one seed gives one clip on every device."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+MAX_SEED = 2**31 - 1  # the documented maximum of animate-diff; the other models take the same
+
+
+def seed_fault(seed: int | None, *, zero_is_random: bool = False) -> str | None:
+    """Tell whether `seed` is None or 0 to 2147483647."""
+    if seed is None or 0 <= seed <= MAX_SEED:
+        return None
+    random = "leave it out or give 0 for a random one" if zero_is_random else "leave it out for a random one"
+    return f"seed={seed} is outside what is allowed (0 to {MAX_SEED}); {random}"
+
+
+def resolve_seed(seed: int | None, *, zero_is_random: bool = False) -> int:
+    """Return `seed`, or a random one in 1..2147483647 from the operating system for None (and 0, if so asked)."""
+    if seed is None or (seed == 0 and zero_is_random):
+        return secrets.randbelow(MAX_SEED) + 1
+    return seed
+
+
+def noise(shape: Sequence[int], seed: int) -> torch.Tensor:
+    """Draw standard normal noise of `shape`, float32 on the CPU, from a generator of its own."""
+    import torch
+
+    return torch.randn(tuple(shape), generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
