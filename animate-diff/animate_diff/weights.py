@@ -1,0 +1,101 @@
+"""The weight files of animate-diff: where each comes from, its size, hash and licence, and its name on disk.
+
+Sizes and hashes are the published ones (the pointer files of the repositories named). The layout below a weights
+directory is the same for real, small and own weights:
+
+    stable-diffusion-v1-5/   tokenizer and configurations of the base; its text encoder and VAE only where a
+                             checkpoint lacks them
+    checkpoints/             single files with UNet, VAE and text encoder, in CompVis' names
+    motion_modules/          NAME.ckpt, NAME.safetensors, or a folder NAME/ as diffusers' MotionAdapter saves it
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from videokit.weights import HubFile, WeightFile, WeightStore
+
+from animate_diff.inputs import CHECKPOINTS, MOTION_MODULES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BASE = "stable-diffusion-v1-5"
+CONFIGS = tuple(f"{BASE}/{part}/config.json" for part in ("unet", "vae", "text_encoder"))
+TOKENIZER = tuple(
+    f"{BASE}/tokenizer/{name}"
+    for name in ("merges.txt", "special_tokens_map.json", "tokenizer_config.json", "vocab.json")
+)
+BASE_TEXT_ENCODER = f"{BASE}/text_encoder/model.fp16.safetensors"
+BASE_VAE = f"{BASE}/vae/diffusion_pytorch_model.fp16.safetensors"
+
+_OPENRAIL = "CreativeML-OpenRAIL-M"
+_UNSTATED = "its creator's terms at civitai.com (a Stable Diffusion 1.5 derivative: CreativeML-OpenRAIL-M)"
+
+
+def _base(path: str, size: int, sha256: str) -> WeightFile:
+    """A file of the Stable Diffusion 1.5 repository that keeps the withdrawn runwayml one alive."""
+    revision = "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
+    source = HubFile("stable-diffusion-v1-5/stable-diffusion-v1-5", revision, path.removeprefix(f"{BASE}/"))
+    return WeightFile(path, source, _OPENRAIL, size, sha256)
+
+
+def _checkpoint(name: str, size: int, sha256: str, licence: str = _UNSTATED, published_as: str = "") -> WeightFile:
+    """A personalised checkpoint from the backup that AnimateDiff's authors keep."""
+    revision = "32da2bfe2e4ede607dc4017a353a8c7f0822b4d0"
+    source = HubFile("guoyww/animatediff_t2i_backups", revision, published_as or name)
+    return WeightFile(f"checkpoints/{name}", source, licence, size, sha256)
+
+
+def _motion_module(name: str, size: int, sha256: str) -> WeightFile:
+    """A motion module in the original layout, a pickle of tensors."""
+    source = HubFile("guoyww/animatediff", "fdfe36afa161e51b3e9c24022b0e368d59e7345e", f"{name}.ckpt")
+    return WeightFile(f"motion_modules/{name}.ckpt", source, "Apache-2.0", size, sha256)
+
+
+FILES = (
+    _base(TOKENIZER[0], 524619, "9fd691f7c8039210e0fced15865466c65820d09b63988b0174bfe25de299051a"),
+    _base(TOKENIZER[1], 472, "c4864a9376a8401918425bed71fc14fc0e81f9b59ec45c1cf96cccb2df508eac"),
+    _base(TOKENIZER[2], 806, "00439066fcba73de57644cf41e4e3b9f2dbb09d7f3fc2005898ba52399045882"),
+    _base(TOKENIZER[3], 1059962, "e089ad92ba36837a0d31433e555c8f45fe601ab5c221d4f607ded32d9f7a4349"),
+    _base(CONFIGS[0], 743, "78f474de6bab3d893868f37be97b636ae65c0df3073ed3256ca458ff599b5f96"),
+    _base(CONFIGS[1], 547, "786a7d21647ddea6a04b9675c03d3cb45e90a2f3c6da5fbda2c54ade040036de"),
+    _base(CONFIGS[2], 617, "845df614cb9327ae7bbea027316246fae917827407da6df13572e41b5f93b4cc"),
+    _base(BASE_TEXT_ENCODER, 246144864, "77795e2023adcf39bc29a884661950380bd093cf0750a966d473d1718dc9ef4e"),
+    _base(BASE_VAE, 167335342, "4fbcf0ebe55a0984f5a5e00d8c4521d52359af7229bb4d81890039d2aa16dd7c"),
+    _checkpoint(CHECKPOINTS[0], 2132626252, "52768d2bc4e73af920df3466d0806d9a40727dab0869fc7aa2f3bc82214bb071"),
+    _checkpoint(CHECKPOINTS[1], 2132625432, "ec6f68ea6388951d53d6c8178c22aecfd1b4fedfe31f5a5814ddd7638c4eff37"),
+    _checkpoint(CHECKPOINTS[2], 2132625644, "a6b4c0392d7486bfa4fd1a31c7b7d2679f743f8ea8d9f219c82b5c33db31ddb9"),
+    _checkpoint(CHECKPOINTS[3], 2400040290, "a38fa861a24f4f4c6e0f68289101e645dd9ca1e93e1049cc8a4f2a77513fad52"),
+    # The documented name, but the file is Realistic Vision V2.0 (civitai version 29460), and its backup has been
+    # renamed since; the same bytes are in the creator's own repository, SG161222/Realistic_Vision_V2.0.
+    _checkpoint(
+        CHECKPOINTS[4],
+        2132650523,
+        "c0d1994c73d784a17a5b335ae8bda02dcc8dd2fc5f5dbf55169d5aab385e53f2",
+        licence=_OPENRAIL,
+        published_as="realisticVisionV60B1_v20Novae.safetensors",
+    ),
+    _motion_module(MOTION_MODULES[0], 1672133921, "aa7fd8a200a89031edd84487e2a757c5315460eca528fa70d4b3885c399bffd5"),
+    _motion_module(MOTION_MODULES[1], 1672133921, "cf16ea656cb16124990c8e2c70a29c793f9841f3a2223073fac8bd89ebd9b69a"),
+    _motion_module(MOTION_MODULES[2], 1817888431, "69ed0f5fef82b110aca51bcab73b21104242bc65d6ab4b8b2a2a94d31cad1bf0"),
+)
+
+
+def base_directory(store: WeightStore) -> Path:
+    """Return the base's folder with tokenizer and configurations, fetched where they are missing."""
+    paths = store.fetch((*CONFIGS, *TOKENIZER))
+    return paths[CONFIGS[0]].parent.parent
+
+
+def checkpoint_file(store: WeightStore, name: str) -> Path:
+    """Return the file of a checkpoint (`toonyou_beta3.safetensors`), fetched where it is missing."""
+    return store.get(f"checkpoints/{name}")
+
+
+def motion_module_file(store: WeightStore, name: str) -> Path:
+    """Return the file or MotionAdapter folder of a motion module (`mm_sd_v14`), fetched where it is missing."""
+    published = f"motion_modules/{name}.ckpt"
+    stem = f"motion_modules/{name}"
+    kept = (store.find(path) for path in (published, f"{stem}.safetensors", stem))
+    return next((path for path in kept if path is not None), None) or store.get(published)

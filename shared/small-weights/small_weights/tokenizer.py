@@ -1,0 +1,63 @@
+"""A small vocabulary in the files of CLIP's tokenizer: every byte, and the words of simple prompts as one token each."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+END_OF_WORD = "</w>"
+WORDS = (
+    "a an the of and on in with at to is photo picture drawing video clip "
+    "red green blue yellow orange purple pink white black gray brown cyan light dark "
+    "circle square triangle cross star ring dot shape ball big small large tiny plain background "
+    "moving move moves right left up down still standing growing shrinking turning slow fast "
+    "masterpiece best worst quality low high detailed solo girl boy cat dog hair eyes flower flowers petals "
+    "cherry blossoms spring summer autumn winter season falling outdoors tree trees sky sea sun moon night day"
+).split()
+
+
+def write_tokenizer(directory: Path | None) -> int:
+    """Write vocab.json, merges.txt and the two configurations, and return how many tokens there are.
+
+    None as directory only counts. Tokens are numbered as CLIP's are: bytes, bytes that end a word, merges, begin, end.
+    """
+    bytes_ = list(_byte_characters())
+    merges = _merges()
+    tokens = [*bytes_, *(b + END_OF_WORD for b in bytes_), *("".join(pair) for pair in merges)]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    if directory is not None:
+        directory.mkdir(parents=True, exist_ok=True)
+        special = {"bos_token": tokens[-2], "eos_token": tokens[-1], "unk_token": tokens[-1], "pad_token": tokens[-1]}
+        config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True, **special}
+        vocabulary = {token: number for number, token in enumerate(tokens)}
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+        (directory / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+        (directory / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (directory / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
+    return len(tokens)
+
+
+def _merges() -> list[tuple[str, str]]:
+    """Join the letters of each word from left to right; each pair once."""
+    pairs: dict[tuple[str, str], None] = {}
+    for word in WORDS:
+        letters = [*word[:-1], word[-1] + END_OF_WORD]
+        joined = letters[0]
+        for letter in letters[1:]:
+            pairs.setdefault((joined, letter))
+            joined += letter
+    return list(pairs)
+
+
+def _byte_characters() -> list[str]:
+    """The 256 characters that stand for bytes in GPT-2's byte-level vocabularies: printable ones for themselves.
+
+    Source: openai/gpt-2@a74da5d src/encoder.py, bytes_to_unicode.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) for byte in printable] + [chr(256 + index) for index, _ in enumerate(others)]
