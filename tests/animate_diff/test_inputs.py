@@ -1,0 +1,54 @@
+"""What may be asked for, and what a wrong input is told."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from animate_diff.inputs import Inputs
+from videokit.errors import InvalidInput
+
+GOOD = Inputs(prompt="a red circle moving right")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"seed": -1},
+            "seed=-1 is outside what is allowed (0 to 2147483647); leave it out or give 0 for a random one",
+        ),
+        (
+            {"seed": 2147483648},
+            "seed=2147483648 is outside what is allowed (0 to 2147483647); leave it out or give 0 for a random one",
+        ),
+        ({"num_inference_steps": 0}, "steps=0 is outside what is allowed (1 to 100); try 1"),
+        ({"num_inference_steps": 101}, "steps=101 is outside what is allowed (1 to 100); try 100"),
+        ({"guidance_scale": 0.5}, "guidance_scale=0.5 is outside what is allowed (1 to 10); try 1"),
+        ({"guidance_scale": float("nan")}, "guidance_scale=nan is outside what is allowed (1 to 10); try 1"),
+        (
+            {"motion_module": "mm_sd_v16"},
+            "motion_module='mm_sd_v16' is unknown; it is one of mm_sd_v14, mm_sd_v15, mm_sd_v15_v2",
+        ),
+    ],
+)
+def test_a_wrong_input_is_told_what_is_allowed(change: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        dataclasses.replace(GOOD, **change).check()
+    assert str(raised.value) == message
+
+
+def test_all_faults_are_told_at_once() -> None:
+    with pytest.raises(InvalidInput) as raised:
+        Inputs(prompt="", checkpoint="nothing.ckpt", num_inference_steps=500, seed=-3).check()
+    assert [fault.partition("=")[0] for fault in raised.value.faults] == ["path", "steps", "seed"]
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1, 2147483647])
+def test_every_documented_seed_is_taken(seed: int | None) -> None:
+    inputs = dataclasses.replace(GOOD, seed=seed)
+    inputs.check()
+    resolved = inputs.resolved_seed()
+    # the contract: 0 is random, the maximum is 2147483647
+    assert 1 <= resolved <= 2147483647
+    assert resolved == seed or not seed

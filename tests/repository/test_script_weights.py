@@ -1,0 +1,125 @@
+"""script/weights on a model of its own, against a real HTTP server."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from weight_server import WeightServer, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Run = Callable[..., subprocess.CompletedProcess[str]]
+
+SCRIPT = Path(__file__).parents[2] / "script" / "weights"
+FILES = {"unet/a.safetensors": b"first", "b.json": b"second"}
+
+
+@pytest.fixture
+def server() -> Iterator[WeightServer]:
+    with serving({f"/{path}": content for path, content in FILES.items()}) as running:
+        yield running
+
+
+@pytest.fixture
+def model(server: WeightServer, tmp_path: Path) -> Path:
+    """A model's directory with a space in its path, whose table is `FILES` at the server."""
+    package = tmp_path / "with space" / "some-model" / "some_model"
+    package.mkdir(parents=True)
+    entries = [
+        f"WeightFile({path!r}, Url('{server.url}/{path}'), 'Apache-2.0', {len(content)}, "
+        f"{hashlib.sha256(content).hexdigest()!r})"
+        for path, content in FILES.items()
+    ]
+    table = f"from videokit.weights import Url, WeightFile\nFILES = [{', '.join(entries)}]\n"
+    (package / "weights.py").write_text(table)
+    return package.parent
+
+
+@pytest.fixture
+def run(model: Path, tmp_path: Path) -> Run:
+    def script(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, SCRIPT, model, *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "WEIGHTS_CACHE": str(tmp_path / "cache"), **environ},
+        )
+
+    return script
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(directory)): f.read_bytes() for f in directory.rglob("*") if f.is_file()}
+
+
+def test_all_files_are_fetched_to_lie_beside_the_model_and_nothing_else_lies_there(run: Run, model: Path) -> None:
+    done = run(WEIGHTS="tiny")
+    assert (done.returncode, contents(model / "weights")) == (0, FILES)
+    assert str(model / "weights" / "b.json") in done.stdout
+
+
+def test_named_files_are_fetched_into_the_cache(run: Run, model: Path, tmp_path: Path) -> None:
+    assert run("b.json", "--to", "cache").returncode == 0
+    assert contents(tmp_path / "cache") == {"b.json": b"second"}
+    assert not (model / "weights").exists()
+
+
+def test_the_list_has_size_licence_and_place_and_fetches_nothing(run: Run, server: WeightServer, model: Path) -> None:
+    run("b.json")
+    asked = len(server.requests)
+    lines = [line.strip() for line in run("--list").stdout.splitlines()]
+    assert lines == [
+        *("unet/a.safetensors", "5 bytes, Apache-2.0", "not here"),
+        *("b.json", "6 bytes, Apache-2.0", str(model / "weights" / "b.json")),
+    ]
+    assert len(server.requests) == asked
+
+
+def test_verify_fails_on_wrong_bytes_and_not_on_what_is_not_here(run: Run, model: Path) -> None:
+    run("b.json")
+    right = run("--verify")
+    assert right.returncode == 0
+    assert "unet/a.safetensors: not here" in right.stdout
+    assert "b.json: right" in right.stdout
+    (model / "weights" / "b.json").write_bytes(b"sEcond")
+    wrong = run("--verify")
+    assert wrong.returncode == 1
+    assert "b.json: WRONG" in wrong.stdout
+    assert hashlib.sha256(b"second").hexdigest() in wrong.stdout
+
+
+def test_a_failure_is_one_message_and_exit_1(run: Run, server: WeightServer) -> None:
+    server.plan("/b.json", 404)
+    failed = run("b.json")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith(f"b.json: {server.url}/b.json: answered 404 Not Found; ")
+    assert len(failed.stderr.splitlines()) == 1
+
+
+def test_offline_names_the_command_for_what_is_missing(run: Run) -> None:
+    failed = run(WEIGHTS_OFFLINE="1")
+    assert failed.returncode == 1
+    assert "script/weights some-model unet/a.safetensors b.json" in failed.stderr
+
+
+def test_what_is_not_in_the_table_and_what_is_no_model_exit_2(run: Run) -> None:
+    unknown = run("c.json")
+    assert unknown.returncode == 2
+    assert "not in the weights table: c.json" in unknown.stderr
+    no_model = subprocess.run([sys.executable, SCRIPT, "no-model"], capture_output=True, text=True)
+    assert no_model.returncode == 2
+    assert "'no-model' is no model; there are: " in no_model.stderr
+
+
+def test_help_says_what_each_form_does() -> None:
+    text = subprocess.check_output([sys.executable, SCRIPT, "--help"], text=True)
+    for form in ("--verify", "--list", "--to", "WEIGHTS_MIRROR", "PATH"):
+        assert form in text
