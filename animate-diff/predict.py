@@ -27,7 +27,7 @@ class Predictor(BaseRunner):
         logging.basicConfig(stream=sys.stdout, format="%(message)s")
         logging.getLogger("videokit").setLevel(logging.INFO)
         self.device = pick_device()
-        store = WeightStore.from_environment(weights.FILES, LocalPath(__file__).parent)
+        store = WeightStore.from_environment(weights.FILES, MODEL, LocalPath(__file__).parent)
         self.pipeline = Pipeline(store, self.device)
         defaults = Inputs(prompt="")
         self.pipeline.load(defaults.checkpoint, defaults.motion_module, Stages(self.device))
@@ -76,10 +76,9 @@ class Predictor(BaseRunner):
         advice = "shorten the prompts, or use a device with more memory"
         with out_of_memory(self.device, advice, self.pipeline.forget):
             frames = self.pipeline.generate(inputs, seed, stages)
-            with stages("encode", f"{FPS} frames/s, VAE and H.264 side by side"):
+            with stages("decode", "VAE and video encoder side by side"):
                 clip = encode_mp4(frames, target, fps=FPS, provenance=provenance)
-        print(f"{clip.num_frames} frames {clip.width}x{clip.height} at {FPS} fps, {clip.size / 1000:.0f} KB")
-        for name, value in {"seed": seed, "frames": clip.num_frames, "duration": float(clip.duration)}.items():
+        metrics = {"seed": seed, "frames": clip.num_frames, "duration": float(clip.duration), "seconds": stages.seconds}
+        for name, value in metrics.items():
             self.record_metric(name, value)
-        self.record_metric("seconds", stages.seconds)
         return Path(clip.path)

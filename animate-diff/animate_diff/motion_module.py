@@ -87,7 +87,9 @@ def read_motion_module(path: Path, parameters: Mapping[str, torch.Tensor]) -> Mo
         count, named = len(superfluous), shown(sorted(superfluous))
         logger.info("%s: passed over %d unknown keys: %s", path.name, count, named)
     # a module of zeros adds nothing to its input, so a kind without mid block needs no other network
-    zeros = {name: torch.zeros((), dtype=p.dtype).expand(p.shape) for name, p in parameters.items() if name not in wanted}
+    zeros = {
+        name: torch.zeros((), dtype=p.dtype).expand(p.shape) for name, p in parameters.items() if name not in wanted
+    }
     return MotionModule(found | zeros, _max_frames(tensors, folder, has_mid_block), has_mid_block)
 
 

@@ -57,13 +57,13 @@ class Pipeline:
 
     def __init__(self, store: WeightStore, device: Device) -> None:
         """Build the modules by the base's configurations; the parameters' values come with the first clip."""
-        base = weights.base_directory(store)
+        base = weights.base(store)
         self.store = store
         self.device = device
-        self.tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer")
-        self.text_encoder = self._build(lambda: CLIPTextModel(CLIPTextConfig.from_pretrained(base / "text_encoder")))
-        self.vae = self._build(lambda: AutoencoderKL.from_config(AutoencoderKL.load_config(base / "vae")))
-        self.unet = self._build(lambda: _motion_unet(base / "unet"))
+        self.tokenizer = CLIPTokenizer.from_pretrained(base.tokenizer)
+        self.text_encoder = self._build(lambda: CLIPTextModel(CLIPTextConfig.from_pretrained(base.text_encoder)))
+        self.vae = self._build(lambda: AutoencoderKL.from_config(AutoencoderKL.load_config(base.vae)))
+        self.unet = self._build(lambda: _motion_unet(base.unet))
         scope_norms(self.unet)
         parameters = dict(self.unet.named_parameters())
         self._motion_parameters = {name: p for name, p in parameters.items() if ".motion_modules." in name}

@@ -104,9 +104,7 @@ def test_known_modules_written_in_the_files_names_give_their_outputs_again(
             pipeline.vae.encode(pictures).latent_dist.mean, known["vae"].encode(pictures).latent_dist.mean
         )
         ids = torch.randint(tokens, (1, 77), generator=generator)
-        assert torch.equal(
-            pipeline.text_encoder(ids).last_hidden_state, known["text_encoder"](ids).last_hidden_state
-        )
+        assert torch.equal(pipeline.text_encoder(ids).last_hidden_state, known["text_encoder"](ids).last_hidden_state)
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,9 @@ def test_wrappers_of_trained_files_are_taken_off(pipeline: Pipeline, tmp_path: P
     tensors = torch.load(plain, weights_only=True)
     wrapped = tmp_path / "wrapped.ckpt"
     if wrap == "state_dict":
-        torch.save({"state_dict": {f"module.{k}": t for k, t in tensors.items()}, "epoch": 3, "global_step": 9}, wrapped)
+        torch.save(
+            {"state_dict": {f"module.{k}": t for k, t in tensors.items()}, "epoch": 3, "global_step": 9}, wrapped
+        )
     else:
         torch.save({f"module.{key}": tensor for key, tensor in tensors.items()}, wrapped)
     ours, expected = read(pipeline, wrapped), read(pipeline, plain)

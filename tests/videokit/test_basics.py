@@ -30,7 +30,10 @@ def test_no_fault_raises_nothing() -> None:
     ("fault", "message"),
     [
         (sizes.multiple_of("width", 500, 8, 256), "width=500 is not a multiple of 8; try 496 or 504"),
-        (sizes.multiple_of("width", 1023, 8, 256, 1023), "width=1023 is outside what is allowed (256 to 1016); try 1016"),
+        (
+            sizes.multiple_of("width", 1023, 8, 256, 1023),
+            "width=1023 is outside what is allowed (256 to 1016); try 1016",
+        ),
         (sizes.multiple_of("width", 250, 8, 250), "width=250 is outside what is allowed (at least 256); try 256"),
         (sizes.multiple_of("height", 259, 8, 256, 260), "height=259 is outside what is allowed (256 to 256); try 256"),
         (sizes.multiple_of("width", 512, 8, 256), None),
@@ -130,7 +133,9 @@ def test_a_value_that_cannot_be_made_is_not_held() -> None:
     assert cache.get("a", lambda: (5, 1)) == 5
 
 
-@pytest.mark.parametrize("module", ["errors", "seeds", "sizes", "frames", "cache", "weights", "encode", "decode", "provenance"])
+@pytest.mark.parametrize(
+    "module", ["errors", "seeds", "sizes", "frames", "cache", "weights", "encode", "decode", "provenance"]
+)
 def test_what_needs_no_network_imports_no_torch(module: str) -> None:
     program = f"import sys, videokit.{module}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": ":".join(sys.path)})

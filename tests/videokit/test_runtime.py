@@ -73,7 +73,9 @@ def test_out_of_memory_frees_everything_and_says_what_to_lower(error: Exception)
         raise error
 
     with (
-        pytest.raises(OutOfMemory, match=r"cpu ran out of memory, of which it has [\d.]+ GB; lower num_frames$") as raised,
+        pytest.raises(
+            OutOfMemory, match=r"cpu ran out of memory, of which it has [\d.]+ GB; lower num_frames$"
+        ) as raised,
         out_of_memory(CPU, "lower num_frames", lambda: freed.append(True)),
     ):
         work()

@@ -113,7 +113,7 @@ class TestPlaces:
         in_given, in_baked = put(given / NAME, b"given"), put(model / "weights" / NAME, b"baked")
         in_cache = put(cache / NAME, CONTENT)
         environ = {"WEIGHTS": str(given), "WEIGHTS_CACHE": str(cache)}
-        store = WeightStore.from_environment([entry(server)], model, environ)
+        store = WeightStore.from_environment([entry(server)], "some-model", model, environ)
         for place in (in_given, in_baked, in_cache):
             assert store.get(NAME) == place
             place.unlink()
@@ -127,10 +127,15 @@ class TestPlaces:
     def test_full_weights_are_those_baked_and_those_in_the_users_cache(
         self, weights: dict[str, str], tmp_path: Path
     ) -> None:
-        store = WeightStore.from_environment([], tmp_path / "model", {"XDG_CACHE_HOME": "/somewhere", **weights})
+        store = WeightStore.from_environment(
+            [], "some-model", tmp_path / "model", {"XDG_CACHE_HOME": "/somewhere", **weights}
+        )
         assert store.directories == (tmp_path / "model" / "weights",)
         assert store.cache == Path("/somewhere/videokit")
-        assert WeightStore.from_environment([], tmp_path, weights).cache == Path.home() / ".cache" / "videokit"
+        assert (
+            WeightStore.from_environment([], "some-model", tmp_path, weights).cache
+            == Path.home() / ".cache" / "videokit"
+        )
 
     def test_tiny_weights_come_from_small_weights_alone_and_the_message_names_the_command(
         self, server: WeightServer, tmp_path: Path
@@ -139,7 +144,7 @@ class TestPlaces:
         put(cache / NAME, CONTENT)
         put(model / "weights" / NAME, CONTENT)
         environ = {"WEIGHTS": "tiny", "WEIGHTS_CACHE": str(cache), "WEIGHTS_MIRROR": server.url}
-        store = WeightStore.from_environment([entry(server)], model, environ)
+        store = WeightStore.from_environment([entry(server)], "some-model", model, environ)
         with pytest.raises(WeightsMissing, match=r"script/small-weights some-model$"):
             store.get(NAME)
         small = put(model / "small-weights" / NAME, b"small")
@@ -148,11 +153,11 @@ class TestPlaces:
 
     def test_a_directory_that_does_not_exist_is_an_error_that_says_so(self, tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match="WEIGHTS=/no/such is no directory"):
-            WeightStore.from_environment([], tmp_path, {"WEIGHTS": "/no/such"})
+            WeightStore.from_environment([], "some-model", tmp_path, {"WEIGHTS": "/no/such"})
 
     def test_a_mirror_without_tls_is_an_error_that_says_so(self, tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match=r"WEIGHTS_MIRROR.*https://"):
-            WeightStore.from_environment([], tmp_path, {"WEIGHTS_MIRROR": "http://example.com"})
+            WeightStore.from_environment([], "some-model", tmp_path, {"WEIGHTS_MIRROR": "http://example.com"})
 
     def test_a_users_own_file_or_folder_is_found_in_a_directory_but_not_in_the_cache(self, tmp_path: Path) -> None:
         store = WeightStore([], directories=[tmp_path / "given"], cache=tmp_path / "cache")
@@ -215,7 +220,9 @@ class TestSources:
         ]
         with serving({"/prefix/a%20b.json": b"1", "/prefix/hub/c.json": b"2", "/prefix/url/e.json": b"3"}) as mirror:
             environ = {"WEIGHTS_MIRROR": f"{mirror.url}/prefix/", "WEIGHTS_CACHE": str(tmp_path / "cache")}
-            places = WeightStore.from_environment(files, tmp_path, environ).fetch([file.path for file in files])
+            places = WeightStore.from_environment(files, "some-model", tmp_path, environ).fetch(
+                [file.path for file in files]
+            )
         assert [place.read_bytes() for place in places.values()] == [b"1", b"2", b"3"]
         assert {request.authorization for request in mirror.requests} == {None}
 
@@ -438,7 +445,7 @@ class TestOffline:
     def test_every_missing_file_and_the_command_are_named(self, server: WeightServer, tmp_path: Path) -> None:
         files = [entry(server), WeightFile("b c.json", None, "any"), WeightFile("d.json", None, "any")]
         for name in ("WEIGHTS_OFFLINE", "HF_HUB_OFFLINE"):
-            store = WeightStore.from_environment(files, tmp_path / "some-model", {name: "1"})
+            store = WeightStore.from_environment(files, "some-model", tmp_path / "some-model", {name: "1"})
             with pytest.raises(WeightsMissing) as missing:
                 store.fetch([NAME, "b c.json"])
             assert f"script/weights some-model {NAME} 'b c.json'" in str(missing.value)
@@ -459,7 +466,7 @@ class TestOffline:
             events = []
             sys.addaudithook(lambda event, _: events.append(event) if event.startswith("socket.") else None)
             hub = WeightFile("hub.json", HubFile("someone/model", "{REVISION}", "a"), "any")
-            store = WeightStore.from_environment([FILE, hub], Path("model"))
+            store = WeightStore.from_environment([FILE, hub], "some-model", Path("model"))
             try:
                 store.fetch([FILE.path, hub.path])
             except WeightsError as error:

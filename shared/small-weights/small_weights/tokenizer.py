@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import TYPE_CHECKING
 
@@ -42,15 +43,20 @@ def write_tokenizer(directory: Path | None) -> int:
 
 
 def _merges() -> list[tuple[str, str]]:
-    """Join the letters of each word from left to right; each pair once."""
-    pairs: dict[tuple[str, str], None] = {}
+    """Return pairs, the first of the highest rank, that join each word to one token.
+
+    A word is first joined as far as the earlier pairs do, in their order, as byte-pair encoding will.
+    """
+    ranks: dict[tuple[str, str], int] = {}
     for word in WORDS:
-        letters = [*word[:-1], word[-1] + END_OF_WORD]
-        joined = letters[0]
-        for letter in letters[1:]:
-            pairs.setdefault((joined, letter))
-            joined += letter
-    return list(pairs)
+        symbols = [*word[:-1], word[-1] + END_OF_WORD]
+        while len(symbols) > 1:
+            pairs = [pair for pair in itertools.pairwise(symbols) if pair in ranks]
+            chosen = min(pairs, key=ranks.__getitem__) if pairs else (symbols[0], symbols[1])
+            ranks.setdefault(chosen, len(ranks))
+            place = list(itertools.pairwise(symbols)).index(chosen)
+            symbols[place : place + 2] = ["".join(chosen)]
+    return list(ranks)
 
 
 def _byte_characters() -> list[str]:

@@ -116,7 +116,11 @@ class WeightStore:
 
     @classmethod
     def from_environment(
-        cls, files: Iterable[WeightFile], model_directory: Path, environ: Mapping[str, str] = os.environ
+        cls,
+        files: Iterable[WeightFile],
+        model: str,
+        model_directory: Path,
+        environ: Mapping[str, str] = os.environ,
     ) -> WeightStore:
         """Make the store that WEIGHTS, WEIGHTS_CACHE, WEIGHTS_MIRROR and WEIGHTS_OFFLINE ask for.
 
@@ -124,7 +128,6 @@ class WeightStore:
         one before them; "tiny": only `small-weights/` of the model's directory. Raises WeightsError for a directory
         that does not exist and for a mirror that is no HTTPS address.
         """
-        model = model_directory.resolve().name
         choice = environ.get("WEIGHTS") or "full"
         if choice == "tiny":
             small = model_directory / "small-weights"
