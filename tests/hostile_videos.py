@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
+from av.stream import Disposition
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BARS = 16  # a picture tells its number in binary: 16 vertical bars, white for 1
-LOSSLESS = {"qp": "0"}
 
 
 def numbered(index: int, width: int = 64, height: int = 48) -> np.ndarray:
@@ -99,24 +99,25 @@ def _plain(folder: Path) -> None:
 
 
 def _broken(folder: Path) -> None:
-    whole = (folder / "plain.mp4").read_bytes()
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "page.mp4").write_bytes(b"<!DOCTYPE html><html><body>404 Not Found</body></html>" * 50)
     (folder / "noise.mp4").write_bytes(random.Random(0).randbytes(100_000))
     (folder / "zip.mp4").write_bytes(b"PK\x03\x04" + bytes(1000))
-    (folder / "no_moov.mp4").write_bytes(whole[: len(whole) // 2])  # the index comes last unless asked otherwise
+    snow = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), np.uint8)  # so that most bytes are pictures
+    whole = write_clip(folder / "index_last.mp4", snow, options={"g": "10"}).read_bytes()
+    start, end = whole.index(b"mdat") + 4, whole.index(b"moov") - 4
+    middle = (start + end) // 2
+    (folder / "no_index.mp4").write_bytes(whole[:middle])
     (folder / "only_ftyp.mp4").write_bytes(whole[: struct.unpack(">I", whole[:4])[0]])
-    start = whole.index(b"mdat") + 4
-    end = whole.index(b"moov") - 4
     (folder / "zeroed_pictures.mp4").write_bytes(whole[:start] + bytes(end - start) + whole[end:])
-    hole = start + (end - start) // 2
-    (folder / "hole.mp4").write_bytes(whole[:hole] + bytes(500) + whole[hole + 500 :])
-    first = write_clip(folder / "index_first.mp4", _clip(), container_options={"movflags": "faststart"}).read_bytes()
-    for percent in (60, 99):
-        (folder / f"cut_at_{percent}.mp4").write_bytes(first[: len(first) * percent // 100])
-    for name in ("live.mkv", "stream.ts", "gif_named.mp4", "still.png"):
+    (folder / "hole.mp4").write_bytes(whole[:middle] + bytes(3000) + whole[middle + 3000 :])
+    for name, options in (("index_first.mp4", {"movflags": "faststart"}), ("snow.flv", {}), ("snow.avi", {})):
+        write_clip(folder / name, snow, options={"g": "10"}, container_options=options)
+    for name in ("index_first.mp4", "snow.avi", "live.mkv", "stream.ts", "gif_named.mp4", "still.png"):
         data = (folder / name).read_bytes()
         (folder / f"cut_{name}").write_bytes(data[: len(data) * 6 // 10])
+    data = (folder / "index_first.mp4").read_bytes()
+    (folder / "cut_late_index_first.mp4").write_bytes(data[:-50])
 
 
 def _large(folder: Path) -> None:
@@ -126,14 +127,14 @@ def _large(folder: Path) -> None:
     (folder / "work.gif").write_bytes(_gif(4096, 4096, 5000))
     (folder / "many.gif").write_bytes(_gif(1, 1, 260_000))
     (folder / "one_pixel.gif").write_bytes(_gif(1, 1, 3))
-    large = np.zeros((8192, 16_384), np.uint8)
+    large = np.zeros((4000, 8000), np.uint8)
     write_clip(folder / "large.mov", [large], codec="png", pix_fmt="gray", source="gray")
     write_clip(folder / "wide.mp4", [np.zeros((64, 8200, 3), np.uint8)] * 2)
     # 64x48 coded, 20000x20000 claimed by the container
     small = write_clip(folder / "claims.avi", _clip(3), codec="mpeg4").read_bytes()
     (folder / "claims.avi").write_bytes(small.replace(struct.pack("<ii", 64, 48), struct.pack("<ii", 20_000, 20_000)))
-    at_most = np.random.default_rng(0).integers(0, 1000, (4096, 4096, 3), np.uint16) * 60
-    write_clip(folder / "largest.mkv", [at_most] * 2, codec="ffv1", pix_fmt="yuv444p10le", source="rgb48le")
+    largest = [np.full((4096, 4096, 3), level, np.uint8) for level in range(0, 240, 60)]
+    write_clip(folder / "largest.mp4", largest, pix_fmt="yuv444p10le", options={"preset": "ultrafast"})
 
 
 def _odd_times(folder: Path) -> None:
@@ -167,9 +168,98 @@ def _odd_pictures(folder: Path) -> None:
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
         container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(1))))
     (folder / "latin.mkv").write_bytes((folder / "latin.mkv").read_bytes().replace(b"caf#", b"caf\xe9"))
-    with av.open(folder / "grows.ts", "w") as container:
-        for size in (64, 128):
-            codec = av.CodecContext.create("libx264", "w")
-            codec.width, codec.height, codec.pix_fmt, codec.time_base = size, size, "yuv420p", Fraction(1, 10)
-            if size == 64:
-                stream = container.add_stream_from_template(codec) if False else container.add_stream("libx264", rate=10)
+    small, large = (write_clip(folder / f"{n}.h264", [numbered(1, n, n)] * 5).read_bytes() for n in (64, 128))
+    (folder / "grows.h264").write_bytes(small + large)
+
+
+def _stretch(stream: Any) -> None:
+    stream.codec_context.sample_aspect_ratio = Fraction(1, 200)
+
+
+def _no_video(folder: Path) -> None:
+    for name, codec, layout in (("sound.m4a", "aac", "mono"), ("sound.wav", "pcm_s16le", "mono")):
+        with av.open(folder / name, "w") as container:
+            stream = container.add_stream(codec, rate=8000, layout=layout)
+            for packet in (*stream.encode(_silence()), *stream.encode()):
+                container.mux(packet)
+    with av.open(folder / "sound_with_cover.m4a", "w", format="mp4") as container:
+        sound = container.add_stream("aac", rate=8000, layout="mono")
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(numbered(1))))
+        container.mux([*sound.encode(_silence()), *sound.encode()])
+
+
+def _silence() -> av.AudioFrame:
+    frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), format="s16", layout="mono")
+    frame.sample_rate, frame.pts = 8000, 0
+    return frame
+
+
+def _redirecting(folder: Path) -> None:
+    """Files that make libav open others; `write_all` has put a good stream.ts and plain.mp4 beside them."""
+    hls = "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nstream.ts\n#EXT-X-ENDLIST\n"
+    (folder / "list.m3u8").write_text(hls)
+    (folder / "list.mp4").write_text(hls)
+    (folder / "concat.txt").write_text("ffconcat version 1.0\nfile plain.mp4\n")
+    (folder / "concat.mp4").write_text("ffconcat version 1.0\nfile plain.mp4\n")
+    (folder / "session.sdp").write_text("v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 33\n")
+    (folder / "drawing.svg").write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg" width="64" height="48"><image href="still.png"/></svg>'
+    )
+    Image.fromarray(numbered(1)).save(folder / "numbered1.png")
+    (folder / "numbered%d.png").write_text("a name that stands for numbered1.png where names count")
+
+
+def _no_files(folder: Path) -> None:
+    (folder / "folder.mp4").mkdir()
+    os.mkfifo(folder / "pipe.mp4")
+    (folder / "device.mp4").symlink_to("/dev/zero")
+
+
+def _png(width: int, height: int) -> bytes:
+    """Write a black, one-bit PNG by hand."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    data = zlib.compress(bytes((1 + -(-width // 8)) * height), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def _gif(width: int, height: int, count: int) -> bytes:
+    """Write a GIF by hand whose pictures are one pixel each on a canvas of any size: 23 bytes a picture."""
+    head = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes([0, 0, 0, 255, 255, 255])
+    pixel = b"!\xf9\x04\x04\x0a\0\0\0" + b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\0"
+    return head + pixel * count + b";"
+
+
+NO_VIDEO, NO_FILE, BREAKS, NOTHING = "damaged or no video", "is no file", "breaks off", "no picture in it"
+TABLE: dict[str, str | None] = {
+    # plain, and under another name
+    **dict.fromkeys(("plain.mp4", "mp4_named.gif", "gif_named.mp4", "one_picture.mp4", "stream.ts", "bare.h264")),
+    **dict.fromkeys(("live.mkv", "still.png", "still.jpg", "still.webp", "two_hours.mp4", "two_hours.avi")),
+    # broken: what has a mark of its length is refused where it breaks off, what has none is used as far as it goes
+    **dict.fromkeys(("empty.mp4", "page.mp4", "noise.mp4", "zip.mp4", "no_index.mp4", "only_ftyp.mp4"), NO_VIDEO),
+    **{"zeroed_pictures.mp4": NOTHING, "cut_still.png": NOTHING, "hole.mp4": None},
+    **dict.fromkeys(("index_last.mp4", "index_first.mp4", "snow.flv", "snow.avi")),
+    **dict.fromkeys(("cut_index_first.mp4", "cut_late_index_first.mp4", "cut_snow.avi"), BREAKS),
+    **dict.fromkeys(("cut_live.mkv", "cut_stream.ts", "cut_gif_named.mp4")),
+    # large
+    **{"bomb.png": NOTHING, "bomb.gif": NOTHING, "large.mov": NOTHING, "wide.mp4": "8200x64"},
+    **{"ribbon.png": "10000x10", "work.gif": "too much work", "many.gif": "more than 250000 pictures"},
+    **{"one_pixel.gif": None, "claims.avi": None, "largest.mp4": None},
+    # odd times and pictures
+    **dict.fromkeys(("variable.mkv", "negative.mkv", "late.mkv", "far_apart.mkv", "fast.mp4", "back_and_forth.mkv")),
+    **dict.fromkeys(("ten_bit.mkv", "grey.mp4", "rgb.avi", "alpha.webm", "turned.mp4", "stretched.mp4")),
+    **dict.fromkeys(("latin.mkv", "grows.h264")),
+    # no video
+    **{"sound.m4a": "only sound", "sound.wav": NO_VIDEO, "sound_with_cover.m4a": "only sound"},
+    # what would make libav open another file
+    **dict.fromkeys(("list.m3u8", "list.mp4", "concat.txt", "concat.mp4", "session.sdp", "drawing.svg"), NO_VIDEO),
+    **{"numbered%d.png": NO_VIDEO},
+    # no files
+    **dict.fromkeys(("folder.mp4", "pipe.mp4", "device.mp4", "missing.mp4"), NO_FILE),
+}
