@@ -117,6 +117,8 @@ def test_the_cache_forgets_what_was_used_longest_ago_and_stays_within_its_bytes(
     assert ("a" in cache, "b" in cache, "c" in cache, cache.held) == (True, False, True, 8)
     assert cache.get("huge", lambda: (4, 11)) == 4
     assert "huge" not in cache
+    assert cache.get("mapped", lambda: (5, 0)) == 5
+    assert "mapped" not in cache
     assert cache.held == 8
     cache.clear()
     assert ("a" in cache, cache.held) == (False, 0)

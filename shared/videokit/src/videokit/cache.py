@@ -12,7 +12,11 @@ V = TypeVar("V")
 
 
 class ByteLRU:
-    """Keep values whose sizes add up to at most `capacity` bytes; one that is larger alone is not kept."""
+    """Keep values whose sizes add up to at most `capacity` bytes.
+
+    One that is larger alone is not kept, nor one of no bytes: it is only mapped to its file, cheap to make again, and
+    to let go of it gives its pages back.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -28,7 +32,7 @@ class ByteLRU:
             self._entries.move_to_end(key)
             return cast(V, self._entries[key][0])
         value, size = make()
-        if size <= self.capacity:
+        if 0 < size <= self.capacity:
             self._entries[key] = (value, size)
             self.held += size
             while self.held > self.capacity:
