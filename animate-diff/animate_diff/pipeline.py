@@ -73,8 +73,7 @@ class Pipeline:
             "text_encoder": dict(self.text_encoder.named_parameters()),
         }
         self._checkpoint = self._motion_module = ""  # the names of what the parameters hold now
-        # what stays mapped to its file costs nothing here; the three published motion modules, 5.2 GB in float32,
-        # take 2.6 GB when a GPU wants them in float16
+        # what has been converted; the three published motion modules, 5.2 GB in float32, are 2.6 GB in float16
         self._cache = ByteLRU(host_memory() // 4)
 
     def generate(self, inputs: Inputs, seed: int, stages: Stages) -> Iterator[Frame]:
@@ -104,18 +103,10 @@ class Pipeline:
         """Put a checkpoint and a motion module into the modules; what is there already stays."""
         if checkpoint != self._checkpoint:
             with stages("load", checkpoint):
-                parts = self._read_checkpoint(weights.checkpoint_file(self.store, checkpoint))
-                self._checkpoint = ""  # a cancel in the middle leaves a mixture
-                for part, parameters in self._checkpoint_parameters.items():
-                    fill(parameters, parts[part])
-                self._checkpoint = checkpoint
+                self._load_checkpoint(checkpoint)
         if motion_module != self._motion_module:
             with stages("load", motion_module):
-                motion = self._read_motion_module(weights.motion_module_file(self.store, motion_module))
-                self._motion_module = ""
-                fill(self._motion_parameters, motion.tensors)
-                set_norm_scope(self.unet, NUM_FRAMES if motion.norms_over_frames else 1)
-                self._motion_module = motion_module
+                self._load_motion_module(motion_module)
 
     def denoise(
         self, latents: torch.Tensor, prompt_embeds: torch.Tensor, num_inference_steps: int, guidance_scale: float
@@ -163,6 +154,20 @@ class Pipeline:
                 setattr(owner, name, nn.Parameter(empty, requires_grad=False))
         # the buffers; diffusers' own `to` would warn of modules to keep in float32, of which there are none
         return nn.Module.to(module, self.device.device, self.device.dtype).eval()
+
+    def _load_checkpoint(self, name: str) -> None:
+        parts = self._read_checkpoint(weights.checkpoint_file(self.store, name))
+        self._checkpoint = ""  # a cancel in the middle leaves a mixture
+        for part, parameters in self._checkpoint_parameters.items():
+            fill(parameters, parts[part])
+        self._checkpoint = name
+
+    def _load_motion_module(self, name: str) -> None:
+        motion = self._read_motion_module(weights.motion_module_file(self.store, name))
+        self._motion_module = ""
+        fill(self._motion_parameters, motion.tensors)
+        set_norm_scope(self.unet, NUM_FRAMES if motion.norms_over_frames else 1)
+        self._motion_module = name
 
     def _read_checkpoint(self, path: Path) -> dict[str, dict[str, torch.Tensor]]:
         def read() -> tuple[dict[str, dict[str, torch.Tensor]], int]:
