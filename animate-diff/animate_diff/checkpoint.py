@@ -1,4 +1,4 @@
-"""A personalised Stable Diffusion 1.5 checkpoint: what a single file calls the parameters of UNet, VAE and text encoder.
+"""A personalised Stable Diffusion 1.5 checkpoint: what its file calls the parameters of UNet, VAE and text encoder.
 
 The names are those of CompVis' latent-diffusion, in which such files are shared; ours are diffusers' and
 transformers'. The translation runs from our parameter to the file's key, so only what is needed is looked at.
@@ -104,7 +104,7 @@ def text_encoder_key(name: str) -> str:
 
 
 def base_vae_key(name: str) -> str:
-    """Return what the base's own VAE file calls the parameter `name`: diffusers' names from before its Attention class."""
+    """Return what the base's own VAE file calls the parameter `name`: the attention has diffusers' older names."""
     before, attention, after = name.partition("mid_block.attentions.0.")
     return before + attention + _renamed(after, _OLD_ATTENTION) if attention else name
 
@@ -139,7 +139,7 @@ class Checkpoint:
         return any(key.startswith(part) for key in self.tensors)
 
     def take(self, parameters: Mapping[str, torch.Tensor], key_of: Callable[[str], str]) -> dict[str, torch.Tensor]:
-        """Return the tensor for each of a part's parameters; raises WeightsError naming what is missing or misshapen."""
+        """Return the tensor for each parameter of a part; raises WeightsError naming what is missing or misshapen."""
         found = tensors_for(parameters, self.tensors, key_of, self.path)
         self._used.update(map(key_of, parameters))
         return found

@@ -1,4 +1,4 @@
-"""AnimateDiff's motion modules: their two layouts on disk, their two kinds, and how the UNet computes its norms with each.
+"""AnimateDiff's motion modules: two layouts on disk, two kinds, and how the UNet computes its norms with each kind.
 
 diffusers' UNetMotionModel has every layer of AnimateDiff's network, but takes two kinds of GroupNorm over other
 axes than the original. The scope of those norms is set here, on the modules; the network is not forked.

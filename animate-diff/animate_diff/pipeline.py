@@ -7,7 +7,7 @@ combination reaches the next.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import init_empty_weights
@@ -144,7 +144,7 @@ class Pipeline:
         self._checkpoint = self._motion_module = ""
         self._cache.clear()
 
-    def _build(self, construct: Callable[[], nn.Module]) -> nn.Module:
+    def _build(self, construct: Callable[[], Any]) -> Any:
         """Construct a module whose parameters are never initialised, only filled."""
         with init_empty_weights():
             module = construct()

@@ -157,7 +157,7 @@ def test_a_part_that_the_file_lacks_comes_from_the_base(
 def test_a_lora_is_refused_as_what_it_is(tmp_path: Path) -> None:
     file = tmp_path / "style.safetensors"
     save_file({"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": torch.zeros(4, 32)}, file)
-    with pytest.raises(WeightsError, match="is a LoRA .* merge it into a Stable Diffusion 1.5 checkpoint"):
+    with pytest.raises(WeightsError, match=r"is a LoRA .* merge it into a Stable Diffusion 1.5 checkpoint"):
         Checkpoint(file)
 
 

@@ -1,4 +1,4 @@
-"""The method: what the sampler computes, what each input changes, and that one prediction leaves nothing for the next."""
+"""The method: what the sampler computes, what each input changes, and that a prediction leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_any_text_is_a_prompt(pipeline: Pipeline, text: str) -> None:
 def test_any_order_of_combinations_gives_what_each_gives_in_a_fresh_process(
     pipeline: Pipeline, small_weights: Path
 ) -> None:
-    """No combination leaks into the next: each of the 15, visited twice in random order, against processes of their own."""
+    """No combination leaks into the next: all 15, twice in random order, and three against processes of their own."""
     combinations = list(itertools.product(CHECKPOINTS, MOTION_MODULES))
     order = random.Random(0).sample(combinations * 2, 30)
     clips: dict[tuple[str, str], set[bytes]] = {}

@@ -32,7 +32,7 @@ def test_progress_is_read_by_replicates_clients(capsys: pytest.CaptureFixture[st
     lines = capsys.readouterr().err.splitlines()
     matches = [pattern.match(line) for line in lines]
     assert all(matches)
-    assert [m["percentage"] for m in matches if m][0] == "0"
+    assert matches[0] and matches[0]["percentage"] == "0"
     assert matches[-1] and matches[-1].groupdict() == {"percentage": "100", "current": "3", "total": "3"}
 
 

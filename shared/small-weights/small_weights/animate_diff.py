@@ -16,7 +16,7 @@ import torch
 from accelerate import init_empty_weights
 from animate_diff.checkpoint import base_text_encoder_key, base_vae_key, text_encoder_key, unet_key, vae_key
 from animate_diff.inputs import CHECKPOINTS, MOTION_MODULES
-from animate_diff.motion_module import MID_BLOCK, original_key
+from animate_diff.motion_module import original_key
 from animate_diff.weights import BASE, BASE_TEXT_ENCODER, BASE_VAE
 from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel
 from safetensors.torch import save_file
@@ -152,7 +152,7 @@ def write_checkpoint(file: Path, size: Size, name: str) -> None:
 
 
 def write_motion_module(path: Path, size: Size, name: str) -> None:
-    """Write a motion module: the original layout by the suffix .ckpt or .safetensors, without one MotionAdapter's folder."""
+    """Write a motion module: the original layout to .ckpt or .safetensors, MotionAdapter's folder without suffix."""
     config = motion_config(size, name)
     with init_empty_weights():
         adapter = MotionAdapter.from_config(config)
@@ -190,7 +190,7 @@ def text_encoder(size: Size, tokens: int) -> CLIPTextModel:
 
 
 def random_tensors(module: nn.Module, name: str) -> Tensors:
-    """Draw a value for each parameter of a module, float32: norms do nothing, the rest keeps the variance of its input."""
+    """Draw float32 values for a module's parameters: norms do nothing, the rest keeps the variance of its input."""
     kind = type(module).__name__
     return {key: _random(f"{name}/{kind}/{key}", p.shape) for key, p in module.named_parameters()}
 
@@ -200,7 +200,7 @@ def _random(name: str, shape: torch.Size) -> torch.Tensor:
         return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     inputs = shape[1:].numel()
-    return torch.randn(shape, generator=generator) * inputs**-0.5
+    return torch.randn(shape, generator=generator).mul_(inputs**-0.5)
 
 
 def _position_tables(adapter: MotionAdapter) -> Mapping[str, torch.Tensor]:

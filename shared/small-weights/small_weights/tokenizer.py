@@ -1,4 +1,4 @@
-"""A small vocabulary in the files of CLIP's tokenizer: every byte, and the words of simple prompts as one token each."""
+"""A small vocabulary in the files of CLIP's tokenizer: every byte, and each word of simple prompts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 END_OF_WORD = "</w>"
-WORDS = (
+WORDS = (  # noqa: SIM905 - a list would take a hundred lines
     "a an the of and on in with at to is photo picture drawing video clip "
     "red green blue yellow orange purple pink white black gray brown cyan light dark "
     "circle square triangle cross star ring dot shape ball big small large tiny plain background "

@@ -30,7 +30,7 @@ class ByteLRU:
         """Return the value for `key`; where it is not held, `make` gives it with its size in bytes."""
         if key in self._entries:
             self._entries.move_to_end(key)
-            return cast(V, self._entries[key][0])
+            return cast("V", self._entries[key][0])
         value, size = make()
         if 0 < size <= self.capacity:
             self._entries[key] = (value, size)
