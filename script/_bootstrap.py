@@ -1,0 +1,56 @@
+"""Runs a script in the environment that script/setup makes, made or brought up to date first where it has to be.
+
+A script begins with `from _bootstrap import in_environment` and `in_environment()`. Everything here runs under any
+Python from 3.8 on and needs no package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = ROOT / ".venv"
+PYTHON = ENVIRONMENT / "bin" / "python"
+STAMP = ENVIRONMENT / "made-from"  # what script/setup made the environment from
+
+
+def in_environment() -> None:
+    """Return if this Python is the environment's; otherwise set it up and run the script again in it."""
+    if Path(sys.prefix).resolve() == ENVIRONMENT.resolve():
+        return
+    if is_stale():
+        code = subprocess.run([sys.executable, str(ROOT / "script" / "setup")], check=False).returncode
+        if code:
+            sys.exit(code)
+    os.execv(PYTHON, [str(PYTHON), *sys.argv])
+
+
+def models() -> list[str]:
+    """Return the names of the models: the directories in the root that have a cog.yaml."""
+    return sorted(path.parent.name for path in ROOT.glob("*/cog.yaml"))
+
+
+def fingerprint() -> str:
+    """Hash what an environment is made from: the requirements, this script/setup, and where the tree lies."""
+    digest = hashlib.sha256(str(ROOT).encode())
+    ours = [ROOT / "script" / "setup", ROOT / "script" / "cpu_torch.py", ROOT / "pyproject.toml"]
+    for path in [*ours, *sorted(ROOT.glob("*/requirements.txt"))]:
+        digest.update(f"\n{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def without_small_weights() -> list[str]:
+    """Return the models whose small weights are still to be made."""
+    if not (ROOT / "script" / "small-weights").exists():
+        return []
+    return [model for model in models() if not (ROOT / model / "small-weights").is_dir()]
+
+
+def is_stale() -> bool:
+    """Tell whether script/setup has something to do."""
+    made_from = STAMP.read_text() if STAMP.exists() else ""
+    return made_from != fingerprint() or not PYTHON.exists() or bool(without_small_weights())

@@ -1,0 +1,20 @@
+"""Cog's own servers on the embedded small weights, one for each model, shared by the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cog_server import CogServer
+from served import Served
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def animate_diff(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    temporary = tmp_path_factory.mktemp("animate-diff-server")
+    log: list[str] = []
+    with CogServer(ROOT / "animate-diff", env={"TMPDIR": str(temporary)}, on_log=log.append) as server:
+        yield Served(server, temporary, log)

@@ -1,0 +1,71 @@
+"""A model's directory alone is enough for an image: copied to an empty place, installed, served, and asked for a clip.
+
+What `cog build` does, as far as it goes without Docker: the build context is that directory less what .dockerignore
+names, requirements.txt is installed into a fresh environment, and Cog's server is started in it.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+import yaml
+from cog_schema import openapi_schema
+from cog_server import CogServer
+from cpu_torch import TORCH, cpu_wheels
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = sorted(path.parent for path in ROOT.glob("*/cog.yaml"))
+CHEAP = {"steps": 2}  # for the models that have such an input
+
+
+def copy_context(model: Path, to: Path) -> None:
+    """Copy a directory as Docker takes it, for patterns without `!`."""
+    lines = [line.strip() for line in (model / ".dockerignore").read_text().splitlines()]
+    patterns = [line.strip("/") for line in lines if line and not line.startswith("#")]
+    assert not any(pattern.startswith("!") for pattern in patterns)
+
+    def ignored(directory: str, names: list[str]) -> list[str]:
+        places = {name: (Path(directory) / name).relative_to(model).as_posix() for name in names}
+        return [
+            name
+            for name, place in places.items()
+            if any(fnmatch(place, p) or (p.startswith("**/") and fnmatch(name, p[3:])) for p in patterns)
+        ]
+
+    shutil.copytree(model, to, ignore=ignored)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda path: path.name)
+def test_a_models_directory_alone_makes_a_clip(model: Path, tmp_path: Path) -> None:
+    subprocess.run([ROOT / "script" / "wheel", model.name], check=True, capture_output=True)
+    alone = tmp_path / "src"
+    copy_context(model, alone)
+
+    sdk = yaml.safe_load((alone / "cog.yaml").read_text())["build"]["sdk_version"]
+    text = (alone / "requirements.txt").read_text()
+    requirements = alone / "requirements-here.txt"
+    requirements.write_text("\n".join(TORCH if line.startswith("torch==") else line for line in text.splitlines()))
+    python = tmp_path / "environment" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
+    pip = [python, "-m", "pip", "install", "-q", "--no-compile", "--disable-pip-version-check", *cpu_wheels()]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    subprocess.run([*pip, f"cog=={sdk}", "-r", requirements.name], cwd=alone, env=environ, check=True)
+    ask = [python, "-c", "import videokit; print(videokit.__file__)"]
+    found = subprocess.run(ask, cwd=alone, env=environ, check=True, capture_output=True, text=True).stdout
+    assert Path(found).is_relative_to(tmp_path / "environment")  # the wheel, not the tree
+
+    known = openapi_schema(alone / "predict.py")["components"]["schemas"]["Input"]["properties"]
+    inputs = {name: value for name, value in CHEAP.items() if name in known}
+    with CogServer(alone, python=python, env={"PYTHONNOUSERSITE": "1", "PYTHONPATH": ""}) as server:
+        answer = server.predict(inputs)
+    assert answer["status"] == "succeeded", answer
+    header, _, content = answer["output"].partition(",")
+    assert header == "data:video/mp4;base64"
+    assert base64.b64decode(content)[4:8] == b"ftyp"  # ISO/IEC 14496-12, 4.3: the first box of a file

@@ -1,0 +1,99 @@
+"""A tree of its own for the tests of the scripts: the real scripts, two models that do next to nothing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+ONE_FILE = '''
+import time
+from pathlib import Path as LocalPath
+from typing import Optional
+
+from cog import BaseRunner, Input, Path
+from tqdm import tqdm
+
+
+class InvalidInput(Exception):
+    """Named as videokit's."""
+
+
+class Predictor(BaseRunner):
+    def setup(self) -> None:
+        print("loading nothing")
+
+    def run(
+        self,
+        mode: str = Input(description="What to do", choices=["clip", "fail", "refuse"], default="clip"),
+        steps: int = Input(description="Steps", ge=1, le=100, default=4),
+        seconds: float = Input(description="Time per step", ge=0, le=1, default=0),
+        image: Optional[Path] = Input(description="A file"),
+        seed: Optional[int] = Input(description="Seed"),
+    ) -> Path:
+        for _ in tqdm(range(steps), miniters=1, mininterval=0):
+            time.sleep(seconds)
+        if mode == "fail":
+            raise ValueError("the model fell over")
+        if mode == "refuse":
+            raise InvalidInput("width=3 is odd; try 4\\nseed=-1 is outside what is allowed")
+        for name, value in {"seed": seed or 7, "frames": 16, "duration": 2.0}.items():
+            self.record_metric(name, value)
+        target = LocalPath("clip.mp4")
+        target.write_bytes(b"made of " + (LocalPath(image).read_bytes() if image else b"nothing"))
+        return Path(target)
+'''
+
+SEVERAL_FILES = """
+from pathlib import Path as LocalPath
+
+from cog import BaseRunner, Input, Path
+
+
+class Predictor(BaseRunner):
+    def run(self, words: list[str] = Input(description="One file each")) -> list[Path]:
+        files = [LocalPath(f"{index}.gif") for index, _ in enumerate(words)]
+        for file, word in zip(files, words):
+            file.write_text(word)
+        return [Path(file) for file in files]
+"""
+
+
+def make_tree(root: Path) -> Path:
+    """Make a root whose scripts find their environment made: one that shares the packages of this one."""
+    junk = shutil.ignore_patterns("small-weights", "__pycache__")
+    shutil.copytree(ROOT / "script", root / "script", ignore=junk)
+    shutil.copytree(ROOT / "shared" / "videokit", root / "shared" / "videokit", ignore=junk)
+    shutil.copy(ROOT / "pyproject.toml", root)
+    version = tomllib.loads((ROOT / "shared" / "videokit" / "pyproject.toml").read_text())["project"]["version"]
+    for model, predict in {"one-file": ONE_FILE, "several-files": SEVERAL_FILES}.items():
+        (root / model).mkdir()
+        (root / model / "cog.yaml").write_text('run: "predict.py:Predictor"\n')
+        (root / model / "predict.py").write_text(predict)
+        (root / model / "requirements.txt").write_text(f"./wheels/videokit-{version}-py3-none-any.whl\n")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", root / ".venv"], check=True)
+    packages = next((root / ".venv").glob("lib/python3*/site-packages"))
+    (packages / "shared.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    ask = [sys.executable, "-c", "import _bootstrap; print(_bootstrap.fingerprint(), end='')"]
+    made_from = subprocess.run(ask, cwd=root / "script", check=True, capture_output=True, text=True).stdout
+    (root / ".venv" / "made-from").write_text(made_from)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a tree in a path with a space."""
+    return make_tree(tmp_path_factory.mktemp("repository") / "with space")
+
+
+@pytest.fixture
+def another_tree(tmp_path: Path) -> Path:
+    """Return a tree of its own for one test."""
+    return make_tree(tmp_path / "another")

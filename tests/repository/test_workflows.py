@@ -1,0 +1,97 @@
+"""Specification of the workflows and of all YAML: what GitHub takes, each step one of our scripts, nothing unpinned."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").iterdir())
+
+
+def load(path: Path) -> dict[str, Any]:
+    # BaseLoader: `on` is a key here, and no boolean
+    workflow: dict[str, Any] = yaml.load(path.read_text(), yaml.BaseLoader)
+    return workflow
+
+
+def jobs(path: Path) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = load(path)["jobs"]
+    return found
+
+
+def test_both_workflows_are_there() -> None:
+    assert [path.name for path in WORKFLOWS] == ["ci.yaml", "push.yaml"]
+
+
+def test_githubs_workflow_schema_takes_them() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", *WORKFLOWS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_all_yaml_passes_the_linter() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "yamllint", "--strict", "."], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_permissions_are_to_read_and_every_job_has_a_time_limit(path: Path) -> None:
+    assert load(path)["permissions"] == {"contents": "read"}
+    assert "concurrency" in load(path)
+    for job in jobs(path).values():
+        assert "permissions" not in job
+        assert int(job["timeout-minutes"]) <= 120
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_every_step_is_one_script_of_ours_or_a_pinned_action(path: Path) -> None:
+    for job in jobs(path).values():
+        for step in job["steps"]:
+            if "uses" in step:
+                assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"])
+            else:
+                script, *_ = step["run"].split()
+                assert re.match(r"(script|\.ci)/", script)
+                assert (ROOT / script).is_file()
+                # one line, and no input is pasted into it
+                assert "\n" not in step["run"].strip()
+                assert "${{" not in step["run"]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_every_pin_says_its_version(path: Path) -> None:
+    for line in path.read_text().splitlines():
+        if "uses:" in line:
+            assert re.search(r"@[0-9a-f]{40} # (of )?v\d", line)
+
+
+def test_ci_runs_what_the_readme_says_on_both_pythons() -> None:
+    ci = jobs(WORKFLOWS[0])
+    assert ci["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12"]
+    assert ci["test"]["steps"][-1]["run"] == ".ci/run"
+    assert ci["lint"]["steps"][-1]["run"] == "script/lint"
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == 'exec script/test "$@"'
+
+
+def test_push_is_by_hand_for_any_model_and_pushes_nothing_by_default() -> None:
+    push = load(WORKFLOWS[1])
+    assert list(push["on"]) == ["workflow_dispatch"]
+    inputs = push["on"]["workflow_dispatch"]["inputs"]
+    models = sorted(path.parent.name for path in ROOT.glob("*/cog.yaml"))
+    assert inputs["model"]["options"] == ["all", *models]
+    assert inputs["no_push"]["default"] == "true"
+    steps = push["jobs"]["push"]["steps"]
+    assert [step["run"].split()[0] for step in steps if "run" in step] == ["script/wheel", "script/push", "script/push"]
+    assert {step["if"]: "--dry-run" in step["run"] for step in steps if "if" in step} == {
+        "${{ inputs.no_push }}": True,
+        "${{ ! inputs.no_push }}": False,
+    }
