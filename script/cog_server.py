@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 HOST = "127.0.0.1"
+_SLOT_SECONDS = 5.0  # Cog answers a prediction a moment before it takes the next one
 _STOP_SECONDS = 20.0  # a prediction has this long to end when cancelled, and the server then, before it is killed
 _CANCEL_AGAIN_SECONDS = 3.0  # coglet 0.23.1 loses a cancel that comes just as a prediction starts
 
@@ -165,8 +166,14 @@ class CogServer:
         """
         self._latest = name = prediction_id or uuid.uuid4().hex
         self._asking += 1
+        body = {"id": name, "input": dict(inputs)}
+        deadline = time.monotonic() + _SLOT_SECONDS
         try:
-            return self._request("PUT", f"/predictions/{name}", {"id": name, "input": dict(inputs)}, seconds=None)[1]
+            while True:
+                status, answer = self._request("PUT", f"/predictions/{name}", body, seconds=None)
+                if status != http.HTTPStatus.CONFLICT or time.monotonic() > deadline:
+                    return answer
+                time.sleep(0.02)
         finally:
             self._asking -= 1
 

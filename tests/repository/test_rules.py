@@ -86,8 +86,8 @@ def test_a_model_has_the_files_that_every_model_has(model: Path) -> None:
     assert modules <= {path.name for path in (model / package_of(model)).iterdir()}
 
 
-# Cog's own list: top level from replicate/cog at 6110c91 (0.22.0); build from pkg/config/data/config_schema_v1.0.json
-# there, with `additionalProperties: false` for both.
+# Cog's own list, with `additionalProperties: false` for both: the top level from replicate/cog@6110c91 (0.22.0), build
+# from replicate/cog@7456d8e pkg/config/data/config_schema_v1.0.json and, newer than that, sdk_version.
 TOP_LEVEL = {"build", "image", "model", "run", "predict", "train", "concurrency", "environment", "weights"}
 BUILD = {
     "cuda",
