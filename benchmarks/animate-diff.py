@@ -35,6 +35,7 @@ from safetensors.torch import load_file
 from small_weights import animate_diff as recipe
 from transformers import CLIPTextConfig, CLIPTextModel
 from videokit.runtime import Device, Stages
+from videokit.stable_diffusion import BASE
 from videokit.weights import WeightStore
 
 CPU = Device(torch.device("cpu"), torch.float32)
@@ -43,7 +44,7 @@ COMBINATIONS = list(itertools.product(CHECKPOINTS[:2], MOTION_MODULES[:2]))
 
 def rebuild(directory: Path, checkpoint: str, motion_module: str) -> None:
     """Build text encoder, VAE and UNet, read the files and convert them, in the original's order, with diffusers."""
-    base = directory / weights.BASE
+    base = directory / BASE
     unet = UNetMotionModel.from_unet2d(
         UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(base / "unet")), load_weights=False
     )

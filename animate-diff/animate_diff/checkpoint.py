@@ -42,7 +42,6 @@ _UNET_RESNET = {
     "conv_shortcut": "skip_connection",
 }
 _VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
-_OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 _UNET_ENDS = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
@@ -101,17 +100,6 @@ def vae_key(name: str, levels: int = 4) -> str:
 def text_encoder_key(name: str) -> str:
     """Return the file's key of the text encoder parameter `name` (CLIPTextModel's name, flat or not)."""
     return f"{TEXT_ENCODER}text_model.{name.removeprefix('text_model.')}"
-
-
-def base_vae_key(name: str) -> str:
-    """Return what the base's own VAE file calls the parameter `name`: the attention has diffusers' older names."""
-    before, attention, after = name.partition("mid_block.attentions.0.")
-    return before + attention + _renamed(after, _OLD_ATTENTION) if attention else name
-
-
-def base_text_encoder_key(name: str) -> str:
-    """Return what the base's own text encoder file calls the parameter `name`."""
-    return f"text_model.{name.removeprefix('text_model.')}"
 
 
 class Checkpoint:

@@ -7,13 +7,11 @@ combination reaches the next.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNetMotionModel
 from einops import rearrange
-from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from videokit.cache import ByteLRU
 from videokit.errors import WeightsError
@@ -21,6 +19,14 @@ from videokit.frames import frames_from_tensor
 from videokit.prompts import encode_windows, token_windows
 from videokit.runtime import host_memory, progress
 from videokit.seeds import noise
+from videokit.stable_diffusion import (
+    BASE_TEXT_ENCODER,
+    BASE_VAE,
+    base,
+    base_text_encoder_key,
+    base_vae_key,
+    empty_module,
+)
 from videokit.tensors import fill, narrowed, open_tensors, tensors_for
 
 from animate_diff import weights
@@ -28,8 +34,6 @@ from animate_diff.checkpoint import (
     TEXT_ENCODER,
     VAE,
     Checkpoint,
-    base_text_encoder_key,
-    base_vae_key,
     text_encoder_key,
     unet_key,
     vae_key,
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from torch import nn
     from videokit.frames import Frame
     from videokit.runtime import Device, Stages
     from videokit.weights import WeightStore
@@ -57,13 +62,15 @@ class Pipeline:
 
     def __init__(self, store: WeightStore, device: Device) -> None:
         """Build the modules by the base's configurations; the parameters' values come with the first clip."""
-        base = weights.base(store)
+        folders = base(store)
         self.store = store
         self.device = device
-        self.tokenizer = CLIPTokenizer.from_pretrained(base.tokenizer)
-        self.text_encoder = self._build(lambda: CLIPTextModel(CLIPTextConfig.from_pretrained(base.text_encoder)))
-        self.vae = self._build(lambda: AutoencoderKL.from_config(AutoencoderKL.load_config(base.vae)))
-        self.unet = self._build(lambda: _motion_unet(base.unet))
+        self.tokenizer = CLIPTokenizer.from_pretrained(folders.tokenizer)
+        self.text_encoder = empty_module(
+            lambda: CLIPTextModel(CLIPTextConfig.from_pretrained(folders.text_encoder)), device
+        )
+        self.vae = empty_module(lambda: AutoencoderKL.from_config(AutoencoderKL.load_config(folders.vae)), device)
+        self.unet = empty_module(lambda: _motion_unet(folders.unet), device)
         scope_norms(self.unet)
         parameters = dict(self.unet.named_parameters())
         self._motion_parameters = {name: p for name, p in parameters.items() if ".motion_modules." in name}
@@ -144,17 +151,6 @@ class Pipeline:
         self._checkpoint = self._motion_module = ""
         self._cache.clear()
 
-    def _build(self, construct: Callable[[], Any]) -> Any:
-        """Construct a module whose parameters are never initialised, only filled."""
-        with init_empty_weights():
-            module = construct()
-        for owner in module.modules():
-            for name, parameter in owner.named_parameters(recurse=False):
-                empty = torch.empty(parameter.shape, device=self.device.device, dtype=self.device.dtype)
-                setattr(owner, name, nn.Parameter(empty, requires_grad=False))
-        # the buffers; diffusers' own `to` would warn of modules to keep in float32, of which there are none
-        return nn.Module.to(module, self.device.device, self.device.dtype).eval()
-
     def _load_checkpoint(self, name: str) -> None:
         parts = self._read_checkpoint(weights.checkpoint_file(self.store, name))
         self._checkpoint = ""  # a cancel in the middle leaves a mixture
@@ -177,12 +173,13 @@ class Pipeline:
             if checkpoint.has(VAE):
                 parts["vae"] = checkpoint.take(wanted["vae"], vae_key)
             else:
-                parts["vae"] = self._read_base(weights.BASE_VAE, wanted["vae"], base_vae_key)
+                parts["vae"] = self._read_base(BASE_VAE, wanted["vae"], base_vae_key)
             if checkpoint.has(TEXT_ENCODER):
                 parts["text_encoder"] = checkpoint.take(wanted["text_encoder"], text_encoder_key)
             else:
-                base = weights.BASE_TEXT_ENCODER
-                parts["text_encoder"] = self._read_base(base, wanted["text_encoder"], base_text_encoder_key)
+                parts["text_encoder"] = self._read_base(
+                    BASE_TEXT_ENCODER, wanted["text_encoder"], base_text_encoder_key
+                )
             checkpoint.log_what_is_passed_over()
             narrow = {part: narrowed(tensors, self.device.dtype) for part, tensors in parts.items()}
             return {part: tensors for part, (tensors, _) in narrow.items()}, sum(size for _, size in narrow.values())

@@ -11,10 +11,9 @@ directory is the same for real, small and own weights:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from videokit.errors import WeightsError
+from videokit.stable_diffusion import CONFIGURATION, TEXT_AND_PICTURES
 from videokit.weights import HubFile, WeightFile, WeightStore
 
 from animate_diff.inputs import CHECKPOINTS, MOTION_MODULES
@@ -22,28 +21,8 @@ from animate_diff.inputs import CHECKPOINTS, MOTION_MODULES
 if TYPE_CHECKING:
     from pathlib import Path
 
-BASE = "stable-diffusion-v1-5"
-CONFIGS = UNET_CONFIG, VAE_CONFIG, TEXT_ENCODER_CONFIG = (
-    f"{BASE}/unet/config.json",
-    f"{BASE}/vae/config.json",
-    f"{BASE}/text_encoder/config.json",
-)
-TOKENIZER = tuple(
-    f"{BASE}/tokenizer/{name}"
-    for name in ("merges.txt", "special_tokens_map.json", "tokenizer_config.json", "vocab.json")
-)
-BASE_TEXT_ENCODER = f"{BASE}/text_encoder/model.fp16.safetensors"
-BASE_VAE = f"{BASE}/vae/diffusion_pytorch_model.fp16.safetensors"
-
 _OPENRAIL = "CreativeML-OpenRAIL-M"
 _UNSTATED = "its creator's terms at civitai.com (a Stable Diffusion 1.5 derivative: CreativeML-OpenRAIL-M)"
-
-
-def _base(path: str, size: int, sha256: str) -> WeightFile:
-    """A file of the Stable Diffusion 1.5 repository that keeps the withdrawn runwayml one alive."""
-    revision = "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
-    source = HubFile("stable-diffusion-v1-5/stable-diffusion-v1-5", revision, path.removeprefix(f"{BASE}/"))
-    return WeightFile(path, source, _OPENRAIL, size, sha256)
 
 
 def _checkpoint(name: str, size: int, sha256: str, licence: str = _UNSTATED, published_as: str = "") -> WeightFile:
@@ -60,15 +39,8 @@ def _motion_module(name: str, size: int, sha256: str) -> WeightFile:
 
 
 FILES = (
-    _base(TOKENIZER[0], 524619, "9fd691f7c8039210e0fced15865466c65820d09b63988b0174bfe25de299051a"),
-    _base(TOKENIZER[1], 472, "c4864a9376a8401918425bed71fc14fc0e81f9b59ec45c1cf96cccb2df508eac"),
-    _base(TOKENIZER[2], 806, "00439066fcba73de57644cf41e4e3b9f2dbb09d7f3fc2005898ba52399045882"),
-    _base(TOKENIZER[3], 1059962, "e089ad92ba36837a0d31433e555c8f45fe601ab5c221d4f607ded32d9f7a4349"),
-    _base(UNET_CONFIG, 743, "78f474de6bab3d893868f37be97b636ae65c0df3073ed3256ca458ff599b5f96"),
-    _base(VAE_CONFIG, 547, "786a7d21647ddea6a04b9675c03d3cb45e90a2f3c6da5fbda2c54ade040036de"),
-    _base(TEXT_ENCODER_CONFIG, 617, "845df614cb9327ae7bbea027316246fae917827407da6df13572e41b5f93b4cc"),
-    _base(BASE_TEXT_ENCODER, 246144864, "77795e2023adcf39bc29a884661950380bd093cf0750a966d473d1718dc9ef4e"),
-    _base(BASE_VAE, 167335342, "4fbcf0ebe55a0984f5a5e00d8c4521d52359af7229bb4d81890039d2aa16dd7c"),
+    *CONFIGURATION,
+    *TEXT_AND_PICTURES,
     _checkpoint(CHECKPOINTS[0], 2132626252, "52768d2bc4e73af920df3466d0806d9a40727dab0869fc7aa2f3bc82214bb071"),
     _checkpoint(CHECKPOINTS[1], 2132625432, "ec6f68ea6388951d53d6c8178c22aecfd1b4fedfe31f5a5814ddd7638c4eff37"),
     _checkpoint(CHECKPOINTS[2], 2132625644, "a6b4c0392d7486bfa4fd1a31c7b7d2679f743f8ea8d9f219c82b5c33db31ddb9"),
@@ -86,29 +58,6 @@ FILES = (
     _motion_module(MOTION_MODULES[1], 1672133921, "cf16ea656cb16124990c8e2c70a29c793f9841f3a2223073fac8bd89ebd9b69a"),
     _motion_module(MOTION_MODULES[2], 1817888431, "69ed0f5fef82b110aca51bcab73b21104242bc65d6ab4b8b2a2a94d31cad1bf0"),
 )
-
-
-@dataclass(frozen=True)
-class Base:
-    """The folders of the base: each part's with its config.json, and the tokenizer's."""
-
-    unet: Path
-    vae: Path
-    text_encoder: Path
-    tokenizer: Path
-
-
-def base(store: WeightStore) -> Base:
-    """Return the base's folders, fetched where they are missing; raises WeightsError for a tokenizer in two places."""
-    paths = store.fetch((*CONFIGS, *TOKENIZER))
-    tokenizer = {paths[path].parent for path in TOKENIZER}
-    if len(tokenizer) > 1:
-        places = " and ".join(sorted(map(str, tokenizer)))
-        raise WeightsError(
-            f"the tokenizer's files lie in {places}; put all four into one of them, or remove them there"
-        )
-    unet, vae, text_encoder = (paths[config].parent for config in CONFIGS)
-    return Base(unet, vae, text_encoder, tokenizer.pop())
 
 
 def checkpoint_file(store: WeightStore, name: str) -> Path:

@@ -18,3 +18,13 @@ def animate_diff(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     log: list[str] = []
     with CogServer(ROOT / "animate-diff", env={"TMPDIR": str(temporary)}, on_log=log.append) as server:
         yield Served(server, temporary, log)
+
+
+@pytest.fixture(scope="session")
+def sd_animation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    temporary = tmp_path_factory.mktemp("sd-animation-server")
+    log: list[str] = []
+    # networks so small are slower in several threads than in one
+    env = {"TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
+    with CogServer(ROOT / "sd-animation", env=env, on_log=log.append) as server:
+        yield Served(server, temporary, log)

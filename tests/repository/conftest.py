@@ -52,17 +52,24 @@ class Predictor(BaseRunner):
 '''
 
 SEVERAL_FILES = """
+from collections.abc import Iterator
 from pathlib import Path as LocalPath
 
 from cog import BaseRunner, Input, Path
 
 
+class InvalidInput(Exception):
+    pass
+
+
 class Predictor(BaseRunner):
-    def run(self, words: list[str] = Input(description="One file each")) -> list[Path]:
-        files = [LocalPath(f"{index}.gif") for index, _ in enumerate(words)]
-        for file, word in zip(files, words):
+    def run(self, words: list[str] = Input(description="One file each")) -> Iterator[Path]:
+        for index, word in enumerate(words):
+            if not word:
+                raise InvalidInput("a word is empty")
+            file = LocalPath(f"{index}.gif")
             file.write_text(word)
-        return [Path(file) for file in files]
+            yield Path(file)
 """
 
 

@@ -69,6 +69,12 @@ def test_several_outputs_get_an_index(tree: Path, tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"clip.0.gif": "a", "clip.1.gif": "b"}
 
 
+def test_a_model_that_yields_its_files_refuses_as_one_that_returns_them(tree: Path, tmp_path: Path) -> None:
+    done = predict(tree, tmp_path, "several-files", "-i", "words=a", "-i", "words=")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, "a word is empty")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_directory_of_the_models_name_is_no_place_for_the_clip(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "one-file").mkdir()
     assert predict(tree, tmp_path, "one-file").returncode == 0

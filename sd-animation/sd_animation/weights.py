@@ -1,0 +1,32 @@
+"""The weight files of sd-animation: Stable Diffusion 1.5 with its safety checker, and FILM.
+
+The layout below a weights directory is the same for real, small and own weights:
+
+    stable-diffusion-v1-5/   tokenizer, and unet/, vae/, text_encoder/, safety_checker/ with configuration and weights
+    film/                    film_net_fp16.safetensors
+"""
+
+from __future__ import annotations
+
+from videokit.stable_diffusion import CONFIGURATION, SAFETY, TEXT_AND_PICTURES, UNET
+from videokit.weights import HubFile, WeightFile
+
+FILM = "film/film_net_fp16.safetensors"
+
+FILES = (
+    *CONFIGURATION,
+    *TEXT_AND_PICTURES,
+    *UNET,
+    *SAFETY,
+    WeightFile(
+        FILM,
+        HubFile(
+            "Comfy-Org/frame_interpolation",
+            "219da3c9d8c357ceaf457fc1d5932c6e861b8dee",
+            "frame_interpolation/film_net_fp16.safetensors",
+        ),
+        "Apache-2.0",
+        68882302,
+        "f226e51375dc839d4b40e5c3d63da560dd1ea1c962364ec78f5adf2d05db05c0",
+    ),
+)

@@ -1,0 +1,353 @@
+"""sd-animation through Cog's own server: the documented contract, and what a caller may rely on."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cog_server import CogServer
+from PIL import Image
+from programs import needs
+from safetensors.torch import load_file, save_file
+from served import Served
+from videokit.stable_diffusion import SAFETY_CHECKER
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# The inputs as Replicate documents andreasjansson/stable-diffusion-animation, version
+# ca1f5e306e5721e19c473e0d094e6603f0456fe759c10715fcd6c1b79242d4a5 (its API page, POST /predictions).
+CONTRACT: dict[str, dict[str, Any]] = {
+    "prompt_start": {"description": "Prompt to start the animation with", "type": "string"},
+    "prompt_end": {
+        "description": (
+            "Prompt to end the animation with. You can include multiple prompts by separating the prompts with | "
+            "(the 'pipe' character)"
+        ),
+        "type": "string",
+    },
+    "width": {
+        "description": "Width of output image",
+        "type": "integer",
+        "default": 512,
+        "enum": [128, 256, 512, 768, 1024],
+    },
+    "height": {
+        "description": "Height of output image",
+        "type": "integer",
+        "default": 512,
+        "enum": [128, 256, 512, 768],
+    },
+    "num_inference_steps": {
+        "description": "Number of denoising steps",
+        "type": "integer",
+        "default": 50,
+        "minimum": 1,
+        "maximum": 500,
+    },
+    "prompt_strength": {
+        "description": (
+            "Lower prompt strength generates more coherent gifs, higher respects prompts more but can be jumpy"
+        ),
+        "type": "number",
+        "default": 0.8,
+    },
+    "num_animation_frames": {
+        "description": "Number of frames to animate",
+        "type": "integer",
+        "default": 10,
+        "minimum": 2,
+        "maximum": 50,
+    },
+    "num_interpolation_steps": {
+        "description": "Number of steps to interpolate between animation frames",
+        "type": "integer",
+        "default": 5,
+        "minimum": 1,
+        "maximum": 50,
+    },
+    "guidance_scale": {
+        "description": "Scale for classifier-free guidance",
+        "type": "number",
+        "default": 7.5,
+        "minimum": 1,
+        "maximum": 20,
+    },
+    "gif_frames_per_second": {
+        "description": "Frames/second in output GIF",
+        "type": "integer",
+        "default": 20,
+        "minimum": 1,
+        "maximum": 50,
+    },
+    "gif_ping_pong": {
+        "description": "Whether to reverse the animation and go back to the beginning before looping",
+        "type": "boolean",
+        "default": False,
+    },
+    "film_interpolation": {
+        "description": "Whether to use FILM for between-frame interpolation (film-net.github.io)",
+        "type": "boolean",
+        "default": True,
+    },
+    "intermediate_output": {
+        "description": "Whether to display intermediate outputs during generation",
+        "type": "boolean",
+        "default": False,
+    },
+    "output_format": {"description": "Output file format", "type": "string", "default": "gif", "enum": ["gif", "mp4"]},
+    "seed": {"description": "Random seed. Leave blank to randomize the seed", "type": "integer"},
+}
+PROMPTS = {"prompt_start": "a red circle", "prompt_end": "a blue square"}
+QUICK = {**PROMPTS, "width": 128, "height": 128, "num_animation_frames": 3, "num_inference_steps": 2, "seed": 3}
+QUICK |= {"num_interpolation_steps": 2}
+
+
+def files(answer: dict[str, Any]) -> list[tuple[str, bytes]]:
+    """The kinds and the files of a prediction that has succeeded."""
+    assert answer.get("status") == "succeeded", answer
+    return [file(uri) for uri in answer["output"]]
+
+
+def file(uri: str) -> tuple[str, bytes]:
+    header, _, content = uri.partition(",")
+    kind = header.removeprefix("data:").removesuffix(";base64")
+    return kind, base64.b64decode(content)
+
+
+@pytest.fixture(scope="module")
+def expected(sd_animation: Served) -> bytes:
+    """What QUICK gives, the first time that this server is asked."""
+    ((kind, content),) = files(sd_animation.server.predict(QUICK))
+    assert kind == "image/gif"
+    return content
+
+
+def test_the_schema_is_the_documented_contract(sd_animation: Served) -> None:
+    api = sd_animation.server.get("/openapi.json")
+    schemas = api["components"]["schemas"]
+    published = {}
+    for name, declared in schemas["Input"]["properties"].items():
+        fields = {key: value for key, value in declared.items() if key not in ("title", "x-order", "nullable", "allOf")}
+        for reference in declared.get("allOf", []):
+            enumeration = schemas[reference["$ref"].rpartition("/")[2]]
+            fields |= {key: enumeration[key] for key in ("type", "enum")}
+        published[name] = fields
+    assert published == CONTRACT
+    assert sorted(schemas["Input"]["required"]) == ["prompt_end", "prompt_start"]
+    assert schemas["Input"]["properties"]["seed"]["nullable"] is True
+    output = schemas["Output"]
+    assert (output["type"], output["items"]["format"], output["x-cog-array-type"]) == ("array", "uri", "iterator")
+    assert api["paths"]["/predictions"]["post"]["x-cog-streaming"] is True
+
+
+@pytest.mark.parametrize(
+    ("inputs", "field", "message"),
+    [
+        ({"width": 640}, "width", "is not one of"),
+        ({"height": 1024}, "height", "is not one of"),
+        ({"num_inference_steps": 501}, "num_inference_steps", "501 is greater than the maximum of 500"),
+        ({"num_animation_frames": 1}, "num_animation_frames", "1 is less than the minimum of 2"),
+        ({"num_interpolation_steps": 0}, "num_interpolation_steps", "0 is less than the minimum of 1"),
+        ({"guidance_scale": 0.5}, "guidance_scale", "0.5 is less than the minimum of 1"),
+        ({"gif_frames_per_second": 51}, "gif_frames_per_second", "51 is greater than the maximum of 50"),
+        ({"output_format": "webm"}, "output_format", "is not one of"),
+        ({"film_interpolation": "yes"}, "film_interpolation", 'is not of type "boolean"'),
+    ],
+)
+def test_what_the_contract_forbids_is_refused_by_the_server(
+    sd_animation: Served, inputs: dict[str, Any], field: str, message: str
+) -> None:
+    answer = sd_animation.server.predict(QUICK | inputs)
+    assert "status" not in answer
+    assert [detail["loc"] for detail in answer["detail"]] == [["body", "input", field]]
+    assert message in answer["detail"][0]["msg"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"prompt_end": "a || b"}, "prompt_end: prompt 2 of 3 between the | is empty; fill it, or take its | away"),
+        ({"prompt_strength": 1.5}, "prompt_strength=1.5 is outside what is allowed (0 to 1); try 1"),
+        ({"seed": -1}, "seed=-1 is outside what is allowed (0 to 2147483647); leave it out for a random one"),
+    ],
+)
+def test_what_the_contract_does_not_say_is_refused_before_any_work(
+    sd_animation: Served, inputs: dict[str, Any], message: str
+) -> None:
+    answer = sd_animation.server.predict(QUICK | inputs)
+    assert answer["status"] == "failed"
+    assert answer["error"].endswith(f"InvalidInput: {message}")
+    assert answer["logs"] == ""
+
+
+@pytest.mark.parametrize(
+    ("output_format", "film", "ping_pong"), [("gif", True, True), ("mp4", False, False), ("mp4", True, True)]
+)
+def test_frames_and_durations_are_exact(
+    sd_animation: Served, tmp_path: Path, output_format: str, film: bool, ping_pong: bool
+) -> None:
+    inputs = {
+        "output_format": output_format,
+        "film_interpolation": film,
+        "gif_ping_pong": ping_pong,
+        "gif_frames_per_second": 12,
+    }
+    answer = sd_animation.server.predict(QUICK | inputs)
+    ((kind, content),) = files(answer)
+    frames = 8 if ping_pong else 5  # (3 - 1) * 2 + 1, and 5 - 2 more
+    assert answer["metrics"]["frames"] == frames
+    assert kind == {"gif": "image/gif", "mp4": "video/mp4"}[output_format]
+    clip = tmp_path / f"clip.{output_format}"
+    clip.write_bytes(content)
+    if output_format == "gif":
+        with Image.open(clip) as gif:
+            delays = []
+            for index in range(gif.n_frames):
+                gif.seek(index)
+                delays.append(gif.info["duration"])
+        assert (len(delays), sum(delays)) == (8, 670)  # 8 / 12 s in units of 10 ms
+        return
+    probe = [needs("ffprobe"), "-v", "error", "-count_frames", "-show_streams", "-show_format", "-of", "json", clip]
+    found = json.loads(subprocess.run(probe, capture_output=True, check=True).stdout)
+    (stream,) = found["streams"]
+    assert (stream["nb_read_frames"], stream["avg_frame_rate"]) == (str(frames), "12/1")
+    assert float(found["format"]["duration"]) == pytest.approx(frames / 12, abs=1e-3)
+    provenance = json.loads(found["format"]["tags"]["comment"])
+    assert provenance["inputs"] == {name: field.get("default") for name, field in CONTRACT.items()} | QUICK | inputs
+    assert provenance["seed"] == 3
+
+
+def test_the_log_counts_the_work(sd_animation: Served) -> None:
+    logs = sd_animation.server.predict(QUICK | {"num_inference_steps": 5, "prompt_strength": 0.6})["logs"]
+    assert "seed: 3, 2 prompts, 5 frames 128x128\n" in logs
+    assert "shared: 2 of 5 steps in " in logs
+    assert "denoise: 3 frames, 3 evaluations each, 3 at once in " in logs
+
+
+def stream(server: CogServer, inputs: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Ask for Server-Sent Events, and yield each as it comes: its name, its data."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+    headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+    connection.request("POST", "/predictions", json.dumps({"input": inputs}), headers)
+    answer = connection.getresponse()
+    assert answer.headers["content-type"] == "text/event-stream"
+    event = ""
+    for line in answer:
+        name, _, value = line.decode().strip().partition(": ")
+        if name == "event":
+            event = value
+        elif name == "data":
+            yield event, json.loads(value)
+            if event == "completed":
+                break
+    connection.close()
+
+
+def test_frames_arrive_one_by_one_while_the_prediction_runs(sd_animation: Served) -> None:
+    wait_until_ready(sd_animation.server)
+    inputs = QUICK | {"prompt_end": "a cat|the sea", "intermediate_output": True, "num_interpolation_steps": 20}
+    outputs: list[tuple[str, bytes]] = []
+    for event, data in stream(sd_animation.server, inputs):
+        if event == "output":
+            if len(outputs) < 6:
+                assert sd_animation.server.get("/health-check")["status"] == "BUSY"
+            assert data["index"] == len(outputs)
+            outputs.append(file(data["chunk"]))
+        elif event == "completed":
+            assert data["status"] == "succeeded"
+    assert [kind for kind, _ in outputs] == ["image/png"] * 6 + ["image/gif"]
+    for _, content in outputs[:6]:
+        with Image.open(io.BytesIO(content)) as picture:
+            assert picture.size == (128, 128)
+            assert json.loads(picture.text["Comment"])["seed"] == 3  # type: ignore[attr-defined]
+            assert "trainedAlgorithmicMedia" in picture.text["XML:com.adobe.xmp"]  # type: ignore[attr-defined]
+    assert len({content for _, content in outputs}) == 7
+
+
+def test_every_frame_is_the_same_in_the_stream_and_in_one_answer(sd_animation: Served, expected: bytes) -> None:
+    wait_until_ready(sd_animation.server)
+    inputs = QUICK | {"intermediate_output": True}
+    streamed = [file(data["chunk"]) for event, data in stream(sd_animation.server, inputs) if event == "output"]
+    wait_until_ready(sd_animation.server)
+    assert files(sd_animation.server.predict(inputs)) == streamed
+    assert len(streamed) == 4
+
+
+def wait_until_ready(server: CogServer) -> None:
+    """Return when the server takes the next prediction, which it does a moment after the last has ended."""
+    deadline = time.monotonic() + 10
+    while (status := server.get("/health-check")["status"]) != "READY":
+        assert status == "BUSY"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+LONG = QUICK | {"num_animation_frames": 4, "intermediate_output": True, "gif_ping_pong": True, "prompt_strength": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("reached", "longer"),
+    [
+        ("shared steps", {"num_inference_steps": 100}),
+        ("denoise, batch 1 of 1", {"num_inference_steps": 100}),
+        ("denoise: ", {"width": 512, "height": 256}),  # the frames are being decoded
+        ("decode: ", {"num_interpolation_steps": 50}),  # FILM and the encoder are at work
+        ("decode: ", {"num_interpolation_steps": 50, "film_interpolation": False, "output_format": "mp4"}),
+    ],
+)
+def test_a_cancel_in_any_phase_leaves_the_server_ready_and_clean(
+    sd_animation: Served, expected: bytes, reached: str, longer: dict[str, Any]
+) -> None:
+    server, log = sd_animation.server, sd_animation.log
+    wait_until_ready(server)
+    before = len(log)
+    answers: list[dict[str, Any]] = []
+    name = f"cancelled-{time.monotonic_ns()}"
+    thread = threading.Thread(target=lambda: answers.append(server.predict(LONG | longer, name)))
+    thread.start()
+    while not any(reached in line for line in log[before:]):
+        assert thread.is_alive()
+        time.sleep(0.005)
+    assert server.cancel(name)
+    thread.join()
+    assert answers[0]["status"] == "canceled"
+    wait_until_ready(server)
+    assert sd_animation.files() == []
+    assert files(server.predict(QUICK)) == [("image/gif", expected)]
+
+
+def test_a_new_process_gives_the_same_file_and_a_stopped_frame_shows_nothing(expected: bytes, tmp_path: Path) -> None:
+    """The same weights, but for a safety checker whose thresholds every picture is above."""
+    shutil.copytree(ROOT / "sd-animation" / "small-weights", tmp_path / "weights")
+    checker = tmp_path / "weights" / SAFETY_CHECKER
+    server = CogServer(
+        ROOT / "sd-animation", weights=str(tmp_path / "weights"), env={"OMP_NUM_THREADS": "1", "WEIGHTS_OFFLINE": "1"}
+    )
+    with server:
+        assert files(server.predict(QUICK)) == [("image/gif", expected)]
+    tensors = load_file(checker)
+    tensors["concept_embeds_weights"] = torch.full_like(tensors["concept_embeds_weights"], -2)
+    save_file(tensors, checker)
+    inputs = QUICK | {"intermediate_output": True}
+    message = "InvalidInput: the safety checker stopped frames 1, 2, 3 of 3; try another prompt, or another seed"
+    with server:
+        answer = server.predict(inputs)
+        assert answer["status"] == "failed"
+        assert answer["error"].endswith(message)
+        assert not answer.get("output")
+        wait_until_ready(server)
+        events = list(stream(server, inputs))
+    assert [event for event, _ in events if event == "output"] == []
+    assert not events[-1][1].get("output")
+    assert events[-1][1]["error"].endswith(message)

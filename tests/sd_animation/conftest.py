@@ -1,0 +1,40 @@
+"""Small weights in the real layout, and a pipeline on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sd_animation.frame_store import FrameStore
+from sd_animation.pipeline import Pipeline
+from sd_animation.weights import FILES
+from small_weights import sd_animation as recipe
+from stores import CPU
+from videokit.runtime import Stages
+from videokit.weights import WeightStore
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> WeightStore:
+    """A store with everything, made once, that never connects."""
+    directory = tmp_path_factory.mktemp("small-weights")
+    recipe.write(directory, recipe.TINY)
+    return WeightStore(FILES, directories=[directory], cache=None)
+
+
+@pytest.fixture(scope="session")
+def pipeline(store: WeightStore) -> Pipeline:
+    """A pipeline on the CPU that all tests share: no test may change what the next one gets."""
+    return Pipeline(store, CPU)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Iterator[FrameStore]:
+    with FrameStore(tmp_path) as pictures:
+        yield pictures
+
+
+@pytest.fixture
+def stages() -> Stages:
+    return Stages(CPU)
