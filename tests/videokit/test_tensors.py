@@ -60,6 +60,11 @@ def test_the_content_decides_not_the_suffix(tmp_path: Path) -> None:
     assert torch.equal(open_tensors(tmp_path / "renamed.ckpt")["weight"], torch.ones(2))
 
 
+def test_a_pickle_of_the_time_before_archives_is_read(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(2)}, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
+    assert torch.equal(open_tensors(tmp_path / "old.ckpt")["weight"], torch.ones(2))
+
+
 def test_values_go_into_the_same_storage_converted(tmp_path: Path) -> None:
     parameter = torch.nn.Parameter(torch.zeros(2, 2))
     place = parameter.data_ptr()
