@@ -26,7 +26,7 @@ def test_a_pickle_is_never_executed(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1), "trap": Trap(tmp_path / "executed")}, tmp_path / "evil.ckpt")
     with pytest.raises(WeightsError, match="neither safetensors nor a pickle of plain tensors"):
         open_tensors(tmp_path / "evil.ckpt")
-    (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Trap(tmp_path / "executed")))
+    (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Trap(tmp_path / "executed"), protocol=2))
     with pytest.raises(WeightsError):
         open_tensors(tmp_path / "plain.pkl")
     assert not (tmp_path / "executed").exists()
