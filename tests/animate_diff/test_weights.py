@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from animate_diff.inputs import CHECKPOINTS, MOTION_MODULES, Inputs
 from animate_diff.pipeline import Pipeline
-from animate_diff.weights import BASE_TEXT_ENCODER, BASE_VAE, CONFIGS, FILES, TOKENIZER
+from animate_diff.weights import BASE_TEXT_ENCODER, BASE_VAE, CONFIGS, FILES, TOKENIZER, fetch
 from small_weights import animate_diff as recipe
 from stores import CPU, store_of
-from videokit.errors import WeightsError
+from videokit.errors import WeightsError, WeightsMissing
 from videokit.runtime import Stages
 from videokit.weights import Url, WeightFile, WeightStore
 
@@ -63,6 +63,17 @@ def test_only_what_is_needed_is_fetched_and_only_once(served: tuple[WeightStore,
     assert asked == [f"checkpoints/{CHECKPOINTS[2]}", f"motion_modules/{MOTION_MODULES[2]}.ckpt"]
 
 
+def test_all_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
+    store = WeightStore.from_environment(
+        FILES, "animate-diff", tmp_path, {"WEIGHTS_OFFLINE": "1", "HOME": str(tmp_path)}
+    )
+    with pytest.raises(WeightsMissing) as raised:
+        fetch(store, CHECKPOINTS[1], MOTION_MODULES[2])
+    needed = (*CONFIGS, *TOKENIZER, f"checkpoints/{CHECKPOINTS[1]}", f"motion_modules/{MOTION_MODULES[2]}.ckpt")
+    assert all(f"\n  {path}\n" in str(raised.value) for path in needed)
+    assert f"run: script/weights animate-diff {' '.join(needed)}" in str(raised.value)
+
+
 def test_the_table_has_every_documented_file_with_size_hash_and_licence() -> None:
     paths = {file.path for file in FILES}
     assert paths >= {f"checkpoints/{name}" for name in CHECKPOINTS}
@@ -75,7 +86,7 @@ def test_a_tokenizer_in_two_places_is_refused(small_weights: Path, tmp_path: Pat
     half = tmp_path / TOKENIZER[0]
     half.parent.mkdir(parents=True)
     half.write_bytes((small_weights / TOKENIZER[0]).read_bytes())
-    with pytest.raises(WeightsError, match="the tokenizer's files lie in .* and .*; put all four into one"):
+    with pytest.raises(WeightsError, match=r"the tokenizer's files lie in .* and .*; put all four into one"):
         Pipeline(store_of(tmp_path, small_weights), CPU)
 
 
