@@ -28,8 +28,9 @@ class Predictor(BaseRunner):
         logging.getLogger("videokit").setLevel(logging.INFO)
         self.device = pick_device()
         store = WeightStore.from_environment(weights.FILES, MODEL, LocalPath(__file__).parent)
-        self.pipeline = Pipeline(store, self.device)
         defaults = Inputs(prompt="")
+        weights.fetch(store, defaults.checkpoint, defaults.motion_module)
+        self.pipeline = Pipeline(store, self.device)
         self.pipeline.load(defaults.checkpoint, defaults.motion_module, Stages(self.device))
         self.directory = TemporaryDirectory(prefix=f"{MODEL}-")
 

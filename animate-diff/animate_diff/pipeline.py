@@ -108,6 +108,8 @@ class Pipeline:
 
     def load(self, checkpoint: str, motion_module: str, stages: Stages) -> None:
         """Put a checkpoint and a motion module into the modules; what is there already stays."""
+        if (checkpoint, motion_module) != (self._checkpoint, self._motion_module):
+            weights.fetch(self.store, checkpoint, motion_module)
         if checkpoint != self._checkpoint:
             with stages("load", checkpoint):
                 self._load_checkpoint(checkpoint)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from videokit.stable_diffusion import CONFIGURATION, TEXT_AND_PICTURES
+from videokit.stable_diffusion import CONFIGS, CONFIGURATION, TEXT_AND_PICTURES, TOKENIZER
 from videokit.weights import HubFile, WeightFile, WeightStore
 
 from animate_diff.inputs import CHECKPOINTS, MOTION_MODULES
@@ -60,6 +60,13 @@ FILES = (
 )
 
 
+def fetch(store: WeightStore, checkpoint: str, motion_module: str) -> None:
+    """Fetch what a combination needs and is not on this machine; raises WeightsMissing that names all of it."""
+    kept = _kept_motion_module(store, motion_module)
+    motion = [] if kept else [f"motion_modules/{motion_module}.ckpt"]
+    store.fetch((*CONFIGS, *TOKENIZER, f"checkpoints/{checkpoint}", *motion))
+
+
 def checkpoint_file(store: WeightStore, name: str) -> Path:
     """Return the file of a checkpoint (`toonyou_beta3.safetensors`), fetched where it is missing."""
     return store.get(f"checkpoints/{name}")
@@ -67,7 +74,9 @@ def checkpoint_file(store: WeightStore, name: str) -> Path:
 
 def motion_module_file(store: WeightStore, name: str) -> Path:
     """Return the file or MotionAdapter folder of a motion module (`mm_sd_v14`), fetched where it is missing."""
-    published = f"motion_modules/{name}.ckpt"
-    stem = f"motion_modules/{name}"
-    kept = (store.find(path) for path in (published, f"{stem}.safetensors", stem))
-    return next((path for path in kept if path is not None), None) or store.get(published)
+    return _kept_motion_module(store, name) or store.get(f"motion_modules/{name}.ckpt")
+
+
+def _kept_motion_module(store: WeightStore, name: str) -> Path | None:
+    kept = (store.find(f"motion_modules/{name}{suffix}") for suffix in (".ckpt", ".safetensors", ""))
+    return next((path for path in kept if path is not None), None)

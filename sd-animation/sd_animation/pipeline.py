@@ -56,6 +56,7 @@ class Pipeline:
 
     def __init__(self, store: WeightStore, device: Device) -> None:
         """Build the modules and load their weights, fetched where they are missing."""
+        store.fetch(file.path for file in weights.FILES)  # all at once, so that all that is missing is named
         folders = base(store)
         self.device = device
         self.tokenizer = CLIPTokenizer.from_pretrained(folders.tokenizer)

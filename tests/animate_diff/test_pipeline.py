@@ -244,3 +244,9 @@ def test_latents_and_guidance_stay_float32_on_a_half_precision_run(small_weights
     embeds = torch.zeros(1, 77, 64, dtype=torch.bfloat16)
     with torch.inference_mode():
         assert half.denoise(noise((1, 4, NUM_FRAMES, 8, 8), 1), embeds, 1, 1.0).dtype == torch.float32
+
+
+def test_attention_is_torchs_own(pipeline: Pipeline) -> None:
+    # diffusers' processor around torch.nn.functional.scaled_dot_product_attention; its other ones build the whole matrix
+    processors = (*pipeline.unet.attn_processors.values(), *pipeline.vae.attn_processors.values())
+    assert {type(processor).__name__ for processor in processors} == {"AttnProcessor2_0"}

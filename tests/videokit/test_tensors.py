@@ -26,7 +26,7 @@ def test_a_pickle_is_never_executed(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1), "trap": Trap(tmp_path / "executed")}, tmp_path / "evil.ckpt")
     with pytest.raises(WeightsError, match="neither safetensors nor a pickle of plain tensors"):
         open_tensors(tmp_path / "evil.ckpt")
-    (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Trap(tmp_path / "executed")))
+    (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Trap(tmp_path / "executed"), protocol=2))
     with pytest.raises(WeightsError):
         open_tensors(tmp_path / "plain.pkl")
     assert not (tmp_path / "executed").exists()
@@ -58,6 +58,11 @@ def test_a_pickle_without_tensors_by_name_is_an_error(tmp_path: Path) -> None:
 def test_the_content_decides_not_the_suffix(tmp_path: Path) -> None:
     save_file({"weight": torch.ones(2)}, tmp_path / "renamed.ckpt")
     assert torch.equal(open_tensors(tmp_path / "renamed.ckpt")["weight"], torch.ones(2))
+
+
+def test_a_pickle_of_the_time_before_archives_is_read(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(2)}, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
+    assert torch.equal(open_tensors(tmp_path / "old.ckpt")["weight"], torch.ones(2))
 
 
 def test_values_go_into_the_same_storage_converted(tmp_path: Path) -> None:

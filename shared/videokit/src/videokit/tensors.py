@@ -7,6 +7,7 @@ tensors of a model's file are called is the model's business; it gives a functio
 from __future__ import annotations
 
 import pickle
+import zipfile
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,7 +39,8 @@ def open_tensors(path: Path) -> dict[str, torch.Tensor]:
                 f"{path} is no whole safetensors file ({not_safetensors}); fetch it again"
             ) from not_safetensors
     try:
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        # files from before torch 1.6 are no archives and cannot be mapped
+        content = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
         first_line = str(error).partition("\n")[0]
         raise WeightsError(

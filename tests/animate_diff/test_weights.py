@@ -1,0 +1,100 @@
+"""The table of weight files, what is fetched when, and the small weights that stand in for them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from animate_diff.inputs import CHECKPOINTS, MOTION_MODULES, Inputs
+from animate_diff.pipeline import Pipeline
+from animate_diff.weights import FILES, fetch
+from small_weights import animate_diff as recipe
+from stores import CPU, store_of
+from videokit.errors import WeightsError, WeightsMissing
+from videokit.runtime import Stages
+from videokit.stable_diffusion import BASE_TEXT_ENCODER, BASE_VAE, CONFIGS, TOKENIZER
+from videokit.weights import Url, WeightFile, WeightStore
+
+
+@pytest.fixture
+def served(small_weights: Path, tmp_path: Path) -> Iterator[tuple[WeightStore, list[str]]]:
+    """A store whose files all come from a web server, and the paths that were asked for."""
+    asked: list[str] = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path.removeprefix("/"))
+            super().do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    handler = functools.partial(Handler, directory=str(small_weights))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    # motion modules are fetched as pickles in the original layout, as the table has them
+    for name in MOTION_MODULES:
+        file = small_weights / "motion_modules" / f"{name}.ckpt"
+        if not file.exists():
+            recipe.write_motion_module(file, recipe.TINY, name)
+    address = f"http://127.0.0.1:{server.server_port}"
+    files = [WeightFile(file.path, Url(f"{address}/{file.path}"), file.licence) for file in FILES]
+    yield WeightStore(files, directories=[], cache=tmp_path / "cache"), asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_only_what_is_needed_is_fetched_and_only_once(served: tuple[WeightStore, list[str]], stages: Stages) -> None:
+    store, asked = served
+    first = Inputs("a cat", num_inference_steps=1, seed=1)
+    pipeline = Pipeline(store, CPU)
+    pipeline.load(first.checkpoint, first.motion_module, stages)  # what set-up does
+    at_set_up = {*CONFIGS, *TOKENIZER, f"checkpoints/{CHECKPOINTS[0]}", f"motion_modules/{MOTION_MODULES[0]}.ckpt"}
+    assert sorted(asked) == sorted(at_set_up)
+
+    asked.clear()
+    other = Inputs("a cat", "", CHECKPOINTS[2], MOTION_MODULES[2], 1, seed=1)
+    for inputs in (first, other, first, other):
+        assert len(list(pipeline.generate(inputs, 1, stages))) == 16
+    assert asked == [f"checkpoints/{CHECKPOINTS[2]}", f"motion_modules/{MOTION_MODULES[2]}.ckpt"]
+
+
+def test_all_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
+    store = WeightStore.from_environment(
+        FILES, "animate-diff", tmp_path, {"WEIGHTS_OFFLINE": "1", "HOME": str(tmp_path)}
+    )
+    with pytest.raises(WeightsMissing) as raised:
+        fetch(store, CHECKPOINTS[1], MOTION_MODULES[2])
+    needed = (*CONFIGS, *TOKENIZER, f"checkpoints/{CHECKPOINTS[1]}", f"motion_modules/{MOTION_MODULES[2]}.ckpt")
+    assert all(f"\n  {path}\n" in str(raised.value) for path in needed)
+    assert f"run: script/weights animate-diff {' '.join(needed)}" in str(raised.value)
+
+
+def test_the_table_has_every_documented_file_with_size_hash_and_licence() -> None:
+    paths = {file.path for file in FILES}
+    assert paths >= {f"checkpoints/{name}" for name in CHECKPOINTS}
+    assert paths >= {f"motion_modules/{name}.ckpt" for name in MOTION_MODULES}
+    assert paths >= {*CONFIGS, *TOKENIZER, BASE_VAE, BASE_TEXT_ENCODER}
+    assert all(file.size and file.sha256 and file.licence for file in FILES)
+
+
+def test_a_tokenizer_in_two_places_is_refused(small_weights: Path, tmp_path: Path) -> None:
+    half = tmp_path / TOKENIZER[0]
+    half.parent.mkdir(parents=True)
+    half.write_bytes((small_weights / TOKENIZER[0]).read_bytes())
+    with pytest.raises(WeightsError, match=r"the tokenizer's files lie in .* and .*; put all four into one"):
+        Pipeline(store_of(tmp_path, small_weights), CPU)
+
+
+def test_the_small_weights_are_the_same_bytes_every_time(small_weights: Path, tmp_path: Path) -> None:
+    recipe.write(tmp_path, recipe.TINY)
+    files = [path for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    assert len(files) == 18
+    for path in files:
+        before = small_weights / path.relative_to(tmp_path)
+        assert hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(before.read_bytes()).digest(), path
