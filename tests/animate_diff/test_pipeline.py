@@ -247,6 +247,6 @@ def test_latents_and_guidance_stay_float32_on_a_half_precision_run(small_weights
 
 
 def test_attention_is_torchs_own(pipeline: Pipeline) -> None:
-    # diffusers' processor around torch.nn.functional.scaled_dot_product_attention; its other ones build the whole matrix
+    # diffusers' processor around torch's scaled_dot_product_attention; its other ones build the whole matrix
     processors = (*pipeline.unet.attn_processors.values(), *pipeline.vae.attn_processors.values())
     assert {type(processor).__name__ for processor in processors} == {"AttnProcessor2_0"}
