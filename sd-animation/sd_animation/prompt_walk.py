@@ -58,4 +58,5 @@ def slerp(a: torch.Tensor, b: torch.Tensor, t: float) -> torch.Tensor:
     if not abs(cosine) <= NEARLY_PARALLEL:  # NaN, where one is zero, has no angle either
         return torch.lerp(a, b, t)
     angle = math.acos(cosine)
-    return (math.sin((1 - t) * angle) * a + math.sin(t * angle) * b) / math.sin(angle)
+    # divided first: at both ends the factors are 1 and 0, and the result is the end itself to the last digit
+    return math.sin((1 - t) * angle) / math.sin(angle) * a + math.sin(t * angle) / math.sin(angle) * b

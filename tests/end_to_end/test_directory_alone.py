@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -44,24 +45,40 @@ def copy_context(model: Path, to: Path) -> None:
     shutil.copytree(model, to, ignore=ignored)
 
 
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Return the Python of a fresh environment with what a copied directory requires, made once for the same list."""
+    made: dict[tuple[str, ...], Path] = {}
+
+    def install(alone: Path) -> Path:
+        sdk = yaml.safe_load((alone / "cog.yaml").read_text())["build"]["sdk_version"]
+        lines = [line.partition("#")[0].strip() for line in (alone / "requirements.txt").read_text().splitlines()]
+        wanted = (f"cog=={sdk}", *(TORCH if line.startswith("torch==") else line for line in lines if line))
+        if wanted not in made:
+            python = tmp_path_factory.mktemp("environment") / "bin" / "python"
+            subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
+            pip = [python, "-m", "pip", "install", "-q", "--no-compile", "--disable-pip-version-check", *cpu_wheels()]
+            environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+            subprocess.run([*pip, *wanted], cwd=alone, env=environ, check=True)
+            made[wanted] = python
+        return made[wanted]
+
+    return install
+
+
 @pytest.mark.parametrize("model", MODELS, ids=lambda path: path.name)
-def test_a_models_directory_alone_makes_a_clip(model: Path, tmp_path: Path) -> None:
+def test_a_models_directory_alone_makes_a_clip(
+    model: Path, environment: Callable[[Path], Path], tmp_path: Path
+) -> None:
     subprocess.run([ROOT / "script" / "wheel", model.name], check=True, capture_output=True)
     alone = tmp_path / "src"
     copy_context(model, alone)
 
-    sdk = yaml.safe_load((alone / "cog.yaml").read_text())["build"]["sdk_version"]
-    text = (alone / "requirements.txt").read_text()
-    requirements = alone / "requirements-here.txt"
-    requirements.write_text("\n".join(TORCH if line.startswith("torch==") else line for line in text.splitlines()))
-    python = tmp_path / "environment" / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
-    pip = [python, "-m", "pip", "install", "-q", "--no-compile", "--disable-pip-version-check", *cpu_wheels()]
+    python = environment(alone)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    subprocess.run([*pip, f"cog=={sdk}", "-r", requirements.name], cwd=alone, env=environ, check=True)
     ask = [python, "-c", "import videokit; print(videokit.__file__)"]
     found = subprocess.run(ask, cwd=alone, env=environ, check=True, capture_output=True, text=True).stdout
-    assert Path(found).is_relative_to(tmp_path / "environment")  # the wheel, not the tree
+    assert Path(found).is_relative_to(python.parent.parent)  # the wheel, not the tree
 
     known = openapi_schema(alone / "predict.py")["components"]["schemas"]["Input"]["properties"]
     inputs = {name: value for name, value in CHEAP.items() if name in known}
