@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from videokit.errors import refuse
 from videokit.seeds import resolve_seed, seed_fault
-from videokit.sizes import in_range
+from videokit.sizes import in_range, one_of
 
 # The original's clip (lucataco/cog-animatediff@59c88d9 predict.py): 16 frames, which the motion modules were
 # trained on, played at 8 a second.
@@ -38,8 +38,8 @@ class Inputs:
     def check(self) -> None:
         """Raise InvalidInput with one line for each input that is not allowed."""
         refuse(
-            _not_among("path", self.checkpoint, CHECKPOINTS),
-            _not_among("motion_module", self.motion_module, MOTION_MODULES),
+            one_of("path", self.checkpoint, CHECKPOINTS),
+            one_of("motion_module", self.motion_module, MOTION_MODULES),
             in_range("steps", self.num_inference_steps, 1, 100),
             in_range("guidance_scale", self.guidance_scale, 1, 10),
             seed_fault(self.seed, zero_is_random=True),
@@ -48,7 +48,3 @@ class Inputs:
     def resolved_seed(self) -> int:
         """Return the seed to use; a new random one at every call where the input leaves it open."""
         return resolve_seed(self.seed, zero_is_random=True)
-
-
-def _not_among(name: str, value: str, allowed: tuple[str, ...]) -> str | None:
-    return None if value in allowed else f"{name}={value!r} is unknown; it is one of {', '.join(allowed)}"

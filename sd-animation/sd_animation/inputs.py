@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from videokit.errors import refuse
 from videokit.seeds import resolve_seed, seed_fault
-from videokit.sizes import in_range
+from videokit.sizes import in_range, one_of
 
 from sd_animation.prompt_walk import segment_faults, split_prompts
 
@@ -60,22 +60,18 @@ class Inputs:
         """Raise InvalidInput with one line for each input that is not allowed."""
         refuse(
             *segment_faults(self.prompt_end),
-            _not_among("width", self.width, WIDTHS),
-            _not_among("height", self.height, HEIGHTS),
+            one_of("width", self.width, WIDTHS),
+            one_of("height", self.height, HEIGHTS),
             in_range("num_inference_steps", self.num_inference_steps, 1, 500),
             in_range("prompt_strength", self.prompt_strength, 0, 1),
             in_range("num_animation_frames", self.num_animation_frames, 2, 50),
             in_range("num_interpolation_steps", self.num_interpolation_steps, 1, 50),
             in_range("guidance_scale", self.guidance_scale, 1, 20),
             in_range("gif_frames_per_second", self.fps, 1, 50),
-            _not_among("output_format", self.output_format, FORMATS),
+            one_of("output_format", self.output_format, FORMATS),
             seed_fault(self.seed),
         )
 
     def resolved_seed(self) -> int:
         """Return the seed to use; a new random one at every call where the input leaves it open."""
         return resolve_seed(self.seed)
-
-
-def _not_among(name: str, value: object, allowed: tuple[object, ...]) -> str | None:
-    return None if value in allowed else f"{name}={value} is unknown; it is one of {', '.join(map(str, allowed))}"

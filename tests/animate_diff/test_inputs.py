@@ -28,7 +28,7 @@ GOOD = Inputs(prompt="a red circle moving right")
         ({"guidance_scale": float("nan")}, "guidance_scale=nan is outside what is allowed (1 to 10); try 1"),
         (
             {"motion_module": "mm_sd_v16"},
-            "motion_module='mm_sd_v16' is unknown; it is one of mm_sd_v14, mm_sd_v15, mm_sd_v15_v2",
+            "motion_module=mm_sd_v16 is unknown; it is one of mm_sd_v14, mm_sd_v15, mm_sd_v15_v2",
         ),
     ],
 )

@@ -46,6 +46,8 @@ def test_no_fault_raises_nothing() -> None:
         ),
         (sizes.frame_count("num_frames", 0, 24, "x"), "num_frames=0 is outside what is allowed (1 to 24); try 1 (x)"),
         (sizes.frame_count("num_frames", 24, 24, "x"), None),
+        (sizes.one_of("format", "webm", ("gif", "mp4")), "format=webm is unknown; it is one of gif, mp4"),
+        (sizes.one_of("width", 512, (256, 512)), None),
         (sizes.in_range("w", float("nan"), 0, 1), "w=nan is outside what is allowed (0 to 1); try 0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Checks of widths, heights and counts. Each returns a fault's text, or None; `errors.refuse` raises them together.
+"""Checks of sizes, counts and choices. Each returns a fault's text, or None; `errors.refuse` raises them together.
 
 Nothing is rounded here: the text names the nearest allowed values, and the caller decides.
 """
@@ -13,6 +13,11 @@ def in_range(name: str, value: float, at_least: float, at_most: float | None = N
     allowed = f"at least {at_least}" if at_most is None else f"{at_least} to {at_most}"
     nearest = at_most if at_most is not None and value > at_most else at_least
     return f"{name}={value} is outside what is allowed ({allowed}); try {nearest}"
+
+
+def one_of(name: str, value: object, allowed: tuple[object, ...]) -> str | None:
+    """Tell whether `value` is one of those allowed."""
+    return None if value in allowed else f"{name}={value} is unknown; it is one of {', '.join(map(str, allowed))}"
 
 
 def multiple_of(name: str, value: int, factor: int, at_least: int, at_most: int | None = None) -> str | None:
