@@ -38,7 +38,8 @@ def fingerprint() -> str:
     """Hash what an environment is made from: the requirements, this script/setup, and where the tree lies."""
     digest = hashlib.sha256(str(ROOT).encode())
     ours = [ROOT / "script" / "setup", ROOT / "script" / "cpu_torch.py", ROOT / "pyproject.toml"]
-    for path in [*ours, *sorted(ROOT.glob("*/requirements.txt"))]:
+    needs = [*sorted(ROOT.glob("*/requirements.txt")), *sorted(ROOT.glob("shared/*/pyproject.toml"))]
+    for path in [*ours, *needs]:
         digest.update(f"\n{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -77,7 +77,8 @@ def make_tree(root: Path) -> Path:
     """Make a root whose scripts find their environment made: one that shares the packages of this one."""
     junk = shutil.ignore_patterns("small-weights", "__pycache__")
     shutil.copytree(ROOT / "script", root / "script", ignore=junk)
-    shutil.copytree(ROOT / "shared" / "videokit", root / "shared" / "videokit", ignore=junk)
+    for package in ("videokit", "predictions-api"):
+        shutil.copytree(ROOT / "shared" / package, root / "shared" / package, ignore=junk)
     shutil.copy(ROOT / "pyproject.toml", root)
     version = tomllib.loads((ROOT / "shared" / "videokit" / "pyproject.toml").read_text())["project"]["version"]
     for model, predict in {"one-file": ONE_FILE, "several-files": SEVERAL_FILES}.items():

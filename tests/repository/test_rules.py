@@ -6,6 +6,7 @@ import ast
 import importlib.metadata
 import re
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = sorted(path.parent for path in ROOT.glob("*/cog.yaml"))
 SHARED = ROOT / "shared" / "videokit" / "src"
+PREDICTIONS_API = ROOT / "shared" / "predictions-api" / "src"
 each_model = pytest.mark.parametrize("model", MODELS, ids=lambda path: path.name)
 
 
@@ -60,6 +62,18 @@ def test_videokit_imports_no_model() -> None:
     models = {package_of(model) for model in MODELS}
     for path in SHARED.rglob("*.py"):
         assert not imports(path) & models, path
+
+
+def test_the_predictions_api_imports_no_model_and_nothing_that_models_are_made_of() -> None:
+    others = {package_of(model) for model in MODELS} | {"videokit", "small_weights", "cog", "coglet", "predict"}
+    for path in PREDICTIONS_API.rglob("*.py"):
+        assert not imports(path) & others, path
+
+
+def test_models_and_videokit_do_not_import_the_predictions_api() -> None:
+    for path in library_files():
+        if not path.is_relative_to(PREDICTIONS_API):
+            assert "predictions_api" not in imports(path), path
 
 
 def test_predict_is_the_only_file_that_imports_cog() -> None:
@@ -170,3 +184,17 @@ def test_requirements_pin_what_is_imported_and_nothing_else(model: Path) -> None
     imported -= {package_of(model), "videokit", "cog"}  # cog comes with the image: `sdk_version`
     distributions = importlib.metadata.packages_distributions()
     assert {normal(distributions[name][0]) for name in imported} == set(pins_of(model))
+
+
+def test_the_predictions_api_pins_what_it_imports_and_nothing_else() -> None:
+    project = tomllib.loads((PREDICTIONS_API.parent / "pyproject.toml").read_text())["project"]
+    pins = {re.split(r"\[|==", line)[0]: line.partition("==")[2] for line in project["dependencies"]}
+    for name, version in pins.items():
+        assert importlib.metadata.version(name) == version
+    imported = set().union(*map(imports, PREDICTIONS_API.rglob("*.py"))) - sys.stdlib_module_names - {"predictions_api"}
+    distributions = importlib.metadata.packages_distributions()
+    # Not imported by name: SQLAlchemy loads psycopg, FastAPI loads python-multipart.
+    unnamed = {"psycopg", "python-multipart"}
+    # Pinned by what is made of them: FastAPI of Starlette and that of anyio, jsonschema of referencing.
+    parts = {"anyio", "starlette", "referencing"}
+    assert {normal(distributions[name][0]) for name in imported} - parts == set(pins) - unnamed

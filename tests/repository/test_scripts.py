@@ -52,7 +52,10 @@ def test_an_environment_that_is_up_to_date_is_left_alone(tree: Path) -> None:
     assert (tree / ".venv" / "made-from").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("changed", ["pyproject.toml", "one-file/requirements.txt", "script/setup"])
+@pytest.mark.parametrize(
+    "changed",
+    ["pyproject.toml", "one-file/requirements.txt", "script/setup", "shared/predictions-api/pyproject.toml"],
+)
 def test_a_changed_requirement_makes_the_environment_stale(tree: Path, changed: str) -> None:
     ask = [sys.executable, "-c", "import _bootstrap; print(_bootstrap.is_stale())"]
     path = tree / changed

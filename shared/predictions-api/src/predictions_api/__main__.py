@@ -1,0 +1,106 @@
+"""Run a server until Ctrl-C or SIGTERM. Its address is printed on stdout when it answers; its log goes to stderr."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from predictions_api import logs
+from predictions_api.app import create_app
+from predictions_api.configuration import BadConfiguration, parser, settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from predictions_api.settings import Settings
+
+OPTIONS: dict[str, Any] = {
+    "log_config": None,
+    "access_log": False,
+    "server_header": False,
+    "timeout_graceful_shutdown": 5,  # seconds that open requests have at the end
+    "h11_max_incomplete_event_size": 64 * 1024,  # bytes of headers
+}
+
+
+class Inner(uvicorn.Server):
+    """The same application in plain HTTP on loopback, for Cog's servers, which trust no certificate of ours."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the outer server."""
+        yield
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which tells when it answers, and has an inner server where it speaks TLS."""
+
+    def __init__(self, config: uvicorn.Config, settings: Settings, inner: socket.socket | None) -> None:
+        super().__init__(config)
+        self.settings = settings
+        self._socket = inner
+        self._inner = Inner(uvicorn.Config(config.app, lifespan="off", **OPTIONS))
+        self._inner_serves: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and tell so."""
+        await super().startup(sockets)
+        if not self.started:
+            return
+        if self._socket is not None:
+            self._inner_serves = asyncio.create_task(self._inner.serve([self._socket]))
+        tokens = "with a token" if self.settings.tokens else "without a token, to this machine alone"
+        sys.stdout.write(f"The predictions API is ready at {self.settings.default_base} ({tokens})\n")
+        sys.stdout.flush()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop, the inner server first."""
+        if self._inner_serves is not None:
+            self._inner.should_exit = True
+            await self._inner_serves
+        await super().shutdown(sockets)
+
+
+def main() -> int:
+    """Run the server; return 2 for what cannot be configured so, 1 for what does not start."""
+    arguments = parser().parse_args()
+    try:
+        settings = settings_of(arguments, os.environ)
+        listener = _listen(settings.host, settings.port)
+        inner = _listen("127.0.0.1", 0) if settings.certfile and not settings.internal_url else None
+    except (BadConfiguration, OSError) as error:
+        sys.stderr.write(f"predictions_api: {error}\n")
+        return 2
+    logs.set_up(arguments.log_level)
+    settings = dataclasses.replace(settings, port=listener.getsockname()[1])
+    if inner is not None:
+        settings = dataclasses.replace(settings, internal_url=f"http://127.0.0.1:{inner.getsockname()[1]}")
+    app = create_app(settings)
+    config = uvicorn.Config(app, lifespan="on", ssl_certfile=settings.certfile, ssl_keyfile=settings.keyfile, **OPTIONS)
+    server = Server(config, settings, inner)
+    server.run([listener])
+    return 0 if server.started else 1
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With its protocol named: asyncio turns Nagle's delay, 40 ms an answer, off for sockets that say they are TCP's.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise OSError(f"cannot listen at {host}:{port}: {error.strerror}") from error
+    return listener
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""The application: a service behind its routes. `python -m predictions_api` runs it; tests may run it themselves."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+
+from predictions_api import file_routes, prediction_routes, problems, service_routes, streams, webhook_routes
+from predictions_api.gate import Gate
+from predictions_api.model_routes import models_router
+from predictions_api.service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.types import ASGIApp
+
+    from predictions_api.settings import Settings
+
+DESCRIPTION = (
+    "Replicate's HTTP API for predictions, served from this machine. Clients made for Replicate work: set "
+    "REPLICATE_BASE_URL for Python's, baseUrl for JavaScript's."
+)
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """Return the application of a server; its parts start and stop with it."""
+    service = Service(settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await service.open()
+        try:
+            yield
+        finally:
+            await service.close()
+
+    # FastAPI's own pages fetch their scripts from a CDN.
+    app = FastAPI(
+        title="Predictions",
+        description=DESCRIPTION,
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        servers=[{"url": "/v1"}],
+    )
+    app.state.settings = settings
+    app.state.service = service
+    app.state.files = service.files
+    for router in (
+        streams.router,  # before files: /files/stream-KEY looks like the id of an upload
+        prediction_routes.router,
+        models_router(service.catalogue, service.database),
+        file_routes.router,
+        file_routes.public,
+        webhook_routes.router,
+        service_routes.router,
+        service_routes.public,
+        prediction_routes.callbacks,
+    ):
+        app.include_router(router)
+    problems.install(app)
+    _add_tokens_to_document(app)
+    return Gate(app, tokens=settings.tokens, public_url=settings.public_url, metrics=service.metrics)
+
+
+def _add_tokens_to_document(app: FastAPI) -> None:
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = made()
+        document.setdefault("components", {})["securitySchemes"] = {"bearerAuth": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"bearerAuth": []}]
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

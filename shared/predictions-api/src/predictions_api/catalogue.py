@@ -1,0 +1,132 @@
+"""The models that this server has, their versions, and how both are named: the three forms that a request may use.
+
+A model's versions all run on its one set of Cog servers: the id made from its content first, then ids under which it
+is documented elsewhere. What inputs a version takes is validation.py's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from predictions_api.cog import CogError
+from predictions_api.errors import Problem, not_found, unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from predictions_api.settings import ModelSettings
+    from predictions_api.workers import Workers
+
+
+@dataclass(frozen=True)
+class Model:
+    """A published model."""
+
+    owner: str
+    name: str
+    description: str
+    versions: tuple[str, ...]  # newest first
+
+    @property
+    def full_name(self) -> str:
+        """Return owner/name."""
+        return f"{self.owner}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a model."""
+
+    id: str
+    model: Model
+    created_at: int  # microseconds since 1970, UTC
+    cog_version: str
+    openapi_schema: dict[str, Any]
+
+    @property
+    def streams(self) -> bool:
+        """Tell whether the output is an iterator, whose items come one by one."""
+        return self._output.get("x-cog-array-type") == "iterator"
+
+    @property
+    def streams_files(self) -> bool:
+        """Tell whether those items are files."""
+        return self.streams and (self._output.get("items") or {}).get("format") == "uri"
+
+    @property
+    def _output(self) -> dict[str, Any]:
+        output: dict[str, Any] = self.openapi_schema["components"]["schemas"]["Output"]
+        return output
+
+
+def _model(settings: ModelSettings) -> Model:
+    owner, _, name = settings.name.partition("/")
+    return Model(owner, name, settings.description, settings.versions)
+
+
+class Catalogue:
+    """The models, found by name and by version; a schema is read when it is first needed."""
+
+    def __init__(self, models: Sequence[ModelSettings], workers: Mapping[str, Workers]) -> None:
+        """`workers` has each model's Cog servers by owner/name: they are asked where the settings name no schema."""
+        self.models = [_model(settings) for settings in models]
+        self._settings = {settings.name: settings for settings in models}
+        self._workers = workers
+        self._by_name = {model.full_name: model for model in self.models}
+        self._by_version = {version: model for model in reversed(self.models) for version in model.versions}
+        self._about: dict[str, tuple[dict[str, Any], str, int]] = {}
+        self._asking = {model.full_name: asyncio.Lock() for model in self.models}
+
+    def model(self, owner: str, name: str) -> Model:
+        """Return the model; raises Problem 404."""
+        model = self._by_name.get(f"{owner}/{name}")
+        if model is None:
+            raise not_found()
+        return model
+
+    async def find(self, reference: str) -> Version:
+        """Return what 64 hexadecimal digits, owner/name:digits or owner/name (its newest version) stand for.
+
+        Raises Problem 422 for anything else, as Replicate does, and 503 where the schema is not to be had now.
+        """
+        name, separator, version = reference.partition(":")
+        if separator:
+            model = self._by_name.get(name)
+        else:
+            model = self._by_name.get(reference) or self._by_version.get(reference)
+            version = reference if reference in self._by_version else model.versions[0] if model else ""
+        if model is None or version not in model.versions:
+            raise Problem(
+                422,
+                "The specified version does not exist (or perhaps you don't have permission to use it?)",
+                title="Invalid version or not permitted",
+            )
+        return await self.version(model, version)
+
+    async def version(self, model: Model, version_id: str) -> Version:
+        """Return a version of a model; raises Problem 404, and 503 where its schema is not to be had now."""
+        if version_id not in model.versions:
+            raise not_found()
+        async with self._asking[model.full_name]:
+            if model.full_name not in self._about:
+                self._about[model.full_name] = await self._read(model)
+        schema, cog_version, since = self._about[model.full_name]
+        # The list of versions is sorted by time: each is a second older than the one before it.
+        created_at = since - model.versions.index(version_id) * 1_000_000
+        return Version(version_id, model, created_at, cog_version, schema)
+
+    async def _read(self, model: Model) -> tuple[dict[str, Any], str, int]:
+        """Return the schema, Cog's version, and since when the model is there."""
+        settings = self._settings[model.full_name]
+        if settings.schema is not None:
+            since = settings.schema.stat().st_mtime_ns // 1000
+            return json.loads(settings.schema.read_text("utf-8")), settings.cog_version, since
+        try:
+            schema, cog_version = await self._workers[model.full_name].about()
+        except CogError as error:
+            raise unavailable(f"The model {model.full_name} is not to be had now: {error}") from error
+        return schema, cog_version, time.time_ns() // 1000

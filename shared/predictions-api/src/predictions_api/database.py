@@ -1,0 +1,198 @@
+"""The tables, and one way to use them: a function that gets a connection and runs in one transaction in a thread.
+
+SQLite and PostgreSQL behave the same here: JSON columns, times as microseconds since 1970 (UTC). Which rows there are
+and what may become of them is records.py's business (predictions) and files.py's (files).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from predictions_api.errors import unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+METADATA = sa.MetaData()
+_unended = sa.text("deadline IS NOT NULL AND status IN ('starting', 'processing')")
+
+predictions = sa.Table(
+    "predictions",
+    METADATA,
+    sa.Column("id", sa.String(26), primary_key=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("model", sa.String(256), nullable=False),
+    sa.Column("version", sa.String(256), nullable=False),
+    sa.Column("source", sa.String(8), nullable=False, default="api"),
+    sa.Column("input", sa.JSON, nullable=False),
+    sa.Column("output", sa.JSON),
+    sa.Column("logs", sa.Text, nullable=False, default=""),
+    sa.Column("error", sa.Text),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("metrics", sa.JSON),
+    sa.Column("started_at", sa.BigInteger),
+    sa.Column("completed_at", sa.BigInteger),
+    sa.Column("deadline", sa.BigInteger),
+    sa.Column("webhook", sa.Text),
+    sa.Column("webhook_events_filter", sa.JSON),
+    sa.Column("revision", sa.Integer, nullable=False, default=0),
+    sa.Column("data_removed", sa.Boolean, nullable=False, default=False),
+    sa.Column("stream_key", sa.String(64), unique=True),  # None: the version does not stream
+    sa.Column("worker", sa.Text),  # URL of the Cog server that has it, or had it
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),  # how often a Cog server was given it
+    sa.Column("callback_key", sa.String(64), nullable=False),  # of this attempt: Cog's webhooks to us carry it
+    sa.Index("newest", "created_at", "id"),
+    sa.Index("waiting", "status", "model"),
+    sa.Index("due", "deadline", sqlite_where=_unended, postgresql_where=_unended),
+    sa.Index("ended", "data_removed", "completed_at"),
+)
+
+events = sa.Table(
+    "events",
+    METADATA,
+    sa.Column("prediction_id", sa.String(26), primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),  # from 0, without gaps
+    sa.Column("kind", sa.String(8), nullable=False),  # output, logs, error, done
+    sa.Column("data", sa.Text, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+)
+
+files = sa.Table(
+    "files",
+    METADATA,
+    sa.Column("id", sa.String(64), primary_key=True),  # unguessable: who knows it may read the file
+    sa.Column("sha256", sa.String(64), nullable=False, index=True),
+    sa.Column("md5", sa.String(32), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("content_type", sa.Text, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("metadata", sa.JSON, nullable=False),
+    sa.Column("kind", sa.String(8), nullable=False),  # upload, output
+    sa.Column("prediction_id", sa.String(26), index=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False, index=True),
+)
+
+deliveries = sa.Table(
+    "deliveries",
+    METADATA,
+    sa.Column("prediction_id", sa.String(26), primary_key=True),
+    sa.Column("event", sa.String(16), primary_key=True),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("last_status", sa.Integer),
+    sa.Column("error", sa.Text),
+    sa.Column("delivered_at", sa.BigInteger),
+)
+
+servers = sa.Table(  # those that share a PostgreSQL database, by the database's own clock
+    "servers",
+    METADATA,
+    sa.Column("id", sa.String(128), primary_key=True),
+    sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+)
+
+secret_values = sa.Table(
+    "secrets",
+    METADATA,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+
+
+def now() -> int:
+    """Return the time in microseconds since 1970, UTC."""
+    return time.time_ns() // 1000
+
+
+class Database:
+    """One engine and the threads that use it."""
+
+    def __init__(self, url: str, *, threads: int = 8) -> None:
+        self.url = url
+        self.is_sqlite = url.startswith("sqlite")
+        options: dict[str, Any] = {"connect_args": {"timeout": 5.0}} if self.is_sqlite else {"pool_pre_ping": True}
+        self.engine = sa.create_engine(url, pool_size=threads, max_overflow=0, **options)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="database")
+        self._reader = self.engine.execution_options(reads=True)
+        if self.is_sqlite:
+            sa.event.listen(self.engine, "connect", _prepare_sqlite)
+            sa.event.listen(self.engine, "begin", _begin_sqlite)
+
+    async def open(self) -> None:
+        """Make the tables that are missing."""
+        await self.run(_create_tables)
+
+    async def close(self) -> None:
+        """Wait for what runs and close all connections."""
+        self._threads.shutdown()  # not in a thread: DBOS has shut the loop's own threads down
+        self.engine.dispose()
+
+    async def run(self, work: Callable[[sa.Connection], T]) -> T:
+        """Return what `work` returns, after its transaction is committed.
+
+        Raises Problem 503 where the database is locked, full or away; nothing of the transaction remains then.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _transaction, self.engine, work)
+
+    async def read(self, work: Callable[[sa.Connection], T]) -> T:
+        """Do as `run` does, for work that writes nothing: it waits for no writer."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _transaction, self._reader, work)
+
+
+def _transaction(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
+    try:
+        with engine.begin() as connection:
+            return work(connection)
+    except IntegrityError:
+        raise
+    except DBAPIError as error:
+        raise unavailable(f"The database cannot be used now: {str(error.orig).strip()}") from error
+
+
+def _create_tables(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":  # two servers may start at once
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(7281340411)"))
+    METADATA.create_all(connection)
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # sqlite3's own BEGIN comes too late to take the write lock at the start
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # A transaction that reads before it writes would fail at once, without waiting, where another wrote in between.
+    reads = connection.get_execution_options().get("reads", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+async def secret(database: Database, name: str, make: Callable[[], str]) -> str:
+    """Return the secret called `name`, made by the first server that asks."""
+
+    def work(connection: sa.Connection) -> str | None:
+        asked = sa.select(secret_values.c.value).where(secret_values.c.name == name)
+        found = connection.scalar(asked)
+        if found is None:
+            found = make()
+            connection.execute(sa.insert(secret_values).values(name=name, value=found))
+        return str(found)
+
+    try:
+        return str(await database.run(work))
+    except IntegrityError:  # another server was first
+        return str(await database.run(work))
+
+
+def unguessable() -> str:
+    """Return 52 lower-case letters and digits that nobody can guess (256 random bits)."""
+    return "".join(secrets.choice("0123456789abcdefghjkmnpqrstvwxyz") for _ in range(52))

@@ -1,0 +1,232 @@
+"""The way of one prediction from the queue to its end: a Cog server is lent, given the inputs, and followed.
+
+What Cog tells comes to the receiver route, which asks `Driver.receive`; the row is the only thing that the two share,
+so it does not matter to which server's process Cog talks. A cancel or a deadline ends the row at once; the driver sees
+that and ends the work in Cog. When the server died meanwhile, the prediction is run once more from its start, and says
+so in its logs; after a second death it fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from predictions_api.cog import Busy, CogError, CogServer, Progress, progress_of
+from predictions_api.database import unguessable
+from predictions_api.errors import Problem
+from predictions_api.records import KEEP
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    import httpx
+
+    from predictions_api.changes import Changes
+    from predictions_api.files import Files
+    from predictions_api.records import Prediction, Records
+    from predictions_api.workers import Workers
+
+LOG = logging.getLogger("predictions_api.driver")
+ATTEMPTS: Final = 2
+LET_GO: Final = 60.0  # seconds that a Cog server has to end what was canceled
+
+INTERRUPTED: Final = (
+    "Prediction interrupted: the server stopped twice while it was running. It is not run a third time; "
+    "create it again if the model is not what stopped the server."
+)
+
+
+class Driver:
+    """Drives the predictions of this process; `workers` are the models' Cog servers by the model's name."""
+
+    def __init__(
+        self,
+        records: Records,
+        changes: Changes,
+        files: Files,
+        workers: Mapping[str, Workers],
+        http: httpx.AsyncClient,
+        callback_url: str,
+        silence: float,
+    ) -> None:
+        self.records = records
+        self.changes = changes
+        self.files = files
+        self.workers = workers
+        self.http = http
+        self.callback_url = callback_url
+        self.silence = silence  # seconds
+        self._received: dict[str, _Received] = {}  # by callback key
+
+    async def drive(self, prediction_id: str) -> None:
+        """Bring a prediction to its end. May be called again for one whose process died in between."""
+        prediction = await self.records.get(prediction_id)
+        if prediction is None or prediction.ended:
+            return
+        if prediction.attempts >= ATTEMPTS:
+            await self._fail(prediction_id, INTERRUPTED)
+            return
+        if prediction.model not in self.workers:
+            await self._fail(prediction_id, f"The model {prediction.model} is not served any more")
+            return
+        if prediction.worker is not None:
+            await _stop(CogServer(prediction.worker, self.http), prediction_id)
+        working = asyncio.create_task(self._work(prediction))
+        ended = asyncio.create_task(self._until_ended(prediction_id))
+        try:
+            await asyncio.wait({working, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                working.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await working
+        except CogError as error:
+            await self._fail(prediction_id, str(error))
+        except Problem as problem:
+            if problem.status >= 500:  # the engine tries again
+                raise
+            await self._fail(prediction_id, problem.detail)
+        except Exception as error:
+            LOG.exception("the driver failed", extra={"prediction": prediction_id})
+            await self._fail(prediction_id, f"The server failed to run this prediction: {type(error).__name__}")
+        finally:
+            for task in (working, ended):
+                task.cancel()
+            await asyncio.gather(working, ended, return_exceptions=True)
+
+    async def _work(self, prediction: Prediction) -> None:
+        while await self._found_busy(prediction):
+            pass
+
+    async def _found_busy(self, prediction: Prediction) -> bool:
+        """Run the prediction; return True where another user of the lent Cog server was faster."""
+        async with self.workers[prediction.model].lend() as cog:
+            inputs = await self.files.resolve(prediction.input)
+            key = unguessable()
+            begun = await self.records.begin(prediction.id, worker=cog.url, callback_key=key)
+            if begun is None or begun.ended:
+                return False
+            self._received[key] = _Received(begun.logs)
+            try:
+                LOG.info("given to %s", cog.url, extra={"prediction": prediction.id})
+                callback = f"{self.callback_url}/callbacks/{prediction.id}/{key}"
+                give = partial(cog.start, prediction.id, inputs, callback)
+                await give()
+                with contextlib.suppress(Problem):  # the database is away for a moment: Cog's first webhook says it too
+                    await self.records.append(prediction.id, status="processing")
+                await self._follow(cog, prediction.id, key, give)
+                return False
+            except Busy:
+                await self.records.unbegin(prediction.id)
+                return True
+            finally:
+                if not self._received.pop(key).known.ended:  # the next one must find the server free
+                    await asyncio.shield(_stop(cog, prediction.id))
+
+    async def _follow(
+        self, cog: CogServer, prediction_id: str, key: str, give: Callable[[], Awaitable[bool]]
+    ) -> None:
+        """Return when the prediction has ended, or is another process's; fail when nothing will be told of it."""
+        over = asyncio.create_task(self._until_ended(prediction_id, key))
+        lost = [asyncio.create_task(cog.gone()), asyncio.create_task(self._end_not_told(cog, key, give))]
+        try:
+            done, _ = await asyncio.wait({over, *lost}, return_when=asyncio.FIRST_COMPLETED)
+            if not over.done():
+                await self._fail(prediction_id, f"Prediction interrupted: {done.pop().result()}")
+        finally:
+            for task in (over, *lost):
+                task.cancel()
+            await asyncio.gather(over, *lost, return_exceptions=True)
+
+    async def _end_not_told(self, cog: CogServer, key: str, give: Callable[[], Awaitable[bool]]) -> str:
+        """Return when Cog has no such prediction any more, though it has not told its end, with the reason.
+
+        Cog cannot be asked. To be given a prediction that it has changes nothing; one that it has not is begun, or
+        refused because of another, and what is begun so is ended by whoever called.
+        """
+        while True:
+            quiet = time.monotonic() - self._received[key].heard_at
+            if quiet < self.silence:
+                await asyncio.sleep(self.silence - quiet)
+                continue
+            try:
+                begun_again = await give()
+            except Busy:
+                begun_again = True
+            except CogError:  # `gone` tells whether that lasts
+                begun_again = False
+            if begun_again:
+                return f"{cog.url} has ended it, but what came of it did not reach {self.callback_url}"
+            self._received[key].heard_at = time.monotonic()
+
+    async def _until_ended(self, prediction_id: str, key: str | None = None) -> None:
+        """Return when the prediction has ended, or, with `key`, when another attempt has begun."""
+        revision = -1
+        while True:
+            try:
+                now = await self.changes.wait(prediction_id, revision, 60.0)
+            except Problem:  # the database is away
+                await asyncio.sleep(1.0)
+                continue
+            if now is None:
+                continue
+            if now.ended or (key is not None and now.callback_key != key):
+                return
+            revision = now.revision
+
+    async def _fail(self, prediction_id: str, error: str) -> None:
+        LOG.warning("failed: %s", error, extra={"prediction": prediction_id})
+        await self.records.append(prediction_id, status="failed", error=error)
+
+    async def receive(self, prediction_id: str, key: str, payload: Mapping[str, Any], *, streams: bool) -> bool:
+        """Take what a Cog server tells of a prediction; return False where nobody waits for it any more.
+
+        Raises ValueError for what Cog does not send. Cog's calls overtake each other and repeat: what is recorded is
+        the longest of all that was told.
+        """
+        received = self._received.get(key)
+        if received is None:
+            return False
+        told = progress_of(payload, streams=streams)
+        received.heard_at = time.monotonic()
+        async with received.lock:
+            known = received.known.with_later(told)
+            if known == received.known:
+                return True
+            same = known.output == received.known.output
+            output = KEEP if same else await self.files.store_output(prediction_id, known.output)
+            await self.records.append(
+                prediction_id,
+                status=None if known.status == "starting" else known.status,
+                output=output,
+                logs=received.first_logs + known.logs,
+                error=known.error,
+                metrics=known.metrics,
+            )
+            received.known = known
+            return True
+
+
+@dataclass
+class _Received:
+    """What a Cog server told of one attempt so far; `first_logs` are the ones that begin the prediction's."""
+
+    first_logs: str
+    known: Progress = field(default_factory=Progress)
+    heard_at: float = field(default_factory=time.monotonic)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+async def _stop(cog: CogServer, prediction_id: str) -> None:
+    """End a prediction in a Cog server; return when the server has it no more. Cog loses a cancel that comes early."""
+    until = time.monotonic() + LET_GO
+    with contextlib.suppress(CogError):
+        while await cog.cancel(prediction_id):
+            if time.monotonic() > until:
+                LOG.warning("%s does not end what was canceled", cog.url, extra={"prediction": prediction_id})
+                return
+            await asyncio.sleep(0.1)

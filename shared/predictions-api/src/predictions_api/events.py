@@ -1,0 +1,60 @@
+"""The events of a stream: what of a prediction is new with each change, in the order in which readers are told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from predictions_api.database import events, now
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from predictions_api.records import Prediction
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event of a stream; `data` is text for `output` and `logs`, JSON for `error` and `done`."""
+
+    seq: int
+    kind: str
+    data: str
+    at: int
+
+
+def add_events(connection: sa.Connection, old: Prediction, new: Prediction) -> None:
+    """Write the events that lead from `old` to `new`, after those that the stream has."""
+    made: list[tuple[str, str]] = []
+    if new.logs != old.logs and new.logs.startswith(old.logs):
+        made.append(("logs", new.logs[len(old.logs) :]))
+    made += [("output", item if isinstance(item, str) else json.dumps(item)) for item in _added(old.output, new.output)]
+    if new.ended:
+        if new.status == "failed":
+            made.append(("error", json.dumps({"detail": new.error or ""})))
+        reason = {"failed": "error", "canceled": "canceled", "aborted": "canceled"}.get(new.status)
+        made.append(("done", json.dumps({"reason": reason} if reason else {})))
+    if not made:
+        return
+    last = connection.scalar(sa.select(sa.func.max(events.c.seq)).where(events.c.prediction_id == new.id))
+    first = 0 if last is None else int(last) + 1
+    moment = now()
+    connection.execute(
+        sa.insert(events),
+        [
+            {"prediction_id": new.id, "seq": first + place, "kind": kind, "data": data, "at": moment}
+            for place, (kind, data) in enumerate(made)
+        ],
+    )
+
+
+def _added(old: Any, new: Any) -> Sequence[Any] | Iterable[Any]:
+    """Return the outputs that came after those in `old`: an iterator's output is a list that grows."""
+    if new is None:
+        return []
+    if isinstance(new, list):
+        return new[len(old) :] if isinstance(old, list) else new
+    return [] if new == old else [new]

@@ -1,0 +1,73 @@
+"""How files are named within inputs and outputs, which are JSON values of any shape.
+
+In the database an output names its files by path alone, as nobody knows yet by which address a client will ask for it;
+`absolute` adds the address. In an input a file of ours has a URL by whatever name the client knows this server.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DELIVERY: Final = re.compile(r"/v1/delivery/([0-9a-z]{52})/[^/?#\s]+")
+OWN: Final = re.compile(r"(?:/replicate)?(?:/v1)?/(files|delivery)/([0-9a-z]{52})(?:/[^/]*)?/?")
+LONGEST: Final = 2048  # of a URL of ours
+
+
+@dataclass(frozen=True)
+class OwnFile:
+    """What a URL says of a file that has, or had, its place here."""
+
+    id: str
+    is_upload: bool
+
+
+def delivery_path(file_id: str, name: str) -> str:
+    """Return the path of the URL from which anyone may read a file's bytes."""
+    return f"/v1/delivery/{file_id}/{quote(name, safe='')}"
+
+
+def absolute(output: Any, base: str) -> Any:
+    """Return an output with its files named by URLs below `base`."""
+    return replaced(output, lambda text: base + text if DELIVERY.fullmatch(text) else text)
+
+
+def own_file(text: str) -> OwnFile | None:
+    """Return which file a URL in an input stands for, if its path is one that this server gives to files."""
+    if not text.startswith(("http://", "https://")) or len(text) > LONGEST:
+        return None
+    try:
+        found = OWN.fullmatch(urlsplit(text).path)
+    except ValueError:
+        return None
+    return None if found is None else OwnFile(found[2], found[1] == "files")
+
+
+def safe_name(name: str) -> str:
+    """Return the last part of a path, of at most 255 bytes, without what headers and file systems take amiss."""
+    last = re.split(r"[/\\]", name)[-1]
+    last = "".join(letter for letter in last if letter.isprintable()).strip(". ")
+    return last.encode(errors="ignore")[:255].decode(errors="ignore") or "file"
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Give all strings of a JSON value, but for its keys."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from texts_in(item)
+
+
+def replaced(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a JSON value with all its strings changed, but for its keys."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: replaced(item, change) for key, item in value.items()}
+    return [replaced(item, change) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,254 @@
+"""The routes of files: uploads for those with a token (`router`), and bytes for whoever knows the URL (`public`)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import os
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import urlencode
+
+import anyio.to_thread
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import FileResponse, JSONResponse, Response
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+
+from predictions_api import data_uris
+from predictions_api.errors import Problem, unavailable
+from predictions_api.files import UPLOAD_LIMIT, too_large
+from predictions_api.paging import SIZE, Cursor, page_url
+from predictions_api.predictions import rfc3339
+from predictions_api.urls import base
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.datastructures import FormData
+    from starlette.types import Message
+
+    from predictions_api.files import File, Files
+
+OWNER: Final = "local"  # the one account
+STALLED: Final = 30.0  # seconds without a byte
+UPLOAD_TIME: Final = 3600.0
+OTHER_PARTS: Final = 2**20  # bytes of a request that are not the file's
+# A browser shows these; all else it must save, or a page that someone uploaded would run as one of ours.
+SHOWN: Final = ("image/", "video/", "audio/", "text/plain")
+
+PARTS: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["content"],
+    "properties": {
+        "content": {"type": "string", "format": "binary"},
+        "filename": {"type": "string", "maxLength": 255},
+        "type": {"type": "string", "default": data_uris.DEFAULT_TYPE},
+        "metadata": {"type": "object", "default": {}},
+    },
+}
+
+router = APIRouter(tags=["files"])
+public = APIRouter(tags=["files"])
+
+
+@router.post(
+    "/files",
+    status_code=201,
+    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": PARTS}}}},
+)
+async def create_file(request: Request) -> JSONResponse:
+    """Store a file, sent as multipart/form-data: `content`, and if wanted `filename`, `type`, `metadata`."""
+    async with _form(request) as form:
+        content = form.get("content")
+        if not isinstance(content, UploadFile):
+            raise Problem(400, "The part content is missing, or has no filename; it is the file to store")
+        file = await _files(request).upload(
+            content.file,
+            name=await _text(form, "filename") or content.filename or "",
+            content_type=data_uris.media_type(await _text(form, "type") or content.content_type),
+            metadata=_metadata(await _text(form, "metadata")),
+        )
+    return JSONResponse(await _public(request, file), 201)
+
+
+@router.get("/files")
+async def list_files(
+    request: Request, cursor: Annotated[str | None, Query(description="As in next")] = None
+) -> JSONResponse:
+    """List uploads, newest first, 100 a page."""
+    place = None if cursor is None else Cursor.parse(cursor)
+    found = await _files(request).uploads(size=SIZE + 1, before=None if place is None else (place.created_at, place.id))
+    following = None
+    if len(found) > SIZE:
+        last = found[SIZE - 1]
+        following = page_url(base(request), "/files", Cursor(last.created_at, last.id), {})
+    results = [await _public(request, file) for file in found[:SIZE]]
+    return JSONResponse({"previous": None, "next": following, "results": results})
+
+
+@router.get("/files/{file_id}")
+async def get_file(request: Request, file_id: str) -> JSONResponse:
+    """Describe an upload."""
+    return JSONResponse(await _public(request, await _upload(request, file_id)))
+
+
+@router.delete("/files/{file_id}", status_code=204)
+async def delete_file(request: Request, file_id: str) -> Response:
+    """Delete an upload."""
+    if not await _files(request).delete_upload(file_id):
+        raise _missing()
+    return Response(status_code=204)
+
+
+@public.get("/files/{file_id}/download")
+async def download_file(
+    request: Request,
+    file_id: str,
+    owner: Annotated[str, Query(max_length=256)],
+    expiry: Annotated[int, Query(ge=0, lt=2**63)],
+    signature: Annotated[str, Query(max_length=256)],
+) -> Response:
+    """Send an upload's bytes to whoever has a signed URL; it stands in the file's `urls.download`."""
+    expected = await _signature(request, owner, file_id, expiry)
+    if not hmac.compare_digest(signature.encode(), expected.encode()) or owner != OWNER or expiry < time.time():
+        raise _missing()
+    return await _bytes(request, await _upload(request, file_id))
+
+
+@public.get("/delivery/{file_id}/{name}")
+async def deliver(request: Request, file_id: str, name: str) -> Response:
+    """Send a file's bytes to whoever knows its URL; `name` is for people and for programs that look at its end."""
+    file = await _files(request).get(file_id)
+    if file is None:
+        raise _missing()
+    return await _bytes(request, file)
+
+
+public.head("/files/{file_id}/download", include_in_schema=False)(download_file)
+public.head("/delivery/{file_id}/{name}", include_in_schema=False)(deliver)
+
+
+async def _bytes(request: Request, file: File) -> Response:
+    files = _files(request)
+    shown = file.content_type.startswith(SHOWN) and not file.content_type.startswith("image/svg")
+    headers = {
+        "content-type": file.content_type,
+        "etag": f'"{file.sha256}"',
+        "cache-control": f"public, max-age={min(3600, int(files.keep))}, immutable",
+        "access-control-allow-origin": "*",
+        "access-control-expose-headers": "Content-Length, Content-Range, ETag",
+        "x-content-type-options": "nosniff",
+        **({} if shown else {"content-security-policy": "default-src 'none'; sandbox"}),
+    }
+    if headers["etag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    path = files.content.path(file.sha256)
+    try:
+        stat = await anyio.to_thread.run_sync(os.stat, path)
+    except FileNotFoundError:
+        raise _missing() from None
+    return FileResponse(
+        path,
+        headers=headers,
+        filename=file.name,
+        stat_result=stat,
+        content_disposition_type="inline" if shown else "attachment",
+    )
+
+
+@asynccontextmanager
+async def _form(request: Request) -> AsyncIterator[FormData]:
+    """Read the parts, files to a temporary one on disk; raise Problem 413 as soon as there is too much."""
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise Problem(415, "A file is sent as multipart/form-data, with a part named content")
+    limit, size = UPLOAD_LIMIT + OTHER_PARTS, 0
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large()
+
+    async def counted() -> Message:
+        nonlocal size
+        async with asyncio.timeout(STALLED):
+            message = await request.receive()
+        size += len(message.get("body", b""))
+        if size > limit:
+            raise too_large()
+        return message
+
+    try:
+        async with asyncio.timeout(UPLOAD_TIME):
+            form = await Request(request.scope, counted).form(max_files=4, max_fields=4, max_part_size=65536)
+    except TimeoutError:
+        raise Problem(408, f"The upload stood still for {STALLED:g} seconds, or took an hour") from None
+    except HTTPException as error:
+        raise Problem(400, f"The multipart body cannot be read: {error.detail}") from error
+    except OSError as error:
+        raise unavailable(f"The file cannot be stored now: {error.strerror}") from error
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+async def _text(form: FormData, name: str) -> str:
+    """Return a part as text: the JavaScript client sends `metadata` as a file, the Python client as a field."""
+    part = form.get(name, "")
+    if isinstance(part, str):
+        return part
+    return (await part.read(65536)).decode(errors="replace")
+
+
+def _metadata(text: str) -> dict[str, Any]:
+    try:
+        metadata = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise Problem(400, "The part metadata is not a JSON object of at most 64 KiB")
+    return metadata
+
+
+async def _public(request: Request, file: File) -> dict[str, Any]:
+    """Return what Replicate's OpenAPI calls schemas_file_response, and what the Python client needs besides."""
+    expiry = file.expires_at // 1_000_000
+    signed = {"owner": OWNER, "expiry": expiry, "signature": await _signature(request, OWNER, file.id, expiry)}
+    place = f"{base(request)}/v1/files/{file.id}"
+    return {
+        "id": file.id,
+        "name": file.name,
+        "content_type": file.content_type,
+        "size": file.size,
+        "etag": file.md5,
+        "checksums": {"sha256": file.sha256, "md5": file.md5},
+        "metadata": file.metadata,
+        "created_at": rfc3339(file.created_at),
+        "expires_at": rfc3339(file.expires_at),
+        "urls": {"get": place, "download": f"{place}/download?{urlencode(signed)}"},
+    }
+
+
+async def _signature(request: Request, owner: str, file_id: str, expiry: int) -> str:
+    """Sign as Replicate's OpenAPI, files.download, says: base64 of HMAC-SHA256 over "{owner} {id} {expiry}"."""
+    key = await _files(request).signing_key()
+    return base64.b64encode(hmac.digest(key.encode(), f"{owner} {file_id} {expiry}".encode(), hashlib.sha256)).decode()
+
+
+async def _upload(request: Request, file_id: str) -> File:
+    file = await _files(request).get(file_id)
+    if file is None or file.kind != "upload":
+        raise _missing()
+    return file
+
+
+def _files(request: Request) -> Files:
+    files: Files = request.app.state.service.files
+    return files
+
+
+def _missing() -> Problem:
+    return Problem(404, "File not found")

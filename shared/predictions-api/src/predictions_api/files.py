@@ -1,0 +1,237 @@
+"""Files that clients upload and that models make: rows in a table, bytes in content.py's store.
+
+Whoever knows an id may read the file: ids have 256 random bits. How files are named within inputs and outputs is
+file_names.py's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import io
+import logging
+import mimetypes
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+import sqlalchemy as sa
+
+from predictions_api import data_uris
+from predictions_api.content import ContentStore
+from predictions_api.database import files as table
+from predictions_api.database import now, predictions, secret, unguessable
+from predictions_api.errors import Problem
+from predictions_api.file_names import DELIVERY, delivery_path, own_file, replaced, safe_name, texts_in
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from predictions_api.content import Part
+    from predictions_api.database import Database
+
+LOG = logging.getLogger("predictions_api.files")
+UPLOAD_LIMIT: Final = 100 * 2**20  # the JavaScript client's README says 100 MiB, Replicate's error "100MB"
+INLINE_LIMIT: Final = 10_000_000  # as the JavaScript client's MAX_DATA_URI_SIZE
+UPLOAD_KEEP: Final = 24 * 3600.0  # seconds; as in the official Python client's recording, file-operations.yaml
+BATCH: Final = 1000
+
+
+@dataclass(frozen=True)
+class File:
+    """A row of the table. Times are microseconds since 1970, UTC."""
+
+    id: str
+    sha256: str
+    md5: str
+    name: str
+    content_type: str
+    size: int
+    metadata: dict[str, Any]
+    kind: str  # upload, output
+    prediction_id: str | None
+    created_at: int
+    expires_at: int  # an output lives at least until then, and as long as its prediction keeps its data
+
+    @property
+    def path(self) -> str:
+        """Return the path of the URL that anyone may read the bytes from."""
+        return delivery_path(self.id, self.name)
+
+
+class Files:
+    """The files of a database and of the directory that goes with it.
+
+    keep: seconds that outputs are kept. cog_base: the base URL by which Cog's servers reach this one.
+    """
+
+    def __init__(self, database: Database, root: Path, *, keep: float, cog_base: str) -> None:
+        self.database = database
+        self.content = ContentStore(root)
+        self.keep = keep
+        self.cog_base = cog_base
+        self._signing_key = ""
+
+    async def upload(self, source: BinaryIO, *, name: str, content_type: str, metadata: dict[str, Any]) -> File:
+        """Store an upload; raise Problem 413 where it is too large, 503 where the disk is full."""
+        part = await asyncio.to_thread(self.content.write, source, at_most=UPLOAD_LIMIT, too_large=too_large())
+        return await self._add(part, safe_name(name), content_type, metadata, None, UPLOAD_KEEP)
+
+    async def signing_key(self) -> str:
+        """Return the secret that signs URLs of uploads, one for all servers of a database."""
+        self._signing_key = self._signing_key or await secret(self.database, "files", unguessable)
+        return self._signing_key
+
+    async def store_output(self, prediction_id: str, output: Any) -> Any:
+        """Store each data: URI in `output` and replace it by a path; the same content gives the same path.
+
+        Cog sends all of an output again with each step, so most of it may be stored already.
+        """
+        stored: dict[str, str] = {}
+        for text in texts_in(output):
+            if text[:5].lower() == "data:" and text not in stored:
+                decoded = await asyncio.to_thread(data_uris.decode, text)
+                if decoded is not None:
+                    stored[text] = (await self._output(prediction_id, *decoded)).path
+        return replaced(output, lambda text: stored.get(text, text))
+
+    async def _output(self, prediction_id: str, content_type: str, content: bytes) -> File:
+        sha256 = (await asyncio.to_thread(hashlib.sha256, content)).hexdigest()
+        known = await self._rows(
+            sa.select(table)
+            .where(table.c.prediction_id == prediction_id, table.c.sha256 == sha256)
+            .where(table.c.content_type == content_type)
+        )
+        if known:
+            return known[0]
+        part = await asyncio.to_thread(
+            self.content.write, io.BytesIO(content), at_most=len(content), too_large=too_large()
+        )
+        name = "output" + (mimetypes.guess_extension(content_type.partition(";")[0]) or "")
+        return await self._add(part, name, content_type, {}, prediction_id, self.keep)
+
+    async def _add(
+        self, part: Part, name: str, content_type: str, metadata: dict[str, Any], prediction_id: str | None, keep: float
+    ) -> File:
+        kind = "upload" if prediction_id is None else "output"
+        moment = now()
+        file = File(
+            id=unguessable(),
+            sha256=part.sha256,
+            md5=part.md5,
+            name=name,
+            content_type=content_type,
+            size=part.size,
+            metadata=metadata,
+            kind=kind,
+            prediction_id=prediction_id,
+            created_at=moment,
+            expires_at=moment + int(keep * 1e6),
+        )
+        try:
+            await self.database.run(lambda connection: connection.execute(sa.insert(table), dataclasses.asdict(file)))
+        except BaseException:
+            part.path.unlink(missing_ok=True)
+            raise
+        await asyncio.to_thread(self.content.keep, part)  # only now: see content.py
+        LOG.info("files: stored %s %s, %d bytes of %s", kind, prediction_id or "", file.size, content_type)
+        return file
+
+    async def get(self, file_id: str) -> File | None:
+        """Return the file, None where there is none or where it has expired."""
+        return next(iter(await self._rows(sa.select(table).where(table.c.id == file_id, _lives()))), None)
+
+    async def uploads(self, *, size: int, before: tuple[int, str] | None = None) -> list[File]:
+        """Return up to `size` uploads, newest first: all, or those older than a row's (created_at, id)."""
+        query = sa.select(table).where(table.c.kind == "upload", _lives())
+        if before is not None:
+            query = query.where(sa.tuple_(table.c.created_at, table.c.id) < sa.tuple_(*map(sa.literal, before)))
+        return await self._rows(query.order_by(table.c.created_at.desc(), table.c.id.desc()).limit(size))
+
+    async def delete_upload(self, file_id: str) -> bool:
+        """Delete an upload; tell whether there was one."""
+        chosen = sa.select(table.c.id, table.c.sha256).where(table.c.id == file_id, table.c.kind == "upload", _lives())
+        return await self._delete(chosen) > 0
+
+    async def resolve(self, value: Any) -> Any:
+        """Return a prediction's input with this server's files named by URLs that Cog can read bytes from.
+
+        Whatever name of this server a URL has, the id tells that the file is ours. Raises Problem 422 for an upload
+        that has expired or was deleted.
+        """
+        ours: dict[str, str] = {}
+        for text in texts_in(value):
+            found = own_file(text)
+            if found is None:
+                continue
+            file = await self.get(found.id)
+            if file is not None:
+                ours[text] = self.cog_base + file.path
+            elif found.is_upload:
+                raise Problem(
+                    422, f"The file {text} has expired or was deleted; upload it again", title="Input validation failed"
+                )
+        return replaced(value, lambda text: ours.get(text, text))
+
+    async def inline(self, output: Any) -> Any:
+        """Return an output with its files as data: URIs; as it is where they have more than 10 MB together."""
+        files = [await self.get(found[1]) for text in set(texts_in(output)) if (found := DELIVERY.fullmatch(text))]
+        present = [file for file in files if file is not None]
+        if sum(file.size for file in present) > INLINE_LIMIT:
+            return output
+        uris: dict[str, str] = {}
+        for file in present:
+            try:
+                content = await asyncio.to_thread(self.content.path(file.sha256).read_bytes)
+            except FileNotFoundError:  # removed in between
+                return output
+            uris[file.path] = await asyncio.to_thread(data_uris.encode, file.content_type, content)
+        return replaced(output, lambda text: uris.get(text, text))
+
+    async def sweep(self) -> int:
+        """Delete expired uploads, outputs whose prediction has lost its data, and leftovers; return how many."""
+        living = sa.exists().where(predictions.c.id == table.c.prediction_id, predictions.c.data_removed.is_(False))
+        old = sa.select(table.c.id, table.c.sha256).where(table.c.expires_at <= now(), ~living).limit(BATCH)
+        deleted = 0
+        while batch := await self._delete(old):
+            deleted += batch
+        for path, sha256 in await asyncio.to_thread(self.content.abandoned):
+            await self._settle(path, sha256)
+        return deleted
+
+    async def _delete(self, chosen: sa.Select[Any]) -> int:
+        def work(connection: sa.Connection) -> list[Any]:
+            rows = list(connection.execute(chosen))
+            connection.execute(sa.delete(table).where(table.c.id.in_([row.id for row in rows])))
+            return rows
+
+        rows = await self.database.run(work)
+        for sha256 in {row.sha256 for row in rows}:
+            if not await self._is_wanted(sha256):
+                aside = await asyncio.to_thread(self.content.put_aside, sha256)
+                if aside is not None:
+                    await self._settle(aside, sha256)
+        return len(rows)
+
+    async def _settle(self, aside: Path, sha256: str | None) -> None:
+        if sha256 is not None and await self._is_wanted(sha256):
+            await asyncio.to_thread(self.content.put_back, aside, sha256)
+        else:
+            await asyncio.to_thread(aside.unlink, missing_ok=True)
+
+    async def _is_wanted(self, sha256: str) -> bool:
+        return bool(await self._rows(sa.select(table).where(table.c.sha256 == sha256).limit(1)))
+
+    async def _rows(self, query: sa.Select[Any]) -> list[File]:
+        return await self.database.read(
+            lambda connection: [File(**row) for row in connection.execute(query).mappings()]
+        )
+
+
+def too_large() -> Problem:
+    """Return the 413 of Replicate's OpenAPI, files.create."""
+    return Problem(413, "Files must be less than 100MB in size")
+
+
+def _lives() -> sa.ColumnElement[bool]:
+    return sa.or_(table.c.kind == "output", table.c.expires_at > now())

@@ -1,0 +1,47 @@
+"""Logs for machines: one JSON object a line on stderr, with the prediction's id where there is one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+from dbos._error import DBOSAwaitedWorkflowCancelledError
+
+
+class JsonLines(logging.Formatter):
+    """Writes a record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        members = {
+            "time": moment,
+            "level": record.levelname.lower(),
+            "part": record.name.removeprefix("predictions_api."),
+            "message": record.getMessage(),
+        }
+        prediction = getattr(record, "prediction", None)
+        if prediction:
+            members["prediction"] = str(prediction)
+        if record.exc_info:
+            members["exception"] = self.formatException(record.exc_info)
+        return json.dumps(members, ensure_ascii=False)
+
+
+def set_up(level: str) -> None:
+    """Send all logs of this process to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for noisy in ("httpx", "httpcore"):  # a line for each request, with the URL, which may be a key
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    dbos = logging.getLogger("dbos")
+    dbos.handlers = [handler]
+    dbos.propagate = False
+    dbos.addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Drop the error that DBOS reports of a workflow that is taken out of its queue just as its turn comes."""
+    return not (record.exc_info and isinstance(record.exc_info[1], DBOSAwaitedWorkflowCancelledError))

@@ -1,0 +1,111 @@
+"""The routes that show models and their versions; nothing here changes anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Request
+
+from predictions_api.database import predictions
+from predictions_api.errors import Problem
+from predictions_api.predictions import rfc3339
+from predictions_api.urls import base
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from predictions_api.catalogue import Catalogue, Model, Version
+    from predictions_api.database import Database
+
+
+def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
+    """Return the routes; they say nothing of prefixes and tokens."""
+    router = APIRouter(tags=["models"])
+
+    async def shown(models: Iterable[Model], request: Request) -> list[dict[str, Any]]:
+        runs = await database.read(_runs)
+        return [_model(model, await newest(model), runs.get(model.full_name, 0), base(request)) for model in models]
+
+    async def newest(model: Model) -> Version | None:
+        try:
+            return await catalogue.version(model, model.versions[0])
+        except Problem:  # its Cog server, which has the schema, is away: the others are shown all the same
+            return None
+
+    @router.get("/models")
+    async def list_models(
+        request: Request,
+        sort_by: Literal["model_created_at", "latest_version_created_at"] = "latest_version_created_at",
+        sort_direction: Literal["asc", "desc"] = "desc",
+    ) -> dict[str, Any]:
+        """List all models on one page; each has had its versions since it is there, so both orders are one."""
+        models = await shown(catalogue.models, request)
+        return _page(sorted(models, key=lambda model: str(model["created_at"]), reverse=sort_direction == "desc"))
+
+    @router.api_route("/models", methods=["QUERY"], include_in_schema=False)  # OpenAPI 3.1 has no such method
+    async def search_models(request: Request) -> dict[str, Any]:
+        """List the models that have the body's words in their name or description."""
+        # The JavaScript client puts the text into quotes.
+        words = (await request.body()).decode("utf-8", "replace").strip().strip('"').lower().split()
+        found = [
+            model
+            for model in catalogue.models
+            if all(word in f"{model.full_name} {model.description}".lower() for word in words)
+        ]
+        return _page(await shown(found, request))
+
+    @router.get("/models/{owner}/{name}")
+    async def get_model(owner: str, name: str, request: Request) -> dict[str, Any]:
+        """Show one model, with its newest version."""
+        return (await shown([catalogue.model(owner, name)], request))[0]
+
+    @router.get("/models/{owner}/{name}/versions")
+    async def list_versions(owner: str, name: str) -> dict[str, Any]:
+        """List a model's versions, newest first."""
+        model = catalogue.model(owner, name)
+        return _page([_version(await catalogue.version(model, version)) for version in model.versions])
+
+    @router.get("/models/{owner}/{name}/versions/{version_id}")
+    async def get_version(owner: str, name: str, version_id: str) -> dict[str, Any]:
+        """Show one version: its schema says what inputs it takes."""
+        return _version(await catalogue.version(catalogue.model(owner, name), version_id))
+
+    return router
+
+
+def _runs(connection: sa.Connection) -> dict[str, int]:
+    query = sa.select(predictions.c.model, sa.func.count()).group_by(predictions.c.model)
+    return {model: int(count) for model, count in connection.execute(query)}
+
+
+def _page(results: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"next": None, "previous": None, "results": results}
+
+
+def _version(version: Version) -> dict[str, Any]:
+    return {
+        "id": version.id,
+        "created_at": rfc3339(version.created_at),
+        "cog_version": version.cog_version,
+        "openapi_schema": version.openapi_schema,
+    }
+
+
+def _model(model: Model, newest: Version | None, run_count: int, base_url: str) -> dict[str, Any]:
+    return {
+        "url": f"{base_url}/v1/models/{model.full_name}",
+        "owner": model.owner,
+        "name": model.name,
+        "description": model.description or None,
+        "visibility": "public",
+        "is_official": False,
+        "github_url": None,
+        "paper_url": None,
+        "license_url": None,
+        "cover_image_url": None,
+        "run_count": run_count,
+        "default_example": None,
+        "created_at": None if newest is None else rfc3339(newest.created_at),
+        "latest_version": None if newest is None else _version(newest),
+    }

@@ -1,0 +1,52 @@
+"""The endpoints as one HTML page without scripts, made from the OpenAPI document."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+code { font: 14px ui-monospace, monospace; } h2 code { font-size: 17px; } h2 { margin: 2rem 0 0; font-weight: 500; }
+table { border-collapse: collapse; } td { padding: .15rem 1.5rem .15rem 0; vertical-align: top; }
+@media (prefers-color-scheme: dark) { body { background: #111; color: #ddd; } a { color: #8bf; } }
+"""
+
+
+def page_of(document: Mapping[str, Any]) -> str:
+    """Return the page of an OpenAPI document."""
+    info = document["info"]
+    sections = [
+        _section(method, path, operation)
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    ]
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(info["title"])}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
+        f"<h1>{escape(info['title'])}</h1><p>{escape(info['description'])}</p>"
+        f'<p>As a document for programs: <a href="/openapi.json">/openapi.json</a></p>{"".join(sections)}</html>'
+    )
+
+
+def _section(method: str, path: str, operation: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td><code>{escape(name)}</code><td>{escape(where)}<td>{escape(text)}"
+        for name, where, text in _inputs(operation)
+    )
+    return f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(operation.get('description', ''))}</p>" + (
+        f"<table>{rows}</table>" if rows else ""
+    )
+
+
+def _inputs(operation: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for parameter in operation.get("parameters", []):
+        yield parameter["name"], parameter["in"], parameter.get("description", "")
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        schema = content.get("schema", {})
+        for name, member in schema.get("properties", {}).items():
+            needed = "body, required" if name in schema.get("required", []) else "body"
+            yield name, needed, member.get("description", "")

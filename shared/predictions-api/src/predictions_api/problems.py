@@ -1,0 +1,72 @@
+"""Errors as answers: every one is an RFC 7807 body, whoever raised it, and none tells of the server's inside."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from predictions_api.errors import Problem, not_found, unavailable
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+LOG = logging.getLogger("predictions_api.problems")
+
+
+class ProblemResponse(JSONResponse):
+    """The answer to a Problem."""
+
+    media_type = "application/problem+json"
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"  # as on the wire
+
+
+def answer(problem: Problem) -> ProblemResponse:
+    """Return a Problem as an answer."""
+    return ProblemResponse(problem.body(), problem.status, problem.headers)
+
+
+def problem_of(error: Exception) -> Problem:
+    """Return what the caller is told of an error."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, RequestValidationError):
+        faults = [
+            {"type": fault["type"], "field": ".".join(map(str, fault["loc"])), "description": fault["msg"]}
+            for fault in error.errors()
+        ]
+        detail = "".join(f"- {fault['field']}: {fault['description']}\n" for fault in faults)
+        return Problem(422, detail, title="Input validation failed", fields={"invalid_fields": faults})
+    if isinstance(error, HTTPException):
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            return not_found()
+        return Problem(error.status_code, str(error.detail), headers=error.headers)
+    if isinstance(error, ClientDisconnect):
+        return Problem(400, "The request ended before its body did")  # nobody reads it; nothing failed here
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return unavailable("The disk is full", retry_after=30)
+    return Problem(500, "The server failed; its log says why", title="Internal server error")
+
+
+def install(app: FastAPI) -> None:
+    """Let an application answer its errors so."""
+
+    async def handle(_request: Request, error: Exception) -> Response:
+        problem = problem_of(error)
+        if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            LOG.error("a request failed", exc_info=error)
+        return answer(problem)
+
+    for kind in (Problem, RequestValidationError, HTTPException, ClientDisconnect, OSError, Exception):
+        app.add_exception_handler(kind, handle)

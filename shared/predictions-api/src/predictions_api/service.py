@@ -1,0 +1,185 @@
+"""One server: its parts, made from the settings, opened and closed in order, and what it does with predictions.
+
+The routes ask the service; housekeeping runs beside them: deadlines, the removal of old data, and at the start whatever
+a dead process left between two steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+from sqlalchemy.exc import SQLAlchemyError
+
+from predictions_api.catalogue import Catalogue
+from predictions_api.changes import Changes
+from predictions_api.database import Database, now
+from predictions_api.driver import Driver
+from predictions_api.engine import Engine
+from predictions_api.errors import Problem
+from predictions_api.files import Files
+from predictions_api.metrics import Metrics
+from predictions_api.predictions import public
+from predictions_api.records import Records
+from predictions_api.upkeep import count_waiting, overdue, remove_data, unended
+from predictions_api.webhooks import Webhooks, workflow_id
+from predictions_api.workers import workers_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from predictions_api.records import Prediction
+    from predictions_api.settings import Settings
+
+LOG = logging.getLogger("predictions_api.service")
+PREDICT: Final = "predict"  # the name of the workflow
+LOOK_AT_DEADLINES: Final = 0.5  # seconds
+LOOK_AT_QUEUES: Final = 1.0
+SWEEP: Final = 60.0
+
+
+class Service:
+    """The parts of one server. Nothing happens before `open`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = Database(settings.database_url)
+        self.records = Records(self.database)
+        self.changes = Changes(self.records)
+        self.metrics = Metrics(self.records)
+        # Cog's servers are reached directly, whatever proxy the environment names.
+        self.http = httpx.AsyncClient(limits=httpx.Limits(max_connections=None), trust_env=False)
+        self.workers = {model.name: workers_of(model, self.http, idle=settings.idle) for model in settings.models}
+        self.catalogue = Catalogue(settings.models, self.workers)
+        self.files = Files(self.database, settings.files, keep=settings.keep, cog_base=settings.callback_url)
+        self.driver = Driver(
+            self.records,
+            self.changes,
+            self.files,
+            self.workers,
+            self.http,
+            settings.callback_url,
+            settings.silence,
+        )
+        self.engine = Engine(self.database, settings.data)
+        self.engine.register(PREDICT, self.driver.drive)
+        self.webhooks = Webhooks(settings, self.database, self.records, self.changes, self.engine, self._told)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Start everything, and take up what an earlier process left."""
+        self.settings.data.mkdir(parents=True, exist_ok=True)
+        await self.database.open()
+        await self.changes.open()
+        queues = {name: workers.size for name, workers in self.workers.items()}
+        shared = {model.name for model in self.settings.models if model.urls}
+        await self.engine.open({**queues, **self.webhooks.queues}, shared)
+        await self.webhooks.open()
+        for prediction_id, model in await unended(self.database):
+            await self._enqueue(prediction_id, model)
+        self._start(_again_and_again(LOOK_AT_DEADLINES, self.end_overdue))
+        self._start(_again_and_again(LOOK_AT_QUEUES, self.pace))
+        self._start(_again_and_again(min(SWEEP, self.settings.keep / 4), self.sweep))
+
+    async def close(self) -> None:
+        """Stop everything. What runs is run again by the next start, or by another server."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.engine.close()
+        await self.webhooks.close()
+        await asyncio.gather(*(workers.close() for workers in self.workers.values()))
+        await self.changes.close()
+        await self.http.aclose()
+        await self.database.close()
+
+    async def submit(self, prediction: Prediction) -> bool:
+        """Record a prediction and queue it; return False where the queue is full."""
+        if not await self.records.add(prediction, queue_limit=self.settings.queue_limit):
+            return False
+        LOG.info("queued for %s", prediction.model, extra={"prediction": prediction.id})
+        await self._enqueue(prediction.id, prediction.model)
+        return True
+
+    async def _enqueue(self, prediction_id: str, model: str, *, after: float = 0.0) -> None:
+        """Queue a prediction, which does nothing where that is done already; where it fails, later again.
+
+        The row is what was promised to the client; without its place in the queue it would wait for ever.
+        """
+        await asyncio.sleep(after)
+        if not self.engine.has(model):
+            return  # this server does not have the model; another one may
+        try:
+            await self.engine.enqueue(model, PREDICT, prediction_id, prediction_id)
+        except SQLAlchemyError as error:
+            LOG.warning("not queued yet: %s", error, extra={"prediction": prediction_id})
+            self._start(self._enqueue(prediction_id, model, after=1.0))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _told(self, prediction: Prediction) -> dict[str, Any]:
+        """Return what a webhook is told of a prediction: what GET would answer."""
+        files = prediction.stream_key is not None and await self.streams_files(prediction.version)
+        return public(prediction, self.settings.default_base, files=files)
+
+    async def cancel(self, prediction_id: str) -> Prediction | None:
+        """End a prediction as canceled and return it; one that has ended stays as it is; None where there is none.
+
+        The driver that has it, here or in another server, sees the end and stops the work in Cog.
+        """
+        before = await self.records.get(prediction_id)
+        if before is None or before.ended:
+            return before
+        prediction = await self.records.append(prediction_id, status="canceled")
+        await self._take_out(before)
+        return prediction
+
+    async def _take_out(self, prediction: Prediction) -> None:
+        if prediction.worker is None:
+            with contextlib.suppress(SQLAlchemyError):  # its turn comes then, and is over at once
+                await self.engine.take_out(prediction.id)
+
+    async def streams_files(self, version: str) -> bool:
+        """Tell whether a version's outputs are files that come one by one."""
+        try:
+            return (await self.catalogue.find(version)).streams_files
+        except Problem:  # not served any more, or its server is away
+            return False
+
+    async def end_overdue(self) -> None:
+        """End what has reached its deadline: `aborted` where no Cog server has it yet, else `canceled`."""
+        for prediction in await overdue(self.database):
+            status = "aborted" if prediction.worker is None else "canceled"
+            await self.records.append(prediction.id, status=status)
+            await self._take_out(prediction)
+            LOG.info("%s at its deadline", status, extra={"prediction": prediction.id})
+
+    async def pace(self) -> None:
+        """Have the engine look often at the queues in which predictions wait."""
+        await self.engine.pace(set(await count_waiting(self.database)))
+
+    async def sweep(self) -> None:
+        """Remove the data of predictions that ended `keep` seconds ago, and files that nobody has a use for."""
+        old = now() - int(self.settings.keep * 1e6)
+        while ids := await remove_data(self.database, ended_before=old):
+            with contextlib.suppress(SQLAlchemyError):
+                await self.engine.forget([*ids, *map(workflow_id, ids)])
+            LOG.info("removed the data of %d predictions", len(ids))
+        await self.files.sweep()
+
+
+async def _again_and_again(seconds: float, work: Callable[[], Awaitable[Any]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work()
+        except (Problem, SQLAlchemyError, OSError) as error:
+            LOG.warning("housekeeping: %s", error)
+        except Exception:
+            LOG.exception("housekeeping")

@@ -1,0 +1,55 @@
+"""The routes about the server itself: the account and the hardware that clients ask for, health, figures, the page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from predictions_api.page import page_of
+
+if TYPE_CHECKING:
+    from predictions_api.service import Service
+
+router = APIRouter(tags=["server"])
+public = APIRouter(tags=["server"])
+
+
+@router.get("/account")
+async def account() -> dict[str, str]:
+    """Return the one account that there is."""
+    return {"type": "user", "username": "local", "name": "Local"}
+
+
+@router.get("/hardware")
+async def hardware() -> list[dict[str, str]]:
+    """Return what models run on: whatever this machine, or the Cog servers' machines, have."""
+    return [{"sku": "local", "name": "This server's own"}]
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Return figures in Prometheus's text format."""
+    service: Service = request.app.state.service
+    return Response(await service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+@public.get("/health")
+async def health(request: Request) -> dict[str, str]:
+    """Tell that the server and its database work; 503 where the database does not."""
+    service: Service = request.app.state.service
+    await service.database.read(lambda connection: connection.execute(sa.text("SELECT 1")))
+    return {"status": "ok"}
+
+
+@public.get("/", include_in_schema=False)
+@public.get("/docs", include_in_schema=False)
+async def page(request: Request) -> HTMLResponse:
+    """Show the endpoints on a page that needs nothing from elsewhere."""
+    document: dict[str, Any] = request.app.openapi()
+    return HTMLResponse(
+        page_of(document), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
+    )

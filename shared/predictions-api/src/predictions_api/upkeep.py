@@ -1,0 +1,100 @@
+"""What a server asks of all predictions at once: at its start, now and then, and when their time is over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from predictions_api.database import deliveries, events, now, predictions
+from predictions_api.records import ENDED, Prediction
+
+if TYPE_CHECKING:
+    from predictions_api.database import Database
+
+
+async def unended(database: Database) -> list[tuple[str, str]]:
+    """Return (id, model) of all predictions that have not ended, oldest first."""
+
+    def work(connection: sa.Connection) -> list[tuple[str, str]]:
+        query = (
+            sa.select(predictions.c.id, predictions.c.model)
+            .where(predictions.c.status.in_(("starting", "processing")))
+            .order_by(predictions.c.created_at, predictions.c.id)
+        )
+        return [(row.id, row.model) for row in connection.execute(query)]
+
+    return await database.read(work)
+
+
+async def overdue(database: Database) -> list[Prediction]:
+    """Return the predictions that have not ended though their deadline has passed."""
+
+    def work(connection: sa.Connection) -> list[Prediction]:
+        late = (predictions.c.deadline <= now(), predictions.c.status.in_(("starting", "processing")))
+        return [Prediction(**row) for row in connection.execute(sa.select(predictions).where(*late)).mappings()]
+
+    return await database.read(work)
+
+
+async def untold(database: Database) -> list[str]:
+    """Return the ids of ended predictions with a webhook whose last call is not on record."""
+
+    def work(connection: sa.Connection) -> list[str]:
+        told = sa.exists().where(deliveries.c.prediction_id == predictions.c.id, deliveries.c.event == "completed")
+        return list(
+            connection.scalars(
+                sa.select(predictions.c.id).where(
+                    predictions.c.webhook.is_not(None),
+                    predictions.c.status.in_(ENDED),
+                    predictions.c.data_removed.is_(False),
+                    ~told,
+                )
+            )
+        )
+
+    return await database.read(work)
+
+
+async def count_waiting(database: Database) -> dict[str, int]:
+    """Return how many predictions of each model wait."""
+
+    def work(connection: sa.Connection) -> dict[str, int]:
+        query = (
+            sa.select(predictions.c.model, sa.func.count())
+            .where(predictions.c.status == "starting")
+            .group_by(predictions.c.model)
+        )
+        return {model: int(count) for model, count in connection.execute(query)}
+
+    return await database.read(work)
+
+
+async def remove_data(database: Database, *, ended_before: int) -> list[str]:
+    """Take inputs, outputs and logs from up to 1000 predictions that ended before then; return their ids."""
+
+    def work(connection: sa.Connection) -> list[str]:
+        old = (
+            sa.select(predictions.c.id)
+            .where(predictions.c.data_removed.is_(False), predictions.c.completed_at < ended_before)
+            .limit(1000)
+        )
+        ids = list(connection.scalars(old))
+        if ids:
+            connection.execute(sa.delete(events).where(events.c.prediction_id.in_(ids)))
+            connection.execute(sa.delete(deliveries).where(deliveries.c.prediction_id.in_(ids)))
+            connection.execute(
+                sa.update(predictions)
+                .where(predictions.c.id.in_(ids))
+                .values(
+                    input={},
+                    output=sa.null(),
+                    logs="",
+                    data_removed=True,
+                    webhook=None,
+                    revision=predictions.c.revision + 1,
+                )
+            )
+        return ids
+
+    return await database.run(work)

@@ -1,0 +1,209 @@
+"""What a request to create a prediction may contain: each fault told as Replicate's 422 tells it.
+
+jsonschema does the checking; the texts here are those of Go's xeipuuv/gojsonschema (locales.go), which Replicate's
+answers quote word for word where they are known. Files are not fetched here, and defaults are the model's to fill in.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from jsonschema import Draft202012Validator, FormatChecker
+from referencing import Registry
+
+from predictions_api.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from jsonschema.exceptions import ValidationError
+
+EVENTS: Final = ("start", "output", "logs", "completed")
+MAX_DEPTH: Final = 64  # of JSON: no model's input comes near, and a deeper one could exhaust the stack
+
+_ANYWHERE: dict[str, Any] = {
+    "input": {"type": "object"},
+    "stream": {"type": "boolean"},  # deprecated, without effect
+    "webhook": {"type": "string"},
+    "webhook_events_filter": {"type": "array", "items": {"type": "string", "enum": list(EVENTS)}},
+}
+_BY_VERSION = {
+    "type": "object",
+    "required": ["version", "input"],
+    "properties": {"version": {"type": "string"}, **_ANYWHERE},
+    "additionalProperties": False,
+}
+_BY_MODEL = {"type": "object", "required": ["input"], "properties": _ANYWHERE, "additionalProperties": False}
+
+_TEXTS = {  # jsonschema's keyword -> Go's type and text
+    "anyOf": ("number_any_of", "Must validate at least one schema (anyOf)"),
+    "format": ("format", "Does not match format '{}'"),
+    "maximum": ("number_lte", "Must be less than or equal to {}"),
+    "maxItems": ("array_max_items", "Array must have at most {} items"),
+    "maxLength": ("string_lte", "String length must be less than or equal to {}"),
+    "minimum": ("number_gte", "Must be greater than or equal to {}"),
+    "minItems": ("array_min_items", "Array must have at least {} items"),
+    "minLength": ("string_gte", "String length must be greater than or equal to {}"),
+    "pattern": ("pattern", "Does not match pattern '{}'"),
+}
+_FORMATS = FormatChecker(formats=())
+_MOST_FAULTS = 100  # in one answer
+_EXACT = 2**53  # up to here every whole number is a float
+
+
+@dataclass(frozen=True)
+class CreateRequest:
+    """The body of a request to create a prediction; `version` is None where the path names the model."""
+
+    version: str | None
+    input: dict[str, Any]
+    webhook: str | None = None
+    webhook_events_filter: tuple[str, ...] | None = None
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the value of a JSON body; raises Problem 400 for what is none, or cannot be stored or passed on.
+
+    Refused beside bad syntax: other encodings than UTF-8, NaN, numbers too large for a float, halves of surrogate
+    pairs, and more than 64 levels. JSON has one kind of number: 4.0 gives the int 4, which Python code can count with.
+    """
+    try:
+        value = json.loads(body.decode("utf-8"), parse_constant=_number, parse_float=_number)
+        if _is_deep(value):
+            raise RecursionError
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError:
+        raise _malformed(f"it has more than {MAX_DEPTH} levels") from None
+    except ValueError as error:
+        raise _malformed(str(error)) from None
+    return value
+
+
+def _number(text: str) -> float | int:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is no number that can be passed on")
+    return int(number) if number.is_integer() and abs(number) <= _EXACT else number
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+    return bool(level)
+
+
+def _malformed(why: str) -> Problem:
+    return Problem(400, f"The request body is not valid JSON: {why}", title="Malformed request")
+
+
+def check_request(body: object, *, needs_version: bool) -> CreateRequest:
+    """Return what a body asks for; raises Problem 422 with every fault.
+
+    The events of the webhook may come as one string with commas, as the older documents type them.
+    """
+    if isinstance(body, dict) and isinstance(body.get("webhook_events_filter"), str):
+        events = [event.strip() for event in body["webhook_events_filter"].split(",")]
+        body = {**body, "webhook_events_filter": [event for event in events if event]}
+    schema = _BY_VERSION if needs_version else _BY_MODEL
+    _raise_if_any(Draft202012Validator(schema).iter_errors(body), within=())
+    assert isinstance(body, dict)
+    events_filter = body.get("webhook_events_filter")
+    return CreateRequest(
+        version=body.get("version"),
+        input=body["input"],
+        webhook=body.get("webhook"),
+        webhook_events_filter=None if events_filter is None else tuple(dict.fromkeys(events_filter)),
+    )
+
+
+def check_inputs(openapi_schema: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs that a model takes; raises Problem 422 with every fault.
+
+    Unknown ones are dropped, as on Replicate. So are optional ones that are null: Cog refuses null, and leaving one out
+    says the same.
+    """
+    declared = openapi_schema["components"]["schemas"]["Input"]
+    properties, required = declared.get("properties", {}), declared.get("required", [])
+    known = {
+        name: value for name, value in inputs.items() if name in properties and (value is not None or name in required)
+    }
+    # References begin at the root of the document; no other document is ever fetched.
+    schema = {**openapi_schema, "$ref": "#/components/schemas/Input"}
+    validator = Draft202012Validator(schema, registry=Registry(), format_checker=_FORMATS)
+    _raise_if_any(validator.iter_errors(known), within=("input",))
+    return known
+
+
+@_FORMATS.checks("uri")
+def _is_file(value: object) -> bool:
+    """Tell whether a string can be a file for Cog: an http(s) URL or a data URI."""
+    if not isinstance(value, str):
+        return True  # told as a wrong type
+    try:
+        return bool(re.match(r"data:[^,]*,", value) or (urlsplit(value).hostname and re.match(r"https?://", value)))
+    except ValueError:
+        return False
+
+
+def _raise_if_any(errors: Iterable[ValidationError], *, within: tuple[str, ...]) -> None:
+    """Raise Problem 422 if there is an error; `within` is where in the body the checked value stands."""
+    ordered = sorted(islice(errors, _MOST_FAULTS), key=lambda error: len(error.path))  # an object's before its members'
+    fields = [field for error in ordered for field in _faults(error, within)][:_MOST_FAULTS]
+    if fields:
+        lines = [": ".join(filter(None, (field["field"], field["description"]))) for field in fields]
+        raise Problem(
+            422,
+            "".join(f"- {line}\n" for line in lines),
+            title="Input validation failed",
+            fields={"invalid_fields": fields},
+        )
+
+
+def _faults(error: ValidationError, within: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    """Give Replicate's `invalid_fields` for one error."""
+    path = [str(part) for part in error.path]
+    where = ".".join([*within, *path])
+    rule = str(error.validator)
+    value: Any = error.instance
+    limit: Any = error.validator_value  # what the schema says
+    if rule == "required":
+        missing = next(name for name in limit if error.message.startswith(f"{name!r} "))
+        yield {"type": "required", "field": where, "description": f"{missing} is required"}
+    elif rule == "additionalProperties":
+        declared: Any = error.schema
+        for name in sorted(set(value) - set(declared["properties"])):
+            text = f"Additional property {name[:100]} is not allowed"
+            yield {"type": "additional_property_not_allowed", "field": where, "description": text}
+    elif rule == "enum":
+        allowed = ", ".join(json.dumps(choice, ensure_ascii=False) for choice in limit)
+        text = f"{'.'.join(path)} must be one of the following: {allowed}"
+        yield {"type": "enum", "field": where, "description": text}
+    elif rule == "type":
+        expected = limit if isinstance(limit, str) else f"[{','.join(limit)}]"
+        text = f"Invalid type. Expected: {expected}, given: {_kind(value)}"
+        yield {"type": "invalid_type", "field": where, "description": text}
+    else:
+        kind, text = _TEXTS.get(rule, (rule, error.message[:500]))
+        yield {"type": kind, "field": where, "description": text.replace("{}", _shown(limit))}
+
+
+def _shown(limit: Any) -> str:
+    return limit if isinstance(limit, str) else json.dumps(limit)
+
+
+def _kind(value: Any) -> str:
+    """Return JSON's name of a value's type; bool comes before int, which Python counts it to."""
+    names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+    return next((name for kind, name in names.items() if isinstance(value, kind)), "null")

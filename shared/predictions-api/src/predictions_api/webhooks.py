@@ -1,0 +1,292 @@
+"""Webhooks: which changes of a prediction are told to whom, how often, and with what signature.
+
+They run beside the predictions, as workflows of the engine: one for each prediction with a webhook, from its first
+change on. It tells of the start, of outputs and of logs once each, whatever comes of it, and of the end until the
+receiver takes it or a minute is over. The table of deliveries says how far it came, should its process die.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import dataclasses
+import json
+import logging
+import secrets
+import weakref
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+from standardwebhooks import Webhook
+
+from predictions_api.addresses import CheckedTransport, Resolver, address_fault
+from predictions_api.database import deliveries, now, secret
+from predictions_api.errors import Problem
+from predictions_api.upkeep import untold
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Callable
+
+    from predictions_api.changes import Changes
+    from predictions_api.database import Database
+    from predictions_api.engine import Engine
+    from predictions_api.records import Prediction, Records
+    from predictions_api.settings import Settings
+
+LOG = logging.getLogger("predictions_api.webhooks")
+QUEUE: Final = "webhooks"
+DEFAULT_EVENTS: Final = ("output", "completed")  # Replicate's OpenAPI, webhook_events_filter
+APART: Final = 0.5  # seconds between two calls of one prediction's outputs and logs
+ANSWER_TIME: Final = 5.0  # seconds that a receiver has
+LOOK_UP_TIME: Final = 2.0  # seconds that its name's resolution may hold up a create
+AT_ONCE: Final = 256  # calls of this process
+AT_ONCE_PER_HOST: Final = 8  # so that a slow receiver's calls wait for each other, and no one else's for them
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A row of the table: how often an event was sent, and what came of it."""
+
+    attempts: int = 0
+    last_status: int | None = None
+    error: str | None = None
+    delivered_at: int | None = None
+
+
+def workflow_id(prediction_id: str) -> str:
+    """Return the id by which the engine knows the workflow of a prediction's webhook."""
+    return f"webhook-{prediction_id}"
+
+
+def new_secret() -> str:
+    """Return a signing secret. Its base64 has no underscore: the Python client splits at it."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
+
+
+def signed(key: str, message_id: str, moment: datetime, body: str) -> dict[str, str]:
+    """Return the headers that Standard Webhooks asks for; `moment` is in UTC."""
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(moment.timestamp())),
+        "webhook-signature": Webhook(key).sign(message_id, moment, body),
+    }
+
+
+class Webhooks:
+    """The webhooks of one process. `body` makes what GET would answer for a prediction."""
+
+    queues: Final = {QUEUE: 1000}  # predictions told of at a time; each is a task that mostly waits
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        records: Records,
+        changes: Changes,
+        engine: Engine,
+        body: Callable[[Prediction], Awaitable[dict[str, Any]]],
+        *,
+        verify: ssl.SSLContext | bool = True,
+    ) -> None:
+        self.settings = settings
+        self.database = database
+        self.records = records
+        self.changes = changes
+        self.engine = engine
+        self.body = body
+        self.secret = ""  # until open
+        self._resolver = Resolver()
+        self._private = settings.allow_private_webhooks
+        transport = CheckedTransport(self._resolver, private=self._private, verify=verify)
+        self._http = httpx.AsyncClient(transport=transport, follow_redirects=False, timeout=ANSWER_TIME)
+        self._all = asyncio.Semaphore(AT_ONCE)
+        self._by_host: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
+        self._enqueuing: set[asyncio.Task[None]] = set()
+        engine.register(QUEUE, self.tell)
+        records.changed.append(self._begin)
+
+    async def open(self) -> None:
+        """Begin, and take up what a process left that died between a prediction's end and the word of it."""
+        self.secret = await secret(self.database, "webhooks", new_secret)
+        for prediction_id in await untold(self.database):
+            await self._enqueue(prediction_id)
+
+    async def close(self) -> None:
+        """Stop. What is not told yet is told by the next process."""
+        tasks = list(self._enqueuing)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._http.aclose()
+        self._resolver.close()
+
+    def _begin(self, prediction: Prediction) -> None:
+        # A Cog server got it, or it ended, maybe without one. A second time does nothing.
+        if prediction.webhook is not None and (prediction.status == "starting" or prediction.ended):
+            task = asyncio.create_task(self._enqueue(prediction.id))
+            self._enqueuing.add(task)
+            task.add_done_callback(self._enqueuing.discard)
+
+    async def _enqueue(self, prediction_id: str) -> None:
+        while True:
+            try:
+                return await self.engine.enqueue(QUEUE, QUEUE, workflow_id(prediction_id), prediction_id)
+            except (Problem, SQLAlchemyError) as error:  # the database is away
+                LOG.warning("webhook not queued yet: %s", error, extra={"prediction": prediction_id})
+                await asyncio.sleep(1.0)
+
+    async def check_url(self, url: str) -> None:
+        """Raise Problem 422 for a URL that no webhook is sent to. A name that cannot be resolved now may be later."""
+        fault: str | None
+        try:
+            parsed = httpx.URL(url)
+            scheme, host, port = parsed.scheme, parsed.host, parsed.port or 0
+        except (httpx.InvalidURL, ValueError) as error:  # ValueError: a host or a letter that cannot be encoded
+            fault = f"not a valid URL: {error}"
+        else:
+            if scheme not in ("http", "https") or not host or port > 65535:
+                fault = "not an https:// URL"
+            else:
+                fault = address_fault(host, scheme, await self._addresses(host), private=self._private)
+        if fault is not None:
+            raise Problem(
+                422,
+                f"- webhook: {fault}\n",
+                title="Input validation failed",
+                fields={"invalid_fields": [{"type": "format", "field": "webhook", "description": fault}]},
+            )
+
+    async def _addresses(self, host: str) -> list[str]:
+        try:
+            async with asyncio.timeout(LOOK_UP_TIME):
+                return await self._resolver.resolve(host)
+        except (OSError, TimeoutError):
+            return []
+
+    async def tell(self, prediction_id: str) -> None:
+        """Tell of one prediction until its end. May be called again after its process died."""
+        prediction = await self.records.get(prediction_id)
+        if prediction is not None and prediction.webhook is not None:
+            await self._tell_changes(prediction)
+            await self._tell_end(prediction_id)
+
+    async def _tell_changes(self, latest: Prediction) -> None:
+        wanted = events_of(latest)
+        start_due = "start" in wanted and (await self.delivery(latest.id, "start")).attempts == 0
+        output, logs = None, ""  # what the receiver knows
+        clock, earliest = asyncio.get_running_loop().time, 0.0
+        while True:
+            if start_due and latest.started_at is not None:
+                start_due = False
+                await self._attempt(_as_it_started(latest), "start")
+            pause: float | None = None if latest.ended else 3600.0
+            event = _news(latest, wanted, output, logs)
+            if event is not None:
+                pause = earliest - clock()
+                if pause <= 0:
+                    output, logs = latest.output, latest.logs
+                    await self._send(latest, event, f"msg_{latest.id}_{event}_{latest.revision}")
+                    earliest = clock() + APART  # from now: it may have waited for its turn
+                    continue
+            if pause is None:
+                return
+            latest = await self.changes.wait(latest.id, latest.revision, pause) or latest
+
+    async def _tell_end(self, prediction_id: str) -> None:
+        while True:
+            prediction = await self.records.get(prediction_id)
+            if prediction is None or prediction.webhook is None or "completed" not in events_of(prediction):
+                return
+            before = await self.delivery(prediction_id, "completed")
+            if before.delivered_at is not None or before.attempts > len(self.settings.webhook_retry_delays):
+                return
+            if before.attempts:
+                await asyncio.sleep(self.settings.webhook_retry_delays[before.attempts - 1])
+            outcome = await self._attempt(prediction, "completed", before.attempts)
+            if outcome.delivered_at is not None or (outcome.last_status is not None and outcome.last_status < 400):
+                return  # a redirect is not followed, and would come again
+
+    async def delivery(self, prediction_id: str, event: str) -> Delivery:
+        """Return what came of an event so far; only `start` and `completed` are recorded."""
+        query = sa.select(deliveries).where(deliveries.c.prediction_id == prediction_id, deliveries.c.event == event)
+        columns = query.with_only_columns(
+            deliveries.c.attempts, deliveries.c.last_status, deliveries.c.error, deliveries.c.delivered_at
+        )
+        return await self.database.read(lambda connection: Delivery(*(connection.execute(columns).one_or_none() or ())))
+
+    async def _attempt(self, prediction: Prediction, event: str, before: int = 0) -> Delivery:
+        status, error = await self._send(prediction, event, f"msg_{prediction.id}_{event}")
+        outcome = Delivery(before + 1, status, error, None if error else now())
+        here = sa.and_(deliveries.c.prediction_id == prediction.id, deliveries.c.event == event)
+        row = dataclasses.asdict(outcome)
+
+        def work(connection: sa.Connection) -> None:
+            if not connection.execute(sa.update(deliveries).where(here).values(row)).rowcount:
+                connection.execute(sa.insert(deliveries).values(prediction_id=prediction.id, event=event, **row))
+
+        await self.database.run(work)
+        return outcome
+
+    async def _send(self, prediction: Prediction, event: str, message_id: str) -> tuple[int | None, str | None]:
+        """Send once; return the answer's status, and what went wrong (None: nothing)."""
+        assert prediction.webhook is not None
+        host = httpx.URL(prediction.webhook).host
+        slot = self._by_host.setdefault(host, asyncio.Semaphore(AT_ONCE_PER_HOST))
+        body = json.dumps(await self.body(prediction))
+        status: int | None = None
+        async with slot, self._all:
+            try:
+                async with asyncio.timeout(ANSWER_TIME):
+                    status = await self._post(prediction.webhook, message_id, body)
+                error = None if 200 <= status < 300 else f"answered {status}"
+                if status in range(300, 400):
+                    error = f"answered {status}; redirects are not followed, so give the final URL"
+            except TimeoutError:
+                error = f"no answer within {ANSWER_TIME:g} s"
+            except Exception as failure:  # whatever it is, it is the receiver's or its URL's, and goes on record
+                error = f"{type(failure).__name__}: {failure}"
+        LOG.log(
+            logging.INFO if error is None else logging.WARNING,
+            "webhook %s to %s: %s",
+            event,
+            host,
+            error or status,
+            extra={"prediction": prediction.id},
+        )
+        return status, error
+
+    async def _post(self, url: str, message_id: str, body: str) -> int:
+        headers = {
+            "content-type": "application/json",
+            "user-agent": "predictions-api",
+            **signed(self.secret, message_id, datetime.now(UTC), body),
+        }
+        async with self._http.stream("POST", url, content=body, headers=headers) as answer:
+            return answer.status_code  # its body is not read
+
+
+def _as_it_started(prediction: Prediction) -> Prediction:
+    """Return a prediction as it was when its model began: it may have gone on, and even ended, since."""
+    return dataclasses.replace(
+        prediction, status="processing", output=None, logs="", error=None, metrics=None, completed_at=None
+    )
+
+
+def events_of(prediction: Prediction) -> tuple[str, ...]:
+    """Return which events a prediction's webhook is sent."""
+    chosen = prediction.webhook_events_filter
+    return DEFAULT_EVENTS if chosen is None else tuple(chosen)
+
+
+def _news(prediction: Prediction, wanted: tuple[str, ...], output: Any, logs: str) -> str | None:
+    """Return which event is due for a receiver that knows these; none where the last call follows and tells all."""
+    if prediction.ended and "completed" in wanted:
+        return None
+    if "output" in wanted and prediction.output is not None and prediction.output != output:
+        return "output"
+    return "logs" if "logs" in wanted and prediction.logs != logs else None

@@ -1,0 +1,14 @@
+"""Serve one of the test models with Cog's own server until stdin closes, as a native model's command has to."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "script"))
+
+from cog_server import CogServer
+
+with CogServer(Path(sys.argv[1])) as server:
+    print(f"{sys.argv[1]} is ready at {server.url}", flush=True)
+    sys.stdin.read()

@@ -1,0 +1,15 @@
+"""One server for all tests that do not change it: SQLite, a token, four test models behind Cog's own servers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from api_server import ApiServer
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    with ApiServer(tmp_path_factory.mktemp("predictions-api")) as running:
+        yield running
+    assert running.problems() == []

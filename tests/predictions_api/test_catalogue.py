@@ -1,0 +1,207 @@
+"""Specification of the catalogue: how models and versions are named, and how they are shown."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import replicate.model
+import replicate.version
+from cog_schema import openapi_schema
+from fastapi import FastAPI
+from predictions_api import problems
+from predictions_api.catalogue import Catalogue
+from predictions_api.database import Database
+from predictions_api.errors import Problem
+from predictions_api.model_routes import models_router
+from predictions_api.settings import ModelSettings, Settings
+from predictions_api.workers import workers_of
+from replicate_contract import check_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+ROOT = Path(__file__).resolve().parents[2]
+# The documented request bodies have these: POST /predictions in all three forms.
+DOCUMENTED = "beecf59c4aee8d81bf04f0381033dfa10dc16e845b4ae00d281e2fa377e48a9f"
+OURS = "0" * 63 + "1"
+NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing listens
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> tuple[ModelSettings, ...]:
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps(openapi_schema(ROOT / "animate-diff" / "predict.py")))
+    return (
+        ModelSettings("lucataco/animate-diff", (OURS, DOCUMENTED), "A clip", schema=schema, urls=(NOWHERE,)),
+        ModelSettings("someone/away", ("a" * 64,), "Not to be had", urls=(NOWHERE,)),
+    )
+
+
+def ask(models: tuple[ModelSettings, ...], use: Callable[[Catalogue], Awaitable[Any]]) -> Any:
+    async def run() -> Any:
+        async with httpx.AsyncClient() as http:
+            return await use(Catalogue(models, {model.name: workers_of(model, http, idle=1.0) for model in models}))
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("reference", "version"),
+    [
+        (DOCUMENTED, DOCUMENTED),
+        (f"lucataco/animate-diff:{DOCUMENTED}", DOCUMENTED),
+        (f"lucataco/animate-diff:{OURS}", OURS),
+        ("lucataco/animate-diff", OURS),
+    ],
+)
+def test_a_version_is_named_in_three_forms(models: tuple[ModelSettings, ...], reference: str, version: str) -> None:
+    found = ask(models, lambda catalogue: catalogue.find(reference))
+    assert (found.id, found.model.full_name) == (version, "lucataco/animate-diff")
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "",
+        ":",
+        "lucataco/animate-diff:",
+        "lucataco/animate-diff:latest",
+        f"someone/away:{DOCUMENTED}",
+        f"lucataco/other:{DOCUMENTED}",
+        DOCUMENTED[:8],
+        DOCUMENTED.upper(),
+        f"{DOCUMENTED}:{DOCUMENTED}",
+        "animate-diff",
+    ],
+)
+def test_any_other_version_is_refused_as_replicate_refuses_it(
+    models: tuple[ModelSettings, ...], reference: str
+) -> None:
+    with pytest.raises(Problem) as caught:
+        ask(models, lambda catalogue: catalogue.find(reference))
+    assert caught.value.body() == {  # recorded from Replicate
+        "title": "Invalid version or not permitted",
+        "detail": "The specified version does not exist (or perhaps you don't have permission to use it?)",
+        "status": 422,
+    }
+
+
+def test_a_model_whose_schema_is_not_to_be_had_is_not_there_for_now(models: tuple[ModelSettings, ...]) -> None:
+    with pytest.raises(Problem) as caught:
+        ask(models, lambda catalogue: catalogue.find("someone/away"))
+    assert caught.value.status == 503
+    assert "Retry-After" in caught.value.headers
+
+
+@pytest.mark.parametrize(
+    ("output", "streams", "files"),
+    [
+        ({"type": "string", "format": "uri"}, False, False),
+        ({"type": "array", "items": {"type": "string", "format": "uri"}}, False, False),
+        ({"type": "array", "items": {"type": "string", "format": "uri"}, "x-cog-array-type": "iterator"}, True, True),
+        ({"type": "array", "items": {"type": "string"}, "x-cog-array-type": "iterator"}, True, False),
+    ],
+)
+def test_iterators_stream(
+    models: tuple[ModelSettings, ...], output: dict[str, Any], streams: bool, files: bool
+) -> None:
+    assert models[0].schema is not None
+    models[0].schema.write_text(json.dumps({"components": {"schemas": {"Input": {}, "Output": output}}}))
+    version = ask(models, lambda catalogue: catalogue.find(OURS))
+    assert (version.streams, version.streams_files) == (streams, files)
+
+
+class Routes:
+    """The routes of models, with a database, without a socket."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def answers(self, *requests: tuple[str, str, bytes]) -> list[httpx.Response]:
+        async def run() -> list[httpx.Response]:
+            database = Database(self.settings.database_url)
+            await database.open()
+            app = FastAPI()
+            app.state.settings = self.settings
+            problems.install(app)
+            transport = httpx.ASGITransport(app=app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://here:1") as client:
+                workers = {model.name: workers_of(model, client, idle=1.0) for model in self.settings.models}
+                app.include_router(models_router(Catalogue(self.settings.models, workers), database))
+                try:
+                    return [await client.request(method, path, content=body) for method, path, body in requests]
+                finally:
+                    await database.close()
+
+        return asyncio.run(run())
+
+    def get(self, path: str) -> Any:
+        (answer,) = self.answers(("GET", path, b""))
+        assert answer.status_code == 200, answer.text
+        check_answer("GET", path, 200, answer.headers["content-type"], answer.content)
+        return answer.json()
+
+
+@pytest.fixture
+def routes(models: tuple[ModelSettings, ...], tmp_path: Path) -> Routes:
+    return Routes(Settings(models=models, data=tmp_path))
+
+
+def test_models_and_versions_are_shown_as_replicate_shows_them(routes: Routes) -> None:
+    place = "/models/lucataco/animate-diff"
+    models, model, versions = routes.get("/models"), routes.get(place), routes.get(f"{place}/versions")
+    version = routes.get(f"{place}/versions/{DOCUMENTED}")
+    assert [entry["id"] for entry in versions["results"]] == [OURS, DOCUMENTED]
+    assert [entry["created_at"] for entry in versions["results"]] == sorted(
+        (entry["created_at"] for entry in versions["results"]), reverse=True
+    )
+    assert version == versions["results"][1]
+    assert model["latest_version"] == versions["results"][0]
+    assert model in models["results"]
+    assert model["url"] == "http://here:1/v1/models/lucataco/animate-diff"
+
+
+def test_the_official_client_reads_them(routes: Routes) -> None:
+    for shown in routes.get("/models")["results"]:
+        replicate.model.Model(**shown)
+    model = replicate.model.Model(**routes.get("/models/lucataco/animate-diff"))
+    version = replicate.version.Version(**routes.get(f"/models/lucataco/animate-diff/versions/{DOCUMENTED}"))
+    assert model.latest_version is not None
+    assert model.latest_version.id == OURS
+    assert version.openapi_schema["components"]["schemas"]["Output"] == {
+        "title": "Output",
+        "type": "string",
+        "format": "uri",
+    }
+
+
+def test_a_model_that_is_away_is_shown_without_its_schema(routes: Routes) -> None:
+    shown = {model["name"]: model["latest_version"] is not None for model in routes.get("/models")["results"]}
+    assert shown == {"animate-diff": True, "away": False}
+
+
+def test_models_are_searched_as_both_clients_ask(routes: Routes) -> None:
+    # replicate-python sends the bare words, replicate-javascript sends them in quotes.
+    bare, quoted, none = routes.answers(
+        ("QUERY", "/models", b"CLIP diff"), ("QUERY", "/models", b'"animate"'), ("QUERY", "/models", b"walk")
+    )
+    assert [[model["name"] for model in answer.json()["results"]] for answer in (bare, quoted, none)] == [
+        ["animate-diff"],
+        ["animate-diff"],
+        [],
+    ]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["o/n", "lucataco/other", "o/n/versions", f"lucataco/animate-diff/versions/{'a' * 64}", f"o/n/versions/{OURS}"],
+)
+def test_an_unknown_model_or_version_is_not_found(routes: Routes, path: str) -> None:
+    (answer,) = routes.answers(("GET", f"/models/{path}", b""))
+    assert answer.status_code == 404
+    assert answer.json() == {"detail": "The requested resource could not be found.", "status": 404}  # recorded

@@ -1,0 +1,105 @@
+"""What a server leaves when it dies, and what becomes of it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+from api_server import ApiServer, CogProcess
+
+
+def test_a_hundred_queued_and_one_running_all_end_after_a_kill(tmp_path: Path) -> None:
+    server = ApiServer(tmp_path, models=["text"])
+    runs, go = tmp_path / "runs", tmp_path / "go"
+    with server:
+        running = server.create("text", text="running", mark=str(runs), hold=str(go))["id"]
+        queued = [server.create("text", text=str(number), mark=str(runs))["id"] for number in range(100)]
+        server.until(running, "processing")
+        while not runs.exists():
+            time.sleep(0.02)
+        server.kill()
+        go.touch()
+        server.start()
+        for prediction_id in [running, *queued]:
+            assert server.until(prediction_id)["status"] == "succeeded"
+        again = server.get(running)
+    # The one that ran is run once more, before the others, and its logs say so; the others run once, in their order.
+    assert runs.read_text().split() == ["running", "running", *map(str, range(100))]
+    assert again["logs"].startswith("The server stopped while this prediction was running; it is run again.\n")
+    assert again["logs"].endswith("text: running\n")
+
+
+def test_what_stops_the_server_twice_is_not_run_a_third_time(tmp_path: Path) -> None:
+    server = ApiServer(tmp_path, models=["text"])
+    runs = tmp_path / "runs"
+    with server:
+        running = server.create("text", text="x", mark=str(runs), hold=str(tmp_path / "never"))["id"]
+        for attempt in (1, 2):
+            while not runs.exists() or len(runs.read_text().split()) < attempt:
+                time.sleep(0.02)
+            server.kill()
+            server.start()
+        body = server.until(running)
+        next_one = server.create("text", wait=True, text="next")
+    assert (body["status"], body["error"].split(":")[0]) == ("failed", "Prediction interrupted")
+    assert next_one["output"] == "next"
+    assert len(runs.read_text().split()) == 2
+
+
+def test_a_cog_server_elsewhere_is_told_to_stop_what_a_dead_server_gave_it(tmp_path: Path) -> None:
+    # Without that it would go on with the first run while the second one waits for it.
+    runs = tmp_path / "runs"
+    with CogProcess("text") as cog:
+        server = ApiServer(tmp_path, models=["text"], urls={"text": [cog.url]})
+        with server:
+            running = server.create("text", text="x", mark=str(runs), hold=str(tmp_path / "go"))["id"]
+            while not runs.exists():
+                time.sleep(0.02)
+            server.kill()
+            server.start()
+            while len(runs.read_text().split()) < 2:
+                time.sleep(0.02)
+            (tmp_path / "go").touch()
+            assert server.until(running)["status"] == "succeeded"
+
+
+def test_no_cog_server_outlives_a_killed_server(tmp_path: Path) -> None:
+    server = ApiServer(tmp_path, models=["text"])
+    with server:
+        server.create("text", wait=True)
+        started = [line for line in server.log.read_text().splitlines() if "is ready at http" in line]
+        port = int(started[-1].split("is ready at http://127.0.0.1:")[1].split('"')[0])
+        server.kill()
+        for _ in range(1000):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) != 0:
+                    break
+            time.sleep(0.02)
+        else:
+            raise AssertionError("the Cog server still listens")
+
+
+def test_a_cog_server_that_cannot_reach_this_server_fails_its_prediction_and_frees_its_place(tmp_path: Path) -> None:
+    # A container whose own 127.0.0.1 this is: Cog runs the prediction, and its webhooks go nowhere.
+    with CogProcess("text") as cog:
+        nowhere = "http://127.0.0.1:9"  # the discard port (RFC 863), where nothing listens
+        server = ApiServer(tmp_path, models=["text"], urls={"text": [cog.url]}, internal_url=nowhere, silence=1.0)
+        with server:
+            first, second = server.create("text", text="x")["id"], server.create("text", text="y")["id"]
+            for prediction in (server.until(first), server.until(second)):
+                assert prediction["status"] == "failed"
+                assert prediction["error"] == (
+                    f"Prediction interrupted: {cog.url} has ended it, but what came of it did not reach {nowhere}"
+                )
+
+
+def test_a_silent_prediction_goes_on(tmp_path: Path) -> None:
+    runs, go = tmp_path / "runs", tmp_path / "go"
+    with ApiServer(tmp_path, models=["text"], silence=0.2) as server:
+        running = server.create("text", text="x", mark=str(runs), hold=str(go))["id"]
+        server.until(running, "processing")
+        time.sleep(1.5)  # Cog is asked some times
+        go.touch()
+        assert server.until(running)["status"] == "succeeded"
+    assert runs.read_text().split() == ["x"]

@@ -1,0 +1,289 @@
+"""Specification of the workers: a model's Cog servers, started, lent, found again, and ended with their parent."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from api_server import CogProcess, cog_command
+from predictions_api import workers as workers_module
+from predictions_api.native import StartFailed
+from predictions_api.settings import ModelSettings
+from predictions_api.workers import Workers, workers_of
+from processes import processes_with
+
+IDLE = 600.0  # longer than a test
+NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing listens
+
+
+@pytest.fixture
+def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return what is in the environment of all processes that this test starts, however deep."""
+    monkeypatch.setenv("STARTED_BY", str(tmp_path))
+    return f"STARTED_BY={tmp_path}"
+
+
+def use(
+    work: Callable[[Workers], Awaitable[Any]],
+    *,
+    command: list[str] | None = None,
+    urls: tuple[str, ...] = (),
+    idle: float = IDLE,
+) -> Any:
+    started = () if urls else tuple(command or cog_command("text"))
+    model = ModelSettings("test/text", ("1" * 64,), command=started, urls=urls)
+
+    async def run() -> Any:
+        async with httpx.AsyncClient() as client:
+            workers = workers_of(model, client, idle=idle)
+            try:
+                return await work(workers)
+            finally:
+                await workers.close()
+
+    return asyncio.run(run())
+
+
+async def gone(mark: str) -> None:
+    while processes_with(mark):
+        await asyncio.sleep(0.05)
+
+
+def cog_servers(mark: str) -> list[int]:
+    """Return the ids of the processes that are Cog's HTTP server."""
+    return [pid for pid in processes_with(mark) if b"cog.server.http" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_a_server_starts_when_it_is_first_lent_and_serves_all_who_follow(mark: str) -> None:
+    async def work(workers: Workers) -> None:
+        assert processes_with(mark) == []
+        async with workers.lend() as server:
+            assert await server.health() == "READY"
+            first = server.url
+        async with workers.lend() as server:
+            assert server.url == first
+        assert len(cog_servers(mark)) == 1
+
+    use(work)
+    assert processes_with(mark) == []
+
+
+def test_one_at_a_time_has_the_server() -> None:
+    async def work(workers: Workers) -> list[str]:
+        order: list[str] = []
+
+        async def one(name: str) -> None:
+            async with workers.lend():
+                order.append(f"{name} has it")
+                await asyncio.sleep(0.01)
+                order.append(f"{name} gives it back")
+
+        await asyncio.gather(one("a"), one("b"))
+        return order
+
+    assert use(work) == ["a has it", "a gives it back", "b has it", "b gives it back"]
+
+
+def test_a_server_that_was_killed_is_missed_at_once_and_started_again(mark: str) -> None:
+    async def work(workers: Workers) -> None:
+        async with workers.lend() as server:
+            for pid in processes_with(mark):
+                if pid in cog_servers(mark) or b"cog_model" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+            assert "ended while it ran this prediction" in await server.gone()
+        async with workers.lend() as server:
+            assert await server.health() == "READY"
+
+    use(work)
+
+
+def test_a_server_whose_worker_has_crashed_is_started_again(mark: str) -> None:
+    async def work(workers: Workers) -> None:
+        async with workers.lend() as server:
+            before = server.url
+            for pid in processes_with(mark):
+                if b"_run_worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+            while await server.health() == "READY":
+                await asyncio.sleep(0.02)
+        async with workers.lend() as server:
+            assert await server.health() == "READY"
+            assert server.url != before
+
+    use(work)
+
+
+def test_an_idle_server_is_stopped_and_starts_again_when_needed(mark: str) -> None:
+    async def work(workers: Workers) -> None:
+        for _ in range(2):
+            async with workers.lend() as server:
+                assert await server.health() == "READY"
+            await gone(mark)
+
+    use(work, idle=0.1)
+
+
+def test_a_server_that_is_lent_is_not_idle() -> None:
+    async def work(workers: Workers) -> None:
+        async with workers.lend() as server:
+            before = server.url
+        async with workers.lend() as server:
+            await asyncio.sleep(0.5)
+            assert (server.url, await server.health()) == (before, "READY")
+
+    use(work, idle=0.2)
+
+
+def test_a_start_that_fails_is_told_with_its_reason_and_tried_again(tmp_path: Path) -> None:
+    tried = tmp_path / "tried"
+    script = (
+        f"import os, sys; here = {str(tried)!r}\n"
+        "if not os.path.exists(here):\n"
+        "    open(here, 'w').close(); sys.exit('no weights in /nowhere')\n"
+        f"os.execv({sys.executable!r}, {cog_command('text')!r})\n"
+    )
+
+    async def work(workers: Workers) -> None:
+        with pytest.raises(StartFailed, match=r"did not start\nno weights in /nowhere"):
+            async with workers.lend():
+                pass
+        async with workers.lend() as server:
+            assert await server.health() == "READY"
+
+    use(work, command=[sys.executable, "-c", script])
+
+
+def test_a_command_that_is_not_there_is_told() -> None:
+    async def work(workers: Workers) -> None:
+        async with workers.lend():
+            pass
+
+    with pytest.raises(StartFailed, match=r"/nowhere/serve cannot be started: .*No such file"):
+        use(work, command=["/nowhere/serve"])
+
+
+@pytest.mark.parametrize("given_up", ["before there is a process", "while Cog starts"])
+def test_a_start_that_nobody_waits_for_any_more_serves_the_next(mark: str, given_up: str) -> None:
+    async def work(workers: Workers) -> None:
+        async def lend() -> None:
+            async with workers.lend():
+                pass
+
+        waiting = asyncio.create_task(lend())
+        await asyncio.sleep(0)
+        while given_up == "while Cog starts" and not cog_servers(mark):
+            await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        async with workers.lend() as server:
+            assert await server.health() == "READY"
+        assert len(cog_servers(mark)) == 1
+
+    use(work)
+
+
+def test_long_lines_and_broken_characters_in_a_log_do_no_harm() -> None:
+    script = (
+        "import os, sys\n"
+        "sys.stderr.buffer.write(b'x' * 300_000 + b'\\xff\\n'); sys.stderr.flush()\n"
+        f"os.execv({sys.executable!r}, {cog_command('text')!r})\n"
+    )
+
+    async def work(workers: Workers) -> None:
+        async with workers.lend() as server:
+            assert await server.health() == "READY"
+
+    use(work, command=[sys.executable, "-c", script])
+
+
+def test_a_killed_parent_takes_its_servers_along(mark: str) -> None:
+    parent = f"""
+import asyncio, httpx
+from predictions_api.settings import ModelSettings
+from predictions_api.workers import workers_of
+async def run():
+    model = ModelSettings("test/text", ("1" * 64,), command=tuple({cog_command("text")!r}))
+    async with httpx.AsyncClient() as client, workers_of(model, client, idle=600.0).lend() as server:
+        print(server.url, flush=True)
+        await asyncio.sleep(600)
+asyncio.run(run())
+"""
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("http://")
+        assert len(cog_servers(mark)) == 1
+        process.kill()
+    asyncio.run(gone(mark))
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "_LOOK_AGAIN", 0.02)
+
+
+@pytest.mark.usefixtures("eager")
+def test_the_first_free_of_the_given_servers_is_lent_and_dead_ones_are_passed_over() -> None:
+    with CogProcess("text") as one, CogProcess("text") as two:
+
+        async def work(workers: Workers) -> None:
+            assert workers.size == 3
+            async with workers.lend() as first, workers.lend() as second:
+                assert (first.url, second.url) == (one.url, two.url)
+                third = asyncio.create_task(workers.lend().__aenter__())
+                await asyncio.sleep(0.2)
+                assert not third.done()
+                third.cancel()
+            async with workers.lend() as again:
+                assert again.url == one.url
+
+        use(work, urls=(NOWHERE, one.url, two.url))
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_given_server_that_others_keep_busy_is_waited_for() -> None:
+    with CogProcess("text") as one:
+
+        async def work(workers: Workers) -> None:
+            async with httpx.AsyncClient() as other:
+                busy = asyncio.create_task(
+                    other.put(f"{one.url}/predictions/x", json={"input": {"sleep": 60, "steps": 600}})
+                )
+                while (await other.get(f"{one.url}/health-check")).json()["status"] != "BUSY":
+                    pass
+                waiting = asyncio.create_task(workers.lend().__aenter__())
+                await asyncio.sleep(0.2)
+                assert not waiting.done()
+                await other.post(f"{one.url}/predictions/x/cancel", json={})
+                await busy
+                assert (await waiting).url == one.url
+
+        use(work, urls=(one.url,))
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_given_server_that_comes_back_is_used_again(mark: str) -> None:
+    async def work(workers: Workers) -> None:
+        waiting = asyncio.create_task(workers.lend().__aenter__())
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+        command = [sys.executable, "-m", "cog.server.http", "--host", "127.0.0.1"]
+        environ = {**os.environ, "PORT": str(port), "COG_PREDICT_TYPE_STUB": "predict.py:Predictor"}
+        environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        place = Path(cog_command("text")[-1])
+        with subprocess.Popen(command, cwd=place, env=environ, stdout=subprocess.DEVNULL) as process:
+            assert (await waiting).url == f"http://127.0.0.1:{port}"
+            process.terminate()
+
+    with CogProcess("text") as one:
+        port = int(one.url.rpartition(":")[2])
+    use(work, urls=(f"http://127.0.0.1:{port}",))
+    asyncio.run(gone(mark))
