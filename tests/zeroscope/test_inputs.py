@@ -56,6 +56,7 @@ def test_all_faults_are_told_at_once() -> None:
     with pytest.raises(InvalidInput) as raised:
         Inputs("", width=5, height=300, num_frames=0, fps=0, init_weight=2, batch_size=0, model="x").check(hundred)
     assert len(raised.value.faults) == 7
+    assert "num_frames=0 is outside what is allowed (at least 1); try 1" in raised.value.faults  # for no size no bound
 
 
 def test_memory_is_asked_only_for_a_size_that_is_right() -> None:

@@ -79,7 +79,9 @@ class Inputs:
         return f"init_video={self.init_video} is neither an http(s):// address nor a data: URI"
 
     def _frames_fault(self, most_frames: Callable[[Inputs], int] | None) -> str | None:
-        most = most_frames(self) if most_frames else max(1, self.num_frames)
+        if most_frames is None:
+            return in_range("num_frames", self.num_frames, 1)
+        most = most_frames(self)
         if most < 1:
             return f"width={self.width} and height={self.height}: the memory here does not hold one frame; try less"
         why = f"as many of {self.width}x{self.height} as the memory here holds"
