@@ -28,3 +28,12 @@ def sd_animation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     env = {"TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
     with CogServer(ROOT / "sd-animation", env=env, on_log=log.append) as server:
         yield Served(server, temporary, log)
+
+
+@pytest.fixture(scope="session")
+def zeroscope(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    temporary = tmp_path_factory.mktemp("zeroscope-server")
+    log: list[str] = []
+    env = {"TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
+    with CogServer(ROOT / "zeroscope", env=env, on_log=log.append) as server:
+        yield Served(server, temporary, log)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from cog_server import CogServer
 from programs import needs
-from served import Served
+from served import Served, wait_until_ready
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,14 +84,7 @@ def expected(animate_diff: Served) -> bytes:
 
 def test_the_schema_is_the_documented_contract(animate_diff: Served) -> None:
     schemas = animate_diff.server.get("/openapi.json")["components"]["schemas"]
-    published = {}
-    for name, declared in schemas["Input"]["properties"].items():
-        fields = {key: value for key, value in declared.items() if key not in ("title", "x-order", "nullable", "allOf")}
-        for reference in declared.get("allOf", []):
-            enumeration = schemas[reference["$ref"].rpartition("/")[2]]
-            fields |= {key: enumeration[key] for key in ("type", "enum")}
-        published[name] = fields
-    assert published == CONTRACT
+    assert animate_diff.inputs() == CONTRACT
     assert schemas["Input"]["properties"]["seed"]["nullable"] is True  # optional, as documented: no default
     assert "required" not in schemas["Input"]
     # documented_200 is a string; Cog says of which kind: a URI
@@ -234,15 +227,6 @@ def cancel_after(server: CogServer, inputs: dict[str, Any], seconds: float) -> d
     server.cancel(name)
     thread.join()
     return answers[0]
-
-
-def wait_until_ready(server: CogServer) -> None:
-    """Return when the server takes the next prediction, which it does a moment after the last has ended."""
-    deadline = time.monotonic() + 10
-    while (status := server.get("/health-check")["status"]) != "READY":
-        assert status == "BUSY"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_cancel_at_any_moment_leaves_the_server_ready_and_clean(animate_diff: Served, expected: bytes) -> None:

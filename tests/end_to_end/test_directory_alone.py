@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODELS = sorted(path.parent for path in ROOT.glob("*/cog.yaml"))
 # each model takes those that it has
 CHEAP = {"steps": 2, "prompt_start": "a red circle", "prompt_end": "a blue square", "width": 128, "height": 128}
-CHEAP |= {"num_inference_steps": 2, "output_format": "mp4"}
+CHEAP |= {"num_inference_steps": 2, "output_format": "mp4", "num_frames": 2}
 
 
 def copy_context(model: Path, to: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_models_directory_alone_makes_a_clip(
     assert Path(found).is_relative_to(python.parent.parent)  # the wheel, not the tree
 
     known = openapi_schema(alone / "predict.py")["components"]["schemas"]["Input"]["properties"]
-    inputs = {name: value for name, value in CHEAP.items() if name in known}
+    inputs = {name: max(value, known[name].get("minimum", value)) for name, value in CHEAP.items() if name in known}
     with CogServer(alone, python=python, env={"PYTHONNOUSERSITE": "1", "PYTHONPATH": ""}) as server:
         answer = server.predict(inputs)
     assert answer["status"] == "succeeded", answer

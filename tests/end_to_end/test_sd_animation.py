@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import http.client
 import io
 import json
 import shutil
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,7 @@ from cog_server import CogServer
 from PIL import Image
 from programs import needs
 from safetensors.torch import load_file, save_file
-from served import Served
+from served import Served, file, files, wait_until_ready
 from videokit.stable_diffusion import SAFETY_CHECKER
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,18 +110,6 @@ QUICK = {**PROMPTS, "width": 128, "height": 128, "num_animation_frames": 3, "num
 QUICK |= {"num_interpolation_steps": 2}
 
 
-def files(answer: dict[str, Any]) -> list[tuple[str, bytes]]:
-    """The kinds and the files of a prediction that has succeeded."""
-    assert answer.get("status") == "succeeded", answer
-    return [file(uri) for uri in answer["output"]]
-
-
-def file(uri: str) -> tuple[str, bytes]:
-    header, _, content = uri.partition(",")
-    kind = header.removeprefix("data:").removesuffix(";base64")
-    return kind, base64.b64decode(content)
-
-
 @pytest.fixture(scope="module")
 def expected(sd_animation: Served) -> bytes:
     """What QUICK gives, the first time that this server is asked."""
@@ -136,14 +121,7 @@ def expected(sd_animation: Served) -> bytes:
 def test_the_schema_is_the_documented_contract(sd_animation: Served) -> None:
     api = sd_animation.server.get("/openapi.json")
     schemas = api["components"]["schemas"]
-    published = {}
-    for name, declared in schemas["Input"]["properties"].items():
-        fields = {key: value for key, value in declared.items() if key not in ("title", "x-order", "nullable", "allOf")}
-        for reference in declared.get("allOf", []):
-            enumeration = schemas[reference["$ref"].rpartition("/")[2]]
-            fields |= {key: enumeration[key] for key in ("type", "enum")}
-        published[name] = fields
-    assert published == CONTRACT
+    assert sd_animation.inputs() == CONTRACT
     assert sorted(schemas["Input"]["required"]) == ["prompt_end", "prompt_start"]
     assert schemas["Input"]["properties"]["seed"]["nullable"] is True
     output = schemas["Output"]
@@ -284,15 +262,6 @@ def test_every_frame_is_the_same_in_the_stream_and_in_one_answer(sd_animation: S
     assert len(streamed) == 4
 
 
-def wait_until_ready(server: CogServer) -> None:
-    """Return when the server takes the next prediction, which it does a moment after the last has ended."""
-    deadline = time.monotonic() + 10
-    while (status := server.get("/health-check")["status"]) != "READY":
-        assert status == "BUSY"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 LONG = QUICK | {"num_animation_frames": 4, "intermediate_output": True, "gif_ping_pong": True, "prompt_strength": 0.5}
 
 
@@ -309,22 +278,10 @@ LONG = QUICK | {"num_animation_frames": 4, "intermediate_output": True, "gif_pin
 def test_a_cancel_in_any_phase_leaves_the_server_ready_and_clean(
     sd_animation: Served, expected: bytes, reached: str, longer: dict[str, Any]
 ) -> None:
-    server, log = sd_animation.server, sd_animation.log
-    wait_until_ready(server)
-    before = len(log)
-    answers: list[dict[str, Any]] = []
-    name = f"cancelled-{time.monotonic_ns()}"
-    thread = threading.Thread(target=lambda: answers.append(server.predict(LONG | longer, name)))
-    thread.start()
-    while not any(reached in line for line in log[before:]):
-        assert thread.is_alive()
-        time.sleep(0.005)
-    assert server.cancel(name)
-    thread.join()
-    assert answers[0]["status"] == "canceled"
-    wait_until_ready(server)
+    answer = sd_animation.cancelled_at(LONG | longer, reached)
+    assert answer["status"] == "canceled"
     assert sd_animation.files() == []
-    assert files(server.predict(QUICK)) == [("image/gif", expected)]
+    assert files(sd_animation.server.predict(QUICK)) == [("image/gif", expected)]
 
 
 def test_a_new_process_gives_the_same_file_and_a_stopped_frame_shows_nothing(expected: bytes, tmp_path: Path) -> None:

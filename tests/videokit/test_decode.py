@@ -374,13 +374,6 @@ def test_transparency_is_laid_over_black(tmp_path: Path) -> None:
 # Hostile files
 
 
-@pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hostile")
-    hostile_videos.write_all(folder)
-    return folder
-
-
 JUDGE = """
 import json, re, sys
 from pathlib import Path

@@ -47,11 +47,16 @@ def open_tensors(path: Path) -> dict[str, torch.Tensor]:
             f"{path} is neither safetensors nor a pickle of plain tensors, or it is damaged ({first_line}); "
             "fetch it again, or convert it to safetensors where you trust it"
         ) from error
+    return named_tensors(content, path)
+
+
+def named_tensors(content: object, path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors by key of what a pickle held; raises WeightsError if it was no dictionary."""
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}; a dictionary of tensors is needed")
-    tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
     if tensors and all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return tensors

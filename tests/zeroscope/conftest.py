@@ -1,0 +1,40 @@
+"""Small weights in the published layout, a pipeline on them, and a video to begin with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pictures import gradient
+from small_weights import zeroscope as recipe
+from stores import CPU
+from videokit.encode import encode_mp4
+from videokit.runtime import Stages
+from videokit.weights import WeightStore
+from zeroscope.pipeline import Pipeline
+from zeroscope.weights import FILES
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights directory with everything, made once."""
+    directory = tmp_path_factory.mktemp("small-weights")
+    recipe.write(directory, recipe.TINY)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def pipeline(small_weights: Path) -> Pipeline:
+    """A pipeline on the CPU that all tests share: no test may change what the next one gets."""
+    return Pipeline(WeightStore(FILES, directories=[small_weights], cache=None), CPU)
+
+
+@pytest.fixture(scope="session")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six pictures of three lamps that circle before a dark wall, 320x256."""
+    return encode_mp4(gradient(6, 320, 256), tmp_path_factory.mktemp("video") / "lamps.mp4", fps=6).path
+
+
+@pytest.fixture
+def stages() -> Stages:
+    return Stages(CPU)

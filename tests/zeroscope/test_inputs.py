@@ -1,0 +1,93 @@
+"""What may be asked for, and what a wrong input is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from videokit.errors import InvalidInput
+from zeroscope.inputs import Inputs
+
+GOOD = Inputs("An astronaut riding a horse")
+
+
+def hundred(_: Inputs) -> int:
+    """A device that holds a hundred frames of any size."""
+    return 100
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 500}, "width=500 is not a multiple of 8; try 496 or 504"),
+        ({"height": 257}, "height=257 is not a multiple of 8; try 256 or 264"),
+        ({"height": 248}, "height=248 is outside what is allowed (at least 256); try 256"),
+        ({"num_frames": 0}, "num_frames=0 is outside what is allowed (1 to 100); try 1 (as many of 576x320 as "),
+        ({"num_frames": -1}, "num_frames=-1 is outside what is allowed (1 to 100); try 1 (as many of 576x320 as "),
+        ({"num_frames": 101}, "num_frames=101 is outside what is allowed (1 to 100); try 100 (as many of 576x320 as "),
+        ({"fps": 0}, "fps=0 is outside what is allowed (1 to 120); try 1"),
+        ({"fps": -8}, "fps=-8 is outside what is allowed (1 to 120); try 1"),
+        ({"fps": 1000}, "fps=1000 is outside what is allowed (1 to 120); try 120"),
+        # also without a video
+        ({"init_weight": -0.1}, "init_weight=-0.1 is outside what is allowed (0 to 1); try 0"),
+        ({"init_weight": 1.5}, "init_weight=1.5 is outside what is allowed (0 to 1); try 1"),
+        ({"init_weight": float("nan")}, "init_weight=nan is outside what is allowed (0 to 1); try 0"),
+        ({"num_inference_steps": 501}, "num_inference_steps=501 is outside what is allowed (1 to 500); try 500"),
+        ({"guidance_scale": 0.5}, "guidance_scale=0.5 is outside what is allowed (1 to 100); try 1"),
+        ({"model": "xxl"}, "model=xxl is unknown; it is one of xl, 576w, potat1, animov-512x"),
+        ({"batch_size": 0}, "batch_size=0 is outside what is allowed (1 to 2147483647); try 1"),
+        ({"init_video": Path("a.mp4")}, "init_video=a.mp4 is neither an http(s):// address nor a data: URI"),
+        ({"seed": -1}, "seed=-1 is outside what is allowed (0 to 2147483647); leave it out for a random one"),
+        (
+            {"seed": 2147483647, "batch_size": 2},
+            "seed=2147483647 with batch_size=2 ends with a seed over 2147483647; try seed=2147483646",
+        ),
+    ],
+)
+def test_a_wrong_input_is_told_what_is_allowed(change: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        dataclasses.replace(GOOD, **change).check(hundred)
+    (fault,) = raised.value.faults
+    assert fault.startswith(message)
+
+
+def test_all_faults_are_told_at_once() -> None:
+    with pytest.raises(InvalidInput) as raised:
+        Inputs("", width=5, height=300, num_frames=0, fps=0, init_weight=2, batch_size=0, model="x").check(hundred)
+    assert len(raised.value.faults) == 7
+    assert "num_frames=0 is outside what is allowed (at least 1); try 1" in raised.value.faults  # for no size no bound
+
+
+def test_memory_is_asked_only_for_a_size_that_is_right() -> None:
+    def never(_: Inputs) -> int:
+        raise AssertionError
+
+    with pytest.raises(InvalidInput, match="width=5 "):
+        dataclasses.replace(GOOD, width=5).check(never)
+
+
+def test_a_size_of_which_no_frame_fits_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"^width=576 and height=320: the memory here does not hold one frame; "):
+        GOOD.check(lambda _: 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"width": 256, "height": 2048, "num_frames": 1, "fps": 1, "init_weight": 0, "guidance_scale": 1},
+        {"num_frames": 100, "fps": 120, "init_weight": 1, "guidance_scale": 100, "num_inference_steps": 500},
+        {"seed": 2147483647},
+        {"seed": 0, "batch_size": 9, "init_video": Path(__file__)},
+    ],
+)
+def test_what_is_allowed_is_taken(change: dict[str, object]) -> None:
+    dataclasses.replace(GOOD, **change).check(hundred)
+
+
+def test_a_random_seed_leaves_room_for_the_batch() -> None:
+    many = dataclasses.replace(GOOD, batch_size=2147483640)
+    assert {many.resolved_seed() + many.batch_size - 1 <= 2147483647 for _ in range(20)} == {True}
+    assert len({GOOD.resolved_seed() for _ in range(5)}) > 1
+    assert dataclasses.replace(GOOD, seed=0).resolved_seed() == 0

@@ -1,0 +1,121 @@
+"""The sampler against DPM-Solver++ (2M) from the paper in float64, and where a video enters it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+import torch
+from reference_dpm_solver import Predict, alpha_bars, plain_dpm_solver, timesteps_of
+from videokit.prompts import encode_windows, token_windows
+from videokit.seeds import noise
+from zeroscope.models import Model
+from zeroscope.pipeline import Pipeline
+from zeroscope.sampler import denoise, solver, start_index
+
+SHAPE = (1, 4, 2, 8, 8)
+
+
+def network(model: Model, text: torch.Tensor, guidance: float) -> Predict:
+    """Classifier-free guidance (arXiv 2207.12598, eq. 6) around the same UNet; `text` is (2, L, D), or (1, L, D)."""
+
+    def predict(x: torch.Tensor, t: int) -> torch.Tensor:
+        with torch.inference_mode():
+            found = model.unet(x.float().expand(len(text), -1, -1, -1, -1), t, text).sample.double()
+        return found[:1] + guidance * (found[1:] - found[:1]) if len(text) == 2 else found
+
+    return predict
+
+
+def assert_near(ours: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(ours.double(), expected.double(), rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.fixture(scope="module")
+def model(pipeline: Pipeline) -> Model:
+    """One of the models with a tenth of the UNet's output: a random one multiplies float32's last digits each step."""
+    model = pipeline.models.get("576w")
+    unet = copy.deepcopy(model.unet)
+    with torch.no_grad():
+        unet.conv_out.weight.mul_(0.1)
+    return dataclasses.replace(model, unet=unet)
+
+
+@pytest.fixture(scope="module")
+def text(model: Model) -> torch.Tensor:
+    with torch.inference_mode():
+        return encode_windows(model.text_encoder, token_windows(model.tokenizer, ["blue", "a red circle"]))
+
+
+@pytest.fixture
+def evaluations(model: Model) -> Iterator[list[int]]:
+    """The batch size of each evaluation of the UNet, as they happen."""
+    batches: list[int] = []
+    hook = model.unet.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
+    yield batches
+    hook.remove()
+
+
+@pytest.mark.parametrize(("steps", "guidance"), [(1, 7.5), (2, 7.5), (5, 7.5), (14, 1.0), (15, 3.0), (25, 7.5)])
+def test_text_to_video_is_dpm_solver_with_classifier_free_guidance(
+    model: Model, text: torch.Tensor, steps: int, guidance: float
+) -> None:
+    text = text if guidance > 1 else text[1:]
+    with torch.inference_mode():
+        ours = denoise(model.unet, solver(model.scheduler, steps), noise(SHAPE, 5), text, guidance, 0, "test")
+    assert_near(ours, plain_dpm_solver(network(model, text, guidance), noise(SHAPE, 5), steps))
+
+
+@pytest.mark.parametrize(("weight", "steps"), [(0.25, 20), (0.5, 20), (0.9, 20), (0.25, 10)])
+def test_a_video_enters_with_the_noise_of_its_timestep(
+    pipeline: Pipeline, model: Model, text: torch.Tensor, evaluations: list[int], weight: float, steps: int
+) -> None:
+    """round(w N) steps are left out, and N - round(w N) done, twice with guidance: issue 3, A.3 and B."""
+    mean, deviation = noise(SHAPE, 7), noise(SHAPE, 8).abs()
+    scheduler, start = solver(model.scheduler, steps), start_index(weight, steps)
+    with torch.inference_mode():
+        latents = pipeline.start(model, scheduler, (mean, deviation), start, SHAPE, seed=5)
+        ours = denoise(model.unet, scheduler, latents, text, 7.5, start, "test")
+    assert sum(evaluations) == 2 * (steps - round(weight * steps))
+
+    first = round(weight * steps)
+    initial, sampling = noise((2, *SHAPE), 5).double()
+    video = 0.18215 * (mean + deviation * sampling)  # of Stable Diffusion's VAE, as in the published vae/config.json
+    alpha_bar = alpha_bars()[timesteps_of(steps)[first]]
+    noisy = alpha_bar**0.5 * video + (1 - alpha_bar) ** 0.5 * initial
+    assert_near(ours, plain_dpm_solver(network(model, text, 7.5), noisy, steps, first))
+
+
+def test_without_guidance_there_is_one_pass(model: Model, text: torch.Tensor, evaluations: list[int]) -> None:
+    with torch.inference_mode():
+        denoise(model.unet, solver(model.scheduler, 3), noise(SHAPE, 5), text[1:], 1.0, 0, "test")
+    assert evaluations == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("weight", "steps", "start"),
+    # a half goes to the even neighbour, as Python's round has it and the original's `round(w * N)` had
+    [(0, 50, 0), (1, 50, 50), (0.5, 50, 25), (0.25, 10, 2), (0.35, 10, 4), (0.001, 50, 0), (0.9, 1, 1), (0.5, 1, 0)],
+)
+def test_the_start_is_rounded(weight: float, steps: int, start: int) -> None:
+    assert start_index(weight, steps) == start
+
+
+@pytest.mark.parametrize("steps", [1, 3, 25, 50, 500])
+def test_every_step_count_samples_a_normal_distribution(model: Model, steps: int) -> None:
+    """Around data that is normal with deviation 0.8, whose noise is known exactly."""
+    alpha_bar = alpha_bars()
+
+    def exact(x: torch.Tensor, t: int) -> torch.Tensor:
+        # E[noise | x] for x = sqrt(a) * 0.8 * data + sqrt(1 - a) * noise
+        a = float(alpha_bar[int(t)])
+        return (1 - a) ** 0.5 / (0.64 * a + 1 - a) * x
+
+    scheduler, x = solver(model.scheduler, steps), noise(SHAPE, 1)
+    for t in scheduler.timesteps.tolist():
+        x = scheduler.step(exact(x, t), t, x).prev_sample
+    assert_near(x, plain_dpm_solver(exact, noise(SHAPE, 1), steps))
+    if steps >= 50:
+        assert float(x.std() / noise(SHAPE, 1).std()) == pytest.approx(0.8, rel=0.03)
