@@ -127,9 +127,7 @@ class Driver:
                 if not self._received.pop(key).known.ended:  # the next one must find the server free
                     await asyncio.shield(_stop(cog, prediction.id))
 
-    async def _follow(
-        self, cog: CogServer, prediction_id: str, key: str, give: Callable[[], Awaitable[bool]]
-    ) -> None:
+    async def _follow(self, cog: CogServer, prediction_id: str, key: str, give: Callable[[], Awaitable[bool]]) -> None:
         """Return when the prediction has ended, or is another process's; fail when nothing will be told of it."""
         over = asyncio.create_task(self._until_ended(prediction_id, key))
         lost = [asyncio.create_task(cog.gone()), asyncio.create_task(self._end_not_told(cog, key, give))]
