@@ -17,8 +17,7 @@ import httpx
 import uvicorn
 from predictions_api.app import create_app
 from predictions_api.database import unguessable
-from predictions_api.predictions import new_id
-from predictions_api.records import Prediction
+from predictions_api.predictions import Prediction, new_id
 from predictions_api.service import Service
 from predictions_api.settings import Settings
 

@@ -10,7 +10,8 @@ import pytest
 import replicate
 from api_in_process import TOKEN, ApiInProcess
 from predictions_api.database import unguessable
-from predictions_api.records import Event, Prediction
+from predictions_api.predictions import Prediction
+from predictions_api.records import Event
 from predictions_api.streams import written
 from predictions_api.upkeep import remove_data
 from replicate.stream import EventSource, ServerSentEvent

@@ -27,8 +27,8 @@ from api_server import ApiServer
 from predictions_api.addresses import CheckedTransport, Resolver, address_fault
 from predictions_api.database import Database, now, unguessable
 from predictions_api.errors import Problem
-from predictions_api.predictions import new_id
-from predictions_api.records import Prediction, Records
+from predictions_api.predictions import Prediction, new_id
+from predictions_api.records import Records
 from predictions_api.webhooks import APART, Delivery, signed
 from programs import needs
 from replicate.webhook import Webhooks, WebhookSigningSecret

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from predictions_api.errors import Problem
 
 if TYPE_CHECKING:
-    from predictions_api.records import Prediction, Records
+    from predictions_api.predictions import Prediction
+    from predictions_api.records import Records
 
 LOG = logging.getLogger("predictions_api.changes")
 POLL = 0.2  # seconds

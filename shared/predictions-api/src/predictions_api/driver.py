@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from predictions_api.changes import Changes
     from predictions_api.files import Files
-    from predictions_api.records import Prediction, Records
+    from predictions_api.predictions import Prediction
+    from predictions_api.records import Records
     from predictions_api.workers import Workers
 
 LOG = logging.getLogger("predictions_api.driver")

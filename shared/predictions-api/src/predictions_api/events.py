@@ -13,7 +13,7 @@ from predictions_api.database import events, now
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from predictions_api.records import Prediction
+    from predictions_api.predictions import Prediction
 
 
 @dataclass(frozen=True)

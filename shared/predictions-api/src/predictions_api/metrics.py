@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from predictions_api.upkeep import count_waiting
 
 if TYPE_CHECKING:
-    from predictions_api.records import Prediction, Records
+    from predictions_api.predictions import Prediction
+    from predictions_api.records import Records
 
 BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)  # seconds
 

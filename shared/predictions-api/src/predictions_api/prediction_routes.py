@@ -13,9 +13,8 @@ from predictions_api.bodies import CALLBACK_LIMIT, read_json
 from predictions_api.database import now, unguessable
 from predictions_api.errors import Problem, not_found
 from predictions_api.paging import SIZE, Cursor, page_url, parse_time
-from predictions_api.predictions import new_id, public
+from predictions_api.predictions import Prediction, new_id, public
 from predictions_api.preferences import seconds_to_live, seconds_to_wait
-from predictions_api.records import Prediction
 from predictions_api.urls import base
 from predictions_api.validation import EVENTS, CreateRequest, check_inputs, check_request
 

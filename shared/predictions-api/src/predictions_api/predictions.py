@@ -1,17 +1,16 @@
-"""The prediction as clients see it, made from its row: Replicate's object, field by field."""
+"""A prediction: what is known of it, and the object that clients see, Replicate's, field by field."""
 
 from __future__ import annotations
 
 import re
 import secrets
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from predictions_api.file_names import absolute
 
-if TYPE_CHECKING:
-    from predictions_api.records import Prediction
-
+ENDED: Final = frozenset({"succeeded", "failed", "canceled", "aborted"})
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # the alphabet of Replicate's ids since 2024
 
@@ -19,6 +18,39 @@ CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # the alphabet of Replica
 # page of a list), replicate 1.x for JavaScript polls for ever. They are told `canceled`, which Replicate says of a
 # deadline that passes a moment later.
 KNOWS_NO_ABORTED: Final = re.compile(r"replicate-(python|javascript)/")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A row of the table. Times are microseconds since 1970, UTC."""
+
+    id: str
+    created_at: int
+    model: str
+    version: str
+    input: dict[str, Any]
+    callback_key: str
+    source: str = "api"
+    status: str = "starting"
+    output: Any = None
+    logs: str = ""
+    error: str | None = None
+    metrics: dict[str, Any] | None = None
+    started_at: int | None = None
+    completed_at: int | None = None
+    deadline: int | None = None
+    webhook: str | None = None
+    webhook_events_filter: list[str] | None = None
+    revision: int = 0
+    data_removed: bool = False
+    stream_key: str | None = None
+    worker: str | None = None
+    attempts: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether nothing will change any more."""
+        return self.status in ENDED
 
 
 def new_id() -> str:

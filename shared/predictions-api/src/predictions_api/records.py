@@ -7,55 +7,21 @@ but for the removal of its data.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
 from predictions_api.database import events, now, predictions
 from predictions_api.events import Event, add_events
+from predictions_api.predictions import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from predictions_api.database import Database
 
-ENDED: Final = frozenset({"succeeded", "failed", "canceled", "aborted"})
 KEEP: Final = object()  # stands for "leave as it is" where None is a value
 AGAIN: Final = "The server stopped while this prediction was running; it is run again.\n"
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A row of the table. Times are microseconds since 1970, UTC."""
-
-    id: str
-    created_at: int
-    model: str
-    version: str
-    input: dict[str, Any]
-    callback_key: str
-    source: str = "api"
-    status: str = "starting"
-    output: Any = None
-    logs: str = ""
-    error: str | None = None
-    metrics: dict[str, Any] | None = None
-    started_at: int | None = None
-    completed_at: int | None = None
-    deadline: int | None = None
-    webhook: str | None = None
-    webhook_events_filter: list[str] | None = None
-    revision: int = 0
-    data_removed: bool = False
-    stream_key: str | None = None
-    worker: str | None = None
-    attempts: int = 0
-
-    @property
-    def ended(self) -> bool:
-        """Tell whether nothing will change any more."""
-        return self.status in ENDED
 
 
 class Records:

@@ -31,7 +31,7 @@ from predictions_api.workers import workers_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from predictions_api.records import Prediction
+    from predictions_api.predictions import Prediction
     from predictions_api.settings import Settings
 
 LOG = logging.getLogger("predictions_api.service")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from predictions_api.events import Event
-    from predictions_api.records import Prediction
+    from predictions_api.predictions import Prediction
     from predictions_api.service import Service
 
 router = APIRouter(tags=["predictions"])

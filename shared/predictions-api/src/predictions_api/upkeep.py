@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from predictions_api.database import deliveries, events, now, predictions
-from predictions_api.records import ENDED, Prediction
+from predictions_api.predictions import ENDED, Prediction
 
 if TYPE_CHECKING:
     from predictions_api.database import Database

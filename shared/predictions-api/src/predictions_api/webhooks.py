@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from predictions_api.changes import Changes
     from predictions_api.database import Database
     from predictions_api.engine import Engine
-    from predictions_api.records import Prediction, Records
+    from predictions_api.predictions import Prediction
+    from predictions_api.records import Records
     from predictions_api.settings import Settings
 
 LOG = logging.getLogger("predictions_api.webhooks")
