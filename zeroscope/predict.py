@@ -67,7 +67,7 @@ class Predictor(BaseRunner):
         if video:  # its name is another one every time
             with video.open("rb") as file:
                 published["init_video"] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-        advice = "choose fewer num_frames or a smaller width and height, or a device with more memory"
+        advice = "choose fewer num_frames, a smaller width and height or shorter prompts, or a device with more memory"
         clips = []
         try:
             with out_of_memory(self.device, advice, self.pipeline.forget):

@@ -6,11 +6,12 @@ import gc
 import logging
 import re
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
 from videokit.errors import OutOfMemory
-from videokit.runtime import Device, Stages, out_of_memory, pick_device, progress
+from videokit.runtime import Device, Stages, host_memory, out_of_memory, pick_device, progress
 
 CPU = Device(torch.device("cpu"), torch.float32)
 
@@ -90,6 +91,31 @@ def test_the_real_cpu_allocator_is_understood() -> None:
         torch.empty(2**50)
 
 
-def test_other_errors_pass_as_they_are() -> None:
-    with pytest.raises(RuntimeError, match="shapes"), out_of_memory(CPU, "x", lambda: pytest.fail("freed")):
-        raise RuntimeError("shapes do not match")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuFFT error: CUFFT_ALLOC_FAILED",
+        "CUDA error: out of memory",  # as cudaHostAlloc, which pins memory, fails
+    ],
+)
+def test_the_errors_of_cudas_libraries_are_understood(text: str) -> None:
+    with pytest.raises(OutOfMemory), out_of_memory(CPU, "ask for less", lambda: None):
+        raise RuntimeError(text)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("shapes do not match"), NotImplementedError("no such kernel"), RecursionError("too deep")],
+    ids=lambda error: type(error).__name__,
+)
+def test_other_errors_pass_as_they_are(error: RuntimeError) -> None:
+    with pytest.raises(type(error), match=str(error)), out_of_memory(CPU, "x", lambda: pytest.fail("freed")):
+        raise error
+
+
+@pytest.mark.parametrize(("told", "most"), [("1000000\n", 1000000), ("max\n", None)])
+def test_a_containers_memory_is_what_it_may_use(told: str, most: int | None, tmp_path: Path) -> None:
+    # "max" is no limit: docs.kernel.org, cgroup v2, memory.max
+    (tmp_path / "memory.max").write_text(told)
+    assert host_memory(tmp_path / "memory.max") == (most or host_memory(tmp_path / "nothing"))

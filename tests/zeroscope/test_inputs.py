@@ -36,7 +36,7 @@ def hundred(_: Inputs) -> int:
         ({"num_inference_steps": 501}, "num_inference_steps=501 is outside what is allowed (1 to 500); try 500"),
         ({"guidance_scale": 0.5}, "guidance_scale=0.5 is outside what is allowed (1 to 100); try 1"),
         ({"model": "xxl"}, "model=xxl is unknown; it is one of xl, 576w, potat1, animov-512x"),
-        ({"batch_size": 0}, "batch_size=0 is outside what is allowed (1 to 2147483647); try 1"),
+        ({"batch_size": 0}, "batch_size=0 is outside what is allowed (1 to 100); try 1"),
         ({"init_video": Path("a.mp4")}, "init_video=a.mp4 is neither an http(s):// address nor a data: URI"),
         ({"seed": -1}, "seed=-1 is outside what is allowed (0 to 2147483647); leave it out for a random one"),
         (

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet3DConditionModel
 from small_weights import zeroscope as recipe
+from stores import CPU
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from videokit.errors import InvalidInput
+from videokit.runtime import Stages
 from zeroscope.inputs import Inputs
 from zeroscope.memory import unet_bytes, vae_bytes
 from zeroscope.pipeline import Pipeline
@@ -113,3 +115,13 @@ def test_guidance_and_pixels_halve_the_count(pipeline: Pipeline) -> None:
     assert pipeline.most_frames(Inputs("", width=512, height=512)) == pytest.approx(one / 2, abs=1)
     assert pipeline.most_frames(Inputs("", width=1024, height=512, guidance_scale=1)) == pytest.approx(one / 2, abs=1)
     assert pipeline.most_frames(Inputs("", width=800_000, height=800_000)) == 0
+
+
+def test_other_models_give_way_to_the_vae_where_that_takes_more(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # one large picture is little to the UNet
+    rooms: list[int] = []
+    monkeypatch.setattr(pipeline.models, "get", lambda _name, room: rooms.append(room))
+    pipeline.load(Inputs("a cat", width=4096, height=4096, num_frames=1), Stages(CPU))
+    assert rooms == [vae_bytes(1, 4096, 4096, channels=8, itemsize=4)]  # TINY's VAE begins with 8

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_FPS = 120  # the fastest that screens in use show
+MAX_BATCH = 100  # all files lie on the disk until the last is made
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Inputs:
         return min(resolve_seed(self.seed), MAX_SEED + 1 - self.batch_size)
 
     def _seeds_fault(self) -> str | None:
-        fault = in_range("batch_size", self.batch_size, 1, MAX_SEED) or seed_fault(self.seed)
+        fault = in_range("batch_size", self.batch_size, 1, MAX_BATCH) or seed_fault(self.seed)
         if fault is None and self.seed is not None and self.seed + self.batch_size - 1 > MAX_SEED:
             return (
                 f"seed={self.seed} with batch_size={self.batch_size} ends with a seed over {MAX_SEED}; "

@@ -1,7 +1,8 @@
 """How much memory a prediction takes on its device, and so how many frames there may be.
 
 Counted, not guessed: the bytes of all tensors alive at once in the published architecture, on torch's meta device
-(tests/zeroscope/test_memory.py counts them again). Attention is the fused one, whose matrix is never whole.
+(tests/zeroscope/test_memory.py counts them again). Attention is the fused one, whose matrix is never whole;
+prompts are taken for one window of 75 tokens each.
 """
 
 from __future__ import annotations

@@ -51,6 +51,11 @@ class Model:
         """The bytes of all parameters."""
         return sum(parameter.nbytes for parameter in self._parameters())
 
+    @property
+    def pinned_nbytes(self) -> int:
+        """The bytes that they take in pinned memory, where torch rounds each up to a power of two."""
+        return sum(1 << (parameter.nbytes - 1).bit_length() for parameter in self._parameters())
+
     def is_on(self, device: torch.device) -> bool:
         """Tell whether every parameter is there; after a cancel in the middle of a move some are not."""
         return all(parameter.device.type == device.type for parameter in self._parameters())
@@ -90,8 +95,8 @@ class Models:
         if model is None:
             model = self._load(name)
             self.each = model.nbytes
+        self._kept[name] = model  # before the move, which a cancel may break off
         model.to_device(self.device.device)
-        self._kept[name] = model
         return model
 
     def has(self, name: str) -> bool:
@@ -106,15 +111,15 @@ class Models:
         """Move what was used longest ago off the device till `needed` bytes are free; forget what fits nowhere."""
         device_left, host_left = self.on_device - needed, self.on_host
         for name in reversed(list(self._kept)):
-            model, size = self._kept[name], self._kept[name].nbytes
-            if size <= device_left and model.is_on(self.device.device):
-                device_left -= size
-            elif size <= host_left:
-                host_left -= size
+            model = self._kept[name]
+            if model.nbytes <= device_left and model.is_on(self.device.device):
+                device_left -= model.nbytes
+            elif model.pinned_nbytes <= host_left:
+                host_left -= model.pinned_nbytes
                 model.to_host()
             else:
                 del self._kept[name]
-                logger.info("models: %s, %.2f GB, is no longer kept", name, size / GB)
+                logger.info("models: %s, %.2f GB, is no longer kept", name, model.nbytes / GB)
 
     def _load(self, name: str) -> Model:
         paths = self.store.fetch(f"{name}/{file}" for file in (*CONFIGS, *TOKENIZER, *PARTS))
@@ -137,7 +142,7 @@ class Models:
         )
 
     def _filled(self, construct: Callable[[], Any], path: str) -> Any:
-        """Construct a module and fill it with a file that has its parameters, all of them, and nothing else."""
+        """Construct a module and fill it with a file that has its parameters, all of them; what more it has is logged."""
         tensors = open_converted(self.store, path)
         module = empty_module(construct, self.device)
         parameters = dict(module.named_parameters())
@@ -145,9 +150,7 @@ class Models:
         fill(parameters, tensors_for(parameters, tensors, key_of, self.store.get(path)))
         extra = sorted(tensors.keys() - set(map(key_of, parameters)) - {SUPERFLUOUS})
         if extra:
-            raise WeightsError(
-                f"{self.store.get(path)} has more than the model, {shown(extra)}; use a file that fits its config.json"
-            )
+            logger.warning("weights: %s: passed over, the model has no such thing: %s", path, shown(extra))
         return module
 
 

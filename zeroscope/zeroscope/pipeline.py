@@ -54,12 +54,7 @@ class Pipeline:
     def most_frames(self, inputs: Inputs) -> int:
         """Return how many frames of the inputs' size this device has memory for beside the model; 0 if not even one."""
         free = self.models.on_device - self.models.each
-        if (
-            memory.vae_bytes(1, inputs.width, inputs.height, channels=self._vae_channels, itemsize=self._itemsize)
-            > free
-        ):
-            return 0
-        return free // self._unet_bytes(inputs, num_frames=1)
+        return free // self._unet_bytes(inputs, num_frames=1) if self._vae_bytes(inputs) <= free else 0
 
     def generate(self, inputs: Inputs, seed: int, stages: Stages) -> Iterator[Iterator[Frame]]:
         """Make the videos of seed, seed + 1, ...: for each its frames, decoded as they are drawn.
@@ -102,7 +97,7 @@ class Pipeline:
 
     def load(self, inputs: Inputs, stages: Stages) -> Model:
         """Return the model of the inputs, with room on the device for what it is to do."""
-        room = self._unet_bytes(inputs, inputs.num_frames)
+        room = max(self._unet_bytes(inputs, inputs.num_frames), self._vae_bytes(inputs))
         if self.models.has(inputs.model):
             return self.models.get(inputs.model, room)
         with stages("load", inputs.model):
@@ -156,6 +151,12 @@ class Pipeline:
         guided = inputs.guidance_scale > 1
         size = {"head_width": self._head_width, "itemsize": self._itemsize}
         return memory.unet_bytes(num_frames, inputs.width, inputs.height, guided=guided, **size)
+
+    def _vae_bytes(self, inputs: Inputs) -> int:
+        """Return what the VAE takes at its peak; LaMa, which fills single pictures after it, takes less."""
+        at_once = min(inputs.num_frames, _frames_at_once(inputs.height, inputs.width))
+        size = {"channels": self._vae_channels, "itemsize": self._itemsize}
+        return memory.vae_bytes(max(1, at_once), inputs.width, inputs.height, **size)
 
 
 def _frames_at_once(height: int, width: int) -> int:

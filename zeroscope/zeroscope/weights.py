@@ -69,10 +69,7 @@ FILES = (
         {
             UNET: (2823110385, "85708d921aa6203ea28726fbe445f939c4102a5463ed1f63b951c09b7c587b61"),
             TEXT_ENCODER: (680904225, "36f0885277abe21ebdcf4e3a19a28263246ab9b319fa3b5d231ad8f944bbf988"),
-            VAE: (167407857, "8b0d11ff25d00ceaa02f602831d9cfe650509fdc850c0a1bcb2acdfa03bd5d56"),
-            "unet/config.json": (738, "4e5e1a0206cb3dd8acba7fbdc0e78996b629789a169fc41699dfeb79b5c2e635"),
-            "vae/config.json": (647, "b29df5886a48942eece3e954ba50c4d6f0c270178eda2ee56887fdeeb5847506"),
-            "text_encoder/config.json": (620, "c4a144fe6f3ee7549a051c2a78e6f1479dfe07f665378d9c35f4d00a54743185"),
+            VAE: (None, "8b0d11ff25d00ceaa02f602831d9cfe650509fdc850c0a1bcb2acdfa03bd5d56"),
         },
     ),
     *_model(

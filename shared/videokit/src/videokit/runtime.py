@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import re
 import resource
 import sys
 import time
@@ -26,6 +27,7 @@ T = TypeVar("T")
 logger = logging.getLogger("videokit")
 
 GB = 1e9
+NO_MEMORY = re.compile("can't allocate memory|out of memory|ALLOC_FAILED")
 PROGRESS_SECONDS = 0.5  # between two lines of a progress bar
 
 
@@ -61,9 +63,11 @@ class Device:
             torch.mps.empty_cache()
 
 
-def host_memory() -> int:
-    """Return the bytes of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def host_memory(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
+    """Return the bytes of this machine's memory, or of the container's where `limit`, cgroup v2's file, says less."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    told = limit.read_text().strip() if limit.exists() else ""
+    return min(memory, int(told)) if told.isdigit() else memory
 
 
 def pick_device() -> Device:
@@ -94,8 +98,8 @@ def out_of_memory(device: Device, advice: str, free: Callable[[], None]) -> Iter
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        # the CPU's allocator raises a plain RuntimeError
-        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
+        # the CPU's allocator, CUDA's libraries and the pinning of memory raise other errors, known by their texts
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and not NO_MEMORY.search(str(error)):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold the tensors of the step that failed
         free()
