@@ -101,9 +101,7 @@ class ApiServer:
             raise RuntimeError(f"the server did not start: {self.log.read_text()[-3000:]}")
         self.url = line.split(" is ready at ")[1].split()[0]
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        # Uvicorn closes a connection that was idle for 5 s, which may cross with a request on it.
-        limits = httpx.Limits(keepalive_expiry=2.0)
-        self.http = httpx.Client(base_url=f"{self.url}/v1", headers=headers, timeout=90, limits=limits)
+        self.http = httpx.Client(base_url=f"{self.url}/v1", headers=headers, timeout=90)
         self.http.event_hooks = {"response": [check_response]}
 
     def stop(self, sign: signal.Signals = signal.SIGTERM) -> None:

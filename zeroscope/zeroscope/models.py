@@ -142,7 +142,7 @@ class Models:
         )
 
     def _filled(self, construct: Callable[[], Any], path: str) -> Any:
-        """Construct a module and fill it with a file that has its parameters, all of them; what more it has is logged."""
+        """Construct a module and fill it with a file that has all its parameters; what more that has is logged."""
         tensors = open_converted(self.store, path)
         module = empty_module(construct, self.device)
         parameters = dict(module.named_parameters())

@@ -25,6 +25,8 @@ OPTIONS: dict[str, Any] = {
     "log_config": None,
     "access_log": False,
     "server_header": False,
+    # Longer than clients keep idle connections (httpx: 5 s), or we close one just as the next request comes.
+    "timeout_keep_alive": 75,
     "timeout_graceful_shutdown": 5,  # seconds that open requests have at the end
     "h11_max_incomplete_event_size": 64 * 1024,  # bytes of headers
 }
