@@ -16,7 +16,7 @@ from cog_schema import openapi_schema
 
 DIRECTORY = ROOT / ".predictions"  # what the API keeps: this configuration, its records, the files
 # In a model's directory, but not what makes the model: what is made there, and what is there to be read.
-_MADE = {".cog", "wheels", "weights", "small-weights", "__pycache__"}
+_MADE = {"wheels", "weights", "small-weights", "__pycache__"}  # and all that begins with a dot
 _READ = {".md", ".gif", ".mp4"}
 
 
@@ -59,10 +59,14 @@ def content_id(model: str) -> str:
     for place in (ROOT / model, ROOT / "shared" / "videokit" / "src"):
         for path in sorted(place.rglob("*")):
             inside = path.relative_to(place)
-            if path.is_file() and path.suffix not in _READ and not _MADE & set(inside.parts):
+            if path.is_file() and path.suffix not in _READ and not any(map(_is_made, inside.parts)):
                 content = hashlib.sha256(path.read_bytes()).hexdigest()
                 digest.update(f"{inside.as_posix()} {content}\n".encode())
     return digest.hexdigest()
+
+
+def _is_made(part: str) -> bool:
+    return part in _MADE or part.startswith(".")
 
 
 def _description(model: str) -> str:

@@ -11,11 +11,12 @@ import httpx
 import pytest
 import replicate.model
 import replicate.version
+import sqlalchemy as sa
 from cog_schema import openapi_schema
 from fastapi import FastAPI
 from predictions_api import problems
 from predictions_api.catalogue import Catalogue
-from predictions_api.database import Database
+from predictions_api.database import Database, predictions
 from predictions_api.errors import Problem
 from predictions_api.model_routes import models_router
 from predictions_api.settings import ModelSettings, Settings
@@ -164,6 +165,27 @@ def test_models_and_versions_are_shown_as_replicate_shows_them(routes: Routes) -
     assert model["latest_version"] == versions["results"][0]
     assert model in models["results"]
     assert model["url"] == "http://here:1/v1/models/lucataco/animate-diff"
+
+
+def test_the_runs_of_a_model_are_counted_without_reading_all_predictions(routes: Routes) -> None:
+    async def run() -> list[str]:
+        database = Database(routes.settings.database_url)
+        await database.open()
+        row = {"version": "", "input": {}, "status": "starting", "callback_key": "", "created_at": 0}
+        owned = ["lucataco/animate-diff", "someone/away", "lucataco/animate-diff"]
+        rows = [{**row, "id": str(place), "model": model} for place, model in enumerate(owned)]
+        await database.run(lambda connection: connection.execute(sa.insert(predictions), rows))
+        asked = "EXPLAIN QUERY PLAN SELECT count(*) FROM predictions WHERE model = 'a/b'"
+        plan = await database.read(lambda connection: [str(row) for row in connection.exec_driver_sql(asked)])
+        await database.close()
+        return plan
+
+    assert "SEARCH" in "".join(asyncio.run(run()))
+    assert routes.get("/models/lucataco/animate-diff")["run_count"] == 2
+    assert {model["name"]: model["run_count"] for model in routes.get("/models")["results"]} == {
+        "animate-diff": 2,
+        "away": 1,
+    }
 
 
 def test_the_official_client_reads_them(routes: Routes) -> None:

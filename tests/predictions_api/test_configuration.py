@@ -70,6 +70,7 @@ def test_without_a_token_only_who_asks_for_localhost_is_answered(tmp_path: Path)
         # A page of someone else's whose name was made to point at 127.0.0.1 (DNS rebinding).
         answer = server.http.get("/predictions", headers={"Host": "evil.example"})
         assert (answer.status_code, answer.json()["status"]) == (403, 403)
+        assert server.http.get("/predictions", headers={"Host": "["}).status_code == 403
 
 
 def test_tls_is_served_and_outputs_are_https_urls(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import hashlib
 import http.client
 import io
@@ -138,18 +139,36 @@ def test_more_than_100_mb_is_refused_and_leaves_nothing(api: ApiInProcess, decla
     assert not list((api.settings.files / "aside").glob("*"))
 
 
+def begin(api: ApiInProcess, path: str, content_type: str, length: str, *parts: bytes) -> socket.socket:
+    """Begin a request and do not go on."""
+    connection = socket.create_connection(("127.0.0.1", api.settings.port), timeout=60)
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n{length}\r\n"
+    for part in (f"{head}Content-Type: {content_type}\r\n\r\n".encode(), *parts):
+        connection.sendall(part)
+    return connection
+
+
 def send_half(api: ApiInProcess) -> socket.socket:
     """Begin an upload and do not go on."""
-    connection = socket.create_connection(("127.0.0.1", api.settings.port))
-    head = f"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 9999\r\n"
-    connection.sendall(f"{head}Content-Type: {MULTIPART['content-type']}\r\n\r\n".encode() + next(chunks(0)))
-    return connection
+    return begin(api, "/v1/files", MULTIPART["content-type"], "Content-Length: 9999", next(chunks(0)))
 
 
 def test_an_upload_that_stands_still_is_ended(api: ApiInProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("predictions_api.file_routes.STALLED", 0.1)
     with send_half(api) as connection:
         assert connection.recv(20).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_json_body_that_stands_still_is_ended(api: ApiInProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("predictions_api.bodies.SECONDS", 0.1)
+    with begin(api, "/v1/predictions", "application/json", "Content-Length: 99", b"{") as connection:
+        assert connection.recv(20).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_json_body_of_no_declared_length_is_read_up_to_the_limit_only(api: ApiInProcess) -> None:
+    pieces = [b"100000\r\n" + bytes(2**20) + b"\r\n"] * 32 + [b"1\r\n \r\n"]  # one byte more, and no end
+    with begin(api, "/v1/predictions", "application/json", "Transfer-Encoding: chunked", *pieces) as connection:
+        assert connection.recv(20).startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_client_that_leaves_during_an_upload_is_no_failure(
@@ -340,6 +359,21 @@ def test_the_same_output_told_twice_is_one_file(api: ApiInProcess) -> None:
     assert api.anyone.get(api.url + first["frames"][0]).content == b"twice"
 
 
+def test_an_output_whose_content_was_not_stored_is_stored_when_it_is_told_again(
+    api: ApiInProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_part: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(api.service.files.content, "keep", full)
+        api.do(api.service.files.store_output("k" * 26, "data:,again"))
+    path = api.do(api.service.files.store_output("k" * 26, "data:,again"))
+    assert api.anyone.get(api.url + path).content == b"again"
+    for part in (api.settings.files / "aside").iterdir():  # what a sweep removes after an hour
+        part.unlink()
+
+
 def test_equal_outputs_of_two_predictions_share_their_bytes_and_not_their_urls(api: ApiInProcess) -> None:
     uri = "data:application/octet-stream;base64," + base64.b64encode(b"shared").decode()
     one, two = (api.do(api.service.files.store_output(name * 26, uri)) for name in "bc")
@@ -438,7 +472,7 @@ def test_outputs_live_as_long_as_their_prediction_has_its_data(api: ApiInProcess
     expire(api, b"output")
     api.do(api.service.files.sweep())
     assert api.anyone.get(api.url + path).content == b"output"
-    api.do(remove_data(api.service.database, ended_before=2**62))
+    api.do(remove_data(api.service.database, [prediction.id]))
     api.do(api.service.files.sweep())
     assert api.anyone.get(api.url + path).status_code == 404
     assert not stored(api, b"output").exists()

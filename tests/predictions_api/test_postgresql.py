@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import postgres
+import psycopg
 import pytest
 from api_server import ApiServer, CogProcess
 
@@ -23,14 +26,22 @@ def cog() -> Iterator[str]:
         yield process.url
 
 
+def _ask(database: str, query: str) -> Any:
+    with psycopg.connect(database.replace("+psycopg", "")) as connection:
+        row = connection.execute(query.encode()).fetchone()
+    assert row is not None
+    return row[0]
+
+
 def test_a_prediction_made_on_one_server_is_seen_waited_for_and_canceled_on_another(
     database: str, cog: str, tmp_path: Path
 ) -> None:
     urls = {"text": [cog]}
     with (
-        ApiServer(tmp_path / "a", models=["text"], urls=urls, database=database) as first,
+        ApiServer(tmp_path / "a", models=["text", "words"], urls=urls, database=database) as first,
         ApiServer(tmp_path / "b", models=["text"], urls=urls, database=database) as second,
     ):
+        others = [first.create("words")["id"] for _ in range(8)]  # a model that the second one does not have
         done = first.create("text", wait=True, text="\u0000 NUL is no PostgreSQL text")
         assert done["status"] == "succeeded", done
         assert second.get(done["id"])["output"] == done["output"]
@@ -38,7 +49,37 @@ def test_a_prediction_made_on_one_server_is_seen_waited_for_and_canceled_on_anot
         second.until(running, "processing")
         assert second.http.post(f"/predictions/{running}/cancel").json()["status"] == "canceled"
         assert second.create("text", wait=True, text="next")["output"] == "next"
+        assert [second.until(other)["status"] for other in others] == ["succeeded"] * 8
+        first.stop()
+        second.stop()
         assert first.problems() == second.problems() == []
+    # Whoever is there now takes over at once: they have signed off, and were not just seen.
+    assert _ask(database, "SELECT count(*) FROM servers WHERE seen_at > now() - interval '10 s'") == 0
+
+
+def test_a_server_that_was_only_paused_leaves_alone_what_another_has_taken_over(
+    database: str, cog: str, tmp_path: Path
+) -> None:
+    urls = {"text": [cog]}
+    runs, go = tmp_path / "runs", tmp_path / "go"
+    paused = ApiServer(tmp_path / "a", models=["text"], urls=urls, database=database)
+    with paused:
+        running = paused.create("text", text="x", mark=str(runs), hold=str(go))["id"]
+        while not runs.exists():
+            time.sleep(0.02)
+        with ApiServer(tmp_path / "b", models=["text"], urls=urls, database=database) as other:
+            assert paused.process is not None
+            paused.process.send_signal(signal.SIGSTOP)
+            try:
+                _ask(database, "UPDATE servers SET seen_at = now() - interval '1 min' RETURNING 1")
+                while len(runs.read_text().split()) < 2:
+                    time.sleep(0.02)
+            finally:
+                paused.process.send_signal(signal.SIGCONT)
+            paused.create("text", text="y")  # it has seen what it has to see
+            time.sleep(1.0)
+            go.touch()
+            assert other.until(running)["status"] == "succeeded"
 
 
 def test_when_one_of_two_servers_is_killed_nothing_is_lost_and_nothing_runs_twice_unsaid(
@@ -60,6 +101,8 @@ def test_when_one_of_two_servers_is_killed_nothing_is_lost_and_nothing_runs_twic
             else (second, first)
         )
         dead.kill()
+        # As if it had died between a row and its place in the queue.
+        _ask(database, f"DELETE FROM dbos.workflow_status WHERE workflow_uuid = '{queued[-1]}' RETURNING 1")
         go.touch()
         for prediction_id in [running, *queued]:
             assert alive.until(prediction_id)["status"] == "succeeded"

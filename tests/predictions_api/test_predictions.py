@@ -75,6 +75,16 @@ def test_inputs_come_back_sorted_as_replicate_sorts_them(server: ApiServer) -> N
     assert list(body["input"]) == ["end", "sleep", "steps", "text"]
 
 
+def test_a_large_file_within_the_inputs_is_kept_as_a_file_and_a_small_one_stays(server: ApiServer) -> None:
+    for content, prefix in (("a" * 300_000, f"{server.url}/v1/delivery/"), ("small", "data:")):
+        body = server.create("text", wait=True, file=f"data:text/plain,{content}", text=f"data:,{content}")
+        assert body["output"] == content  # the model reads the file
+        assert body["input"]["file"].startswith(prefix)
+        assert body["input"]["text"] == f"data:,{content}"  # a text is no file, whatever is in it
+        if prefix != "data:":
+            assert httpx.get(body["input"]["file"]).text == content
+
+
 def test_waiting_ends_with_the_prediction(server: ApiServer) -> None:
     answer = create(server, Prefer="wait=30")
     assert answer.json()["status"] == "succeeded"
@@ -213,6 +223,7 @@ def test_the_token_is_in_no_log_and_no_database(server: ApiServer) -> None:
         (b"{", {}, 400),
         (b"\xff", {}, 400),
         (b"[" * 100_000, {}, 400),
+        (b"[" + b"[]," * 600_000 + b"[]]", {}, 400),
         (b'{"version": NaN, "input": {}}', {}, 400),
         (b"{}", {"Content-Type": "text/plain"}, 415),  # what a page elsewhere may send without asking
         (b"{}", {"Content-Length": str(2**40)}, 413),
@@ -235,6 +246,11 @@ def test_a_body_that_is_no_json_is_a_clear_refusal(
     problem = json.loads(received.split(b"\r\n\r\n", 1)[1])
     assert problem["status"] == status
     assert problem["detail"]
+
+
+def test_a_long_text_may_have_many_commas(server: ApiServer) -> None:
+    answer = server.http.post("/predictions", json={"version": "f" * 64, "input": {"text": "," * 1_048_500}})
+    assert (answer.status_code, answer.json()) == (422, VERSION_FAULT)  # read, that is, and understood
 
 
 def test_canceling_while_it_runs_is_told_at_once_and_frees_the_model(server: ApiServer) -> None:
@@ -301,8 +317,11 @@ def test_account_and_hardware_have_what_the_clients_read(server: ApiServer) -> N
 def test_health_figures_and_the_page_need_nothing_from_elsewhere(server: ApiServer) -> None:
     assert httpx.get(f"{server.url}/health").json() == {"status": "ok"}
     create(server, Prefer="wait")
+    assert httpx.request("ANYTHING", f"{server.url}/health").status_code == 405
     figures = httpx.get(f"{server.url}/metrics", headers={"Authorization": f"Bearer {server.token}"}).text
     assert re.search(r'^predictions_ended_total\{model="test/text",status="succeeded"\} [1-9]', figures, re.MULTILINE)
+    assert 'method="other"' in figures
+    assert "ANYTHING" not in figures
     page = httpx.get(f"{server.url}/docs").text
     assert "POST /predictions" in page
     assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", page)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import sqlite3
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 from api_server import ApiServer, CogProcess
 
 
@@ -62,6 +67,29 @@ def test_a_cog_server_elsewhere_is_told_to_stop_what_a_dead_server_gave_it(tmp_p
                 time.sleep(0.02)
             (tmp_path / "go").touch()
             assert server.until(running)["status"] == "succeeded"
+            # So it is with one that ended in the table only, as a kill within a cancel leaves it.
+            stuck = server.create("text", hold=str(tmp_path / "never"))["id"]
+            server.until(stuck, "processing")
+            server.kill()
+            with contextlib.closing(sqlite3.connect(tmp_path / "data" / "predictions.sqlite")) as database, database:
+                database.execute("UPDATE predictions SET status = 'canceled', completed_at = 1 WHERE id = ?", [stuck])
+            server.start()
+            assert server.create("text", wait=True, text="next")["output"] == "next"
+
+
+def test_what_a_cog_server_tells_and_cannot_be_read_fails_its_prediction_with_the_reason(tmp_path: Path) -> None:
+    # Cog repeats no call that was answered 400 or 413, so nothing else would be told.
+    with ApiServer(tmp_path, models=["text"]) as server:
+        running = server.create("text", hold=str(tmp_path / "never"))["id"]
+        server.until(running, "processing")
+        with contextlib.closing(sqlite3.connect(tmp_path / "data" / "predictions.sqlite")) as database:
+            (key,) = database.execute("SELECT callback_key FROM predictions").fetchone()
+        callback = f"{server.url}/callbacks/{running}/{key}"
+        answer = httpx.post(callback, content="{", headers={"Content-Type": "application/json"})
+        assert answer.status_code == 400
+        body = server.get(running)
+    assert body["status"] == "failed"
+    assert body["error"] == f"What the model's Cog server told was refused: {answer.json()['detail']}"
 
 
 def test_no_cog_server_outlives_a_killed_server(tmp_path: Path) -> None:
@@ -92,6 +120,34 @@ def test_a_cog_server_that_cannot_reach_this_server_fails_its_prediction_and_fre
                 assert prediction["error"] == (
                     f"Prediction interrupted: {cog.url} has ended it, but what came of it did not reach {nowhere}"
                 )
+
+
+def test_the_end_may_come_later_than_cog_is_free(tmp_path: Path) -> None:
+    late = threading.Event()
+
+    class Slow(BaseHTTPRequestHandler):  # between Cog and this server, as a slow network
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if b'"succeeded"' in body:
+                late.wait(0.6)
+            headers = {"Content-Type": "application/json"}
+            status = httpx.post(server.url + self.path, content=body, headers=headers).status_code
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as slow:
+        threading.Thread(target=slow.serve_forever).start()
+        url = f"http://127.0.0.1:{slow.server_port}"
+        with CogProcess("text") as cog:
+            server = ApiServer(tmp_path, models=["text"], urls={"text": [cog.url]}, internal_url=url, silence=0.2)
+            with server:
+                body = server.create("text", wait=True)
+        slow.shutdown()
+    assert (body["status"], body["error"]) == ("succeeded", None)
 
 
 def test_a_silent_prediction_goes_on(tmp_path: Path) -> None:

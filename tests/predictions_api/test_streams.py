@@ -11,7 +11,7 @@ import replicate
 from api_in_process import TOKEN, ApiInProcess
 from predictions_api.database import unguessable
 from predictions_api.predictions import Prediction
-from predictions_api.records import Event
+from predictions_api.records import AGAIN, Event
 from predictions_api.streams import written
 from predictions_api.upkeep import remove_data
 from replicate.stream import EventSource, ServerSentEvent
@@ -123,6 +123,20 @@ def test_no_text_can_pretend_to_be_another_event(api: ApiInProcess, running: Pre
     assert [event.event.value for event in read(api, running)] == ["output", "done"]
 
 
+def test_text_is_kept_without_nul_which_postgresql_refuses(api: ApiInProcess, running: Prediction) -> None:
+    api.append(running, output=["a\0b"], status="succeeded")
+    assert told(read(api, running))[0] == ("output", "ab")
+
+
+def test_a_stream_tells_that_its_prediction_is_run_again(api: ApiInProcess) -> None:
+    running = api.prediction(stream_key=unguessable(), status="processing", attempts=1)
+    api.append(running, output=["a"], logs="one\n")
+    api.do(api.service.records.begin(running.id, worker="http://cog", callback_key=unguessable()))
+    api.append(running, output=["b"], logs=AGAIN + "one\n", status="succeeded")
+    events = [("logs", "one\n"), ("output", "a"), ("logs", AGAIN), ("logs", "one\n"), ("output", "b"), ("done", "{}")]
+    assert told(read(api, running)) == events
+
+
 def test_an_output_that_is_no_text_comes_as_json_and_a_file_as_its_url(api: ApiInProcess, running: Prediction) -> None:
     path = api.do(api.service.files.store_output(running.id, "data:text/plain,x"))
     api.append(running, output=[{"a": 1}, path], status="succeeded")
@@ -133,11 +147,14 @@ def test_an_output_that_is_no_text_comes_as_json_and_a_file_as_its_url(api: ApiI
 
 
 def test_file_streams_have_a_path_by_which_the_javascript_client_knows_them(
-    api: ApiInProcess, running: Prediction
+    api: ApiInProcess,
 ) -> None:
+    running = api.prediction(stream_key=unguessable(), streams_files=True, status="processing")
     api.append(running, output=["a"], status="succeeded")
+    url = api.http.get(f"/v1/predictions/{running.id}").json()["urls"]["stream"]
     # replicate-javascript 1.4.0, lib/stream.js isFileStream: the path starts with /v1/files/
-    answer = api.anyone.get(f"/v1/files/stream-{running.stream_key}")
+    assert url == f"{api.url}/v1/files/stream-{running.stream_key}"
+    answer = api.anyone.get(url)
     assert answer.headers["content-type"].partition(";")[0] == "text/event-stream"
     assert "event: done\n" in answer.text
 
@@ -151,7 +168,7 @@ def test_a_stream_needs_no_token_but_its_address(api: ApiInProcess, running: Pre
 
 def test_a_stream_is_gone_with_its_predictions_data(api: ApiInProcess, running: Prediction) -> None:
     api.append(running, output=["a"], status="succeeded")
-    api.do(remove_data(api.service.database, ended_before=2**62))
+    api.do(remove_data(api.service.database, [running.id]))
     assert api.anyone.get(f"/v1/streams/{running.stream_key}").status_code == 404
 
 

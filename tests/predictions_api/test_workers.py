@@ -62,7 +62,13 @@ def cog_servers(mark: str) -> list[int]:
     return [pid for pid in processes_with(mark) if b"cog.server.http" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def test_a_server_starts_when_it_is_first_lent_and_serves_all_who_follow(mark: str) -> None:
+def test_a_server_starts_when_it_is_first_lent_and_serves_all_who_follow(
+    mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = ("REPLICATE_API_TOKEN", "DBOS_SYSTEM_DATABASE_URL", "PGPASSWORD")
+    for name in secrets:
+        monkeypatch.setenv(name, "secret")
+
     async def work(workers: Workers) -> None:
         assert processes_with(mark) == []
         async with workers.lend() as server:
@@ -71,6 +77,8 @@ def test_a_server_starts_when_it_is_first_lent_and_serves_all_who_follow(mark: s
         async with workers.lend() as server:
             assert server.url == first
         assert len(cog_servers(mark)) == 1
+        environ = Path(f"/proc/{cog_servers(mark)[0]}/environ").read_text()
+        assert [name for name in secrets if name in environ] == []  # a model is others' code
 
     use(work)
     assert processes_with(mark) == []

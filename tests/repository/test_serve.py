@@ -152,6 +152,8 @@ def test_a_content_id_changes_with_the_model_and_with_nothing_else(another_tree:
     before = content_id()
     (another_tree / "one-file" / ".cog").mkdir()
     (another_tree / "one-file" / ".cog" / "openapi_schema.json").write_text("{}")
+    (another_tree / "one-file" / ".ruff_cache").mkdir()
+    (another_tree / "one-file" / ".ruff_cache" / "CACHEDIR.TAG").write_text("")
     (another_tree / "one-file" / "README.md").write_text("words")
     (another_tree / "several-files" / "more.py").write_text("")
     assert content_id() == before

@@ -11,6 +11,8 @@ from predictions_api.validation import parse_json
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+BYTES_A_VALUE: Final = 32  # of the limit: a million values in a client's body
+IN_A_THREAD: Final = 2**20  # bytes from which on a body is read beside the event loop
 LIMIT: Final = 32 * 2**20  # bytes: the JavaScript client puts up to 10 MB of files into an input, in base64 13.4 MB
 CALLBACK_LIMIT: Final = 2**30  # of Cog's own calls, which carry all outputs of a prediction in base64
 SECONDS: Final = 60.0
@@ -20,12 +22,17 @@ async def read_json(request: Request, *, limit: int = LIMIT) -> Any:
     """Return the JSON value of a request's body.
 
     Raises Problem 415 for another content type (a web page of someone else's may send those without asking), 413 for
-    more than `limit` bytes, 408 for a body that takes more than a minute, 400 for malformed JSON.
+    more than `limit` bytes, 408 for a body that takes more than a minute, 400 for malformed JSON, and for one that has
+    more commas and brackets than one for each 32 bytes of `limit`: small values take far more memory than text.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
         raise Problem(415, f"The content type is {content_type or 'missing'}; send application/json")
-    return parse_json(await _read(request, limit))
+    body = await _read(request, limit)
+    most = limit // BYTES_A_VALUE
+    if sum(map(body.count, (b",", b"[", b"{"))) > most:
+        raise Problem(400, f"The body has more than {most} commas and opening brackets; upload a file and give its URL")
+    return parse_json(body) if len(body) <= IN_A_THREAD else await asyncio.to_thread(parse_json, body)
 
 
 async def _read(request: Request, limit: int) -> bytes:

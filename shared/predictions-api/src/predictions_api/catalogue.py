@@ -58,9 +58,20 @@ class Version:
         return self.streams and (self._output.get("items") or {}).get("format") == "uri"
 
     @property
+    def file_inputs(self) -> set[str]:
+        """Return the names of the inputs that are files, or lists of them."""
+        declared: dict[str, Any] = self.openapi_schema["components"]["schemas"]["Input"].get("properties", {})
+        return {name for name, schema in declared.items() if _is_file(schema)}
+
+    @property
     def _output(self) -> dict[str, Any]:
         output: dict[str, Any] = self.openapi_schema["components"]["schemas"]["Output"]
         return output
+
+
+def _is_file(schema: Mapping[str, Any]) -> bool:
+    within = [*filter(None, [schema.get("items")]), *schema.get("anyOf", ()), *schema.get("allOf", ())]
+    return schema.get("format") == "uri" or any(map(_is_file, within))
 
 
 def _model(settings: ModelSettings) -> Model:

@@ -7,10 +7,11 @@ and what may become of them is records.py's business (predictions) and files.py'
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LOG = logging.getLogger("predictions_api.database")
+SECONDS: Final = 5  # to wait for SQLite's lock, or for a connection to PostgreSQL
 METADATA = sa.MetaData()
 _unended = sa.text("deadline IS NOT NULL AND status IN ('starting', 'processing')")
 
@@ -47,11 +50,13 @@ predictions = sa.Table(
     sa.Column("revision", sa.Integer, nullable=False, default=0),
     sa.Column("data_removed", sa.Boolean, nullable=False, default=False),
     sa.Column("stream_key", sa.String(64), unique=True),  # None: the version does not stream
+    sa.Column("streams_files", sa.Boolean, nullable=False, default=False),  # whether its stream's outputs are files
     sa.Column("worker", sa.Text),  # URL of the Cog server that has it, or had it
     sa.Column("attempts", sa.Integer, nullable=False, default=0),  # how often a Cog server was given it
     sa.Column("callback_key", sa.String(64), nullable=False),  # of this attempt: Cog's webhooks to us carry it
     sa.Index("newest", "created_at", "id"),
     sa.Index("waiting", "status", "model"),
+    sa.Index("runs", "model"),
     sa.Index("due", "deadline", sqlite_where=_unended, postgresql_where=_unended),
     sa.Index("ended", "data_removed", "completed_at"),
 )
@@ -113,14 +118,21 @@ def now() -> int:
     return time.time_ns() // 1000
 
 
+def storable(text: str) -> str:
+    """Return `text` without NUL, which PostgreSQL's text cannot hold."""
+    return text.replace("\0", "")
+
+
 class Database:
     """One engine and the threads that use it."""
 
     def __init__(self, url: str, *, threads: int = 8) -> None:
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
-        options: dict[str, Any] = {"connect_args": {"timeout": 5.0}} if self.is_sqlite else {"pool_pre_ping": True}
-        self.engine = sa.create_engine(url, pool_size=threads, max_overflow=0, **options)
+        patience = {"timeout" if self.is_sqlite else "connect_timeout": SECONDS}
+        self.engine = sa.create_engine(
+            url, pool_size=threads, max_overflow=0, pool_pre_ping=not self.is_sqlite, connect_args=patience
+        )
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="database")
         self._reader = self.engine.execution_options(reads=True)
         if self.is_sqlite:
@@ -155,7 +167,8 @@ def _transaction(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
     except IntegrityError:
         raise
     except DBAPIError as error:
-        raise unavailable(f"The database cannot be used now: {str(error.orig).strip()}") from error
+        LOG.warning("the database: %s", str(error.orig).strip())  # not for everyone: it names hosts and users
+        raise unavailable("The database cannot be used now") from error
 
 
 def _create_tables(connection: sa.Connection) -> None:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("predictions_api.driver")
 ATTEMPTS: Final = 2
+ON_ITS_WAY: Final = 2.0  # seconds
+LONG: Final = 5.0  # seconds; what has run so long will not end just now
 LET_GO: Final = 60.0  # seconds that a Cog server has to end what was canceled
 
 INTERRUPTED: Final = (
@@ -63,37 +65,58 @@ class Driver:
         self.callback_url = callback_url
         self.silence = silence  # seconds
         self._received: dict[str, _Received] = {}  # by callback key
+        self._driven: dict[str, tuple[str, float]] = {}  # id -> model, and since when on the clock of time.monotonic
 
     async def drive(self, prediction_id: str) -> None:
         """Bring a prediction to its end. May be called again for one whose process died in between."""
         prediction = await self.records.get(prediction_id)
-        if prediction is None or prediction.ended:
+        if prediction is None:
+            return
+        self._driven[prediction_id] = (prediction.model, time.monotonic())
+        try:
+            await self._drive(prediction)
+        finally:
+            del self._driven[prediction_id]
+
+    def soon_free(self, model: str) -> bool:
+        """Tell whether the model can take another prediction now or, as far as is known, in a moment."""
+        late = time.monotonic() - LONG
+        long = sum(name == model and since < late for name, since in self._driven.values())
+        return model in self.workers and long < self.workers[model].size
+
+    async def _drive(self, prediction: Prediction) -> None:
+        prediction_id = prediction.id
+        if prediction.worker is not None:
+            # The old server may live still: Cog's word that this was canceled must not reach it.
+            await self.records.disown(prediction_id, callback_key=unguessable())
+            await _stop(CogServer(prediction.worker, self.http), prediction_id)
+        if prediction.ended:
             return
         if prediction.attempts >= ATTEMPTS:
-            await self._fail(prediction_id, INTERRUPTED)
+            await self.fail(prediction_id, INTERRUPTED)
             return
         if prediction.model not in self.workers:
-            await self._fail(prediction_id, f"The model {prediction.model} is not served any more")
+            await self.fail(prediction_id, f"The model {prediction.model} is not served any more")
             return
-        if prediction.worker is not None:
-            await _stop(CogServer(prediction.worker, self.http), prediction_id)
         working = asyncio.create_task(self._work(prediction))
         ended = asyncio.create_task(self._until_ended(prediction_id))
         try:
             await asyncio.wait({working, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                ended.result()
             if not working.done():
                 working.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await working
         except CogError as error:
-            await self._fail(prediction_id, str(error))
+            await self.fail(prediction_id, str(error))
         except Problem as problem:
             if problem.status >= 500:  # the engine tries again
                 raise
-            await self._fail(prediction_id, problem.detail)
+            await self.fail(prediction_id, problem.detail)
         except Exception as error:
             LOG.exception("the driver failed", extra={"prediction": prediction_id})
-            await self._fail(prediction_id, f"The server failed to run this prediction: {type(error).__name__}")
+            await self.fail(prediction_id, f"The server failed to run this prediction: {type(error).__name__}")
         finally:
             for task in (working, ended):
                 task.cancel()
@@ -122,11 +145,23 @@ class Driver:
                 await self._follow(cog, prediction.id, key, give)
                 return False
             except Busy:
-                await self.records.unbegin(prediction.id)
+                await self.records.unbegin(prediction.id, callback_key=key, worker=None)
                 return True
+            except (asyncio.CancelledError, Problem):  # an orderly stop, or the database is away: not the model's fault
+                with contextlib.suppress(Problem):
+                    await self.records.unbegin(prediction.id, callback_key=key, worker=cog.url)
+                raise
             finally:
-                if not self._received.pop(key).known.ended:  # the next one must find the server free
-                    await asyncio.shield(_stop(cog, prediction.id))
+                if not self._received.pop(key).known.ended:
+                    await asyncio.shield(self._let_go(cog, prediction.id, key))
+
+    async def _let_go(self, cog: CogServer, prediction_id: str, key: str) -> None:
+        """Make the Cog server free for the next one, unless another attempt has the prediction by now, maybe there."""
+        with contextlib.suppress(Problem):
+            now = await self.records.get(prediction_id)
+            if now is not None and now.callback_key != key:
+                return
+        await _stop(cog, prediction_id)
 
     async def _follow(self, cog: CogServer, prediction_id: str, key: str, give: Callable[[], Awaitable[bool]]) -> None:
         """Return when the prediction has ended, or is another process's; fail when nothing will be told of it."""
@@ -135,7 +170,7 @@ class Driver:
         try:
             done, _ = await asyncio.wait({over, *lost}, return_when=asyncio.FIRST_COMPLETED)
             if not over.done():
-                await self._fail(prediction_id, f"Prediction interrupted: {done.pop().result()}")
+                await self.fail(prediction_id, f"Prediction interrupted: {done.pop().result()}")
         finally:
             for task in (over, *lost):
                 task.cancel()
@@ -159,6 +194,7 @@ class Driver:
             except CogError:  # `gone` tells whether that lasts
                 begun_again = False
             if begun_again:
+                await asyncio.sleep(ON_ITS_WAY)  # Cog is free before its last word has come
                 return f"{cog.url} has ended it, but what came of it did not reach {self.callback_url}"
             self._received[key].heard_at = time.monotonic()
 
@@ -177,7 +213,8 @@ class Driver:
                 return
             revision = now.revision
 
-    async def _fail(self, prediction_id: str, error: str) -> None:
+    async def fail(self, prediction_id: str, error: str) -> None:
+        """End a prediction as failed; what runs of it in Cog is stopped then."""
         LOG.warning("failed: %s", error, extra={"prediction": prediction_id})
         await self.records.append(prediction_id, status="failed", error=error)
 

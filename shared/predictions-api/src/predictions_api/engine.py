@@ -9,12 +9,14 @@ each server tells every 2 s that it lives, and any server takes over what a dead
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import secrets
 import socket
 import threading
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -50,7 +52,9 @@ class Engine:
         self._queues: dict[str, Queue] = {}
         self._at_work: set[str] = set()
         self._running: set[asyncio.Task[Any]] = set()
+        self._closing = False
         self._stopped = threading.Event()
+        self._heart_engine: sa.Engine | None = None
         self._heart: threading.Thread | None = None
         self._lock: Any = None
 
@@ -58,6 +62,8 @@ class Engine:
         """Make `function` a workflow. It is called again from its start when its process died within it."""
 
         async def run(argument: str) -> None:
+            if self._closing:  # DBOS takes from its queues until it is destroyed
+                raise asyncio.CancelledError
             task = asyncio.current_task()
             assert task is not None
             self._running.add(task)
@@ -77,8 +83,11 @@ class Engine:
                 LOG.warning("%s waits: %s", name, problem.detail, extra={"prediction": argument})
                 await asyncio.sleep(1.0)
 
-    async def open(self, queues: dict[str, int], shared: set[str]) -> None:
-        """Start, with queues (name -> how many at a time in this process, for `shared` ones in all together)."""
+    async def open(self, queues: dict[str, int], shared: set[str], repair: Callable[[], None]) -> None:
+        """Start, with queues (name -> how many at a time in this process, for `shared` ones in all together).
+
+        `repair` is called on this loop when another server has died, maybe between a row and its place in a queue.
+        """
         config: DBOSConfig = {
             "name": "predictions-api",
             "executor_id": self.executor,
@@ -91,10 +100,19 @@ class Engine:
             config["system_database_engine"] = _sqlite_engine(self.data / "queue.sqlite")
         else:
             config["system_database_url"] = self.database.url
+            # Its own connection: requests may have all the others.
+            self._heart_engine = sa.create_engine(
+                self.database.url, pool_size=1, max_overflow=0, pool_pre_ping=True, connect_args={"connect_timeout": 5}
+            )
             await asyncio.to_thread(self._beat)
-            self._heart = threading.Thread(target=self._live, name="heart", daemon=True)
+            loop = asyncio.get_running_loop()
+            self._heart = threading.Thread(
+                target=self._live, args=(partial(loop.call_soon_threadsafe, repair),), name="heart", daemon=True
+            )
             self._heart.start()
         DBOS(config=config)
+        if not self.database.is_sqlite:  # other servers have other models; alone, what is served no more has to fail
+            DBOS.listen_queues(list(queues))
         self._order = {name: asyncio.Lock() for name in queues}
         DBOS.launch()  # here, not in a thread: workflows then run on this loop
         for name, count in queues.items():
@@ -108,15 +126,19 @@ class Engine:
 
     async def close(self) -> None:
         """Stop. What runs is left to the next start, or to another server."""
-        self._stopped.set()
+        self._closing = True
         for task in list(self._running):
             task.cancel()
         if self._running:
             await asyncio.wait(self._running, timeout=10)
-        await asyncio.to_thread(DBOS.destroy, workflow_completion_timeout_sec=0)
+        self._stopped.set()
         if self._heart is not None:
             await asyncio.to_thread(self._heart.join)
-            await self.database.run(lambda connection: connection.execute(_last_seen(self.executor)))
+        await asyncio.to_thread(DBOS.destroy, workflow_completion_timeout_sec=0)  # shuts the loop's own threads down
+        if self._heart_engine is not None:
+            with contextlib.suppress(Problem):  # the database is away: the others will miss the beats
+                await self.database.run(lambda connection: connection.execute(_last_seen(self.executor)))
+            self._heart_engine.dispose()
         if self._lock is not None:
             self._lock.close()
 
@@ -155,21 +177,24 @@ class Engine:
                 f"another server uses {self.data}; several servers share a PostgreSQL database (--database)"
             ) from error
 
-    def _live(self) -> None:
+    def _live(self, repair: Callable[[], Any]) -> None:
         """Tell that this server lives and take over from those that do not; a thread, so that no busy loop stops it."""
+        assert self._heart_engine is not None
         while not self._stopped.wait(BEAT):
             try:
                 for dead in self._beat():
                     LOG.warning("engine: %s has died; its predictions are taken over", dead)
                     DBOS._recover_pending_workflows([dead])  # DBOS's own service for this is a paid one
-                    with self.database.engine.begin() as connection:
+                    repair()
+                    with self._heart_engine.begin() as connection:
                         connection.execute(sa.delete(servers).where(servers.c.id == dead))
             except Exception as error:
                 LOG.warning("engine: no heartbeat: %s", error)
 
     def _beat(self) -> list[str]:
         """Renew this server's row and return the ids of those not seen for DEAD seconds."""
-        with self.database.engine.begin() as connection:
+        assert self._heart_engine is not None
+        with self._heart_engine.begin() as connection:
             alive = postgresql.insert(servers).values(id=self.executor, seen_at=sa.func.now())
             connection.execute(alive.on_conflict_do_update(index_elements=["id"], set_={"seen_at": sa.func.now()}))
             silent = servers.c.seen_at < sa.func.now() - timedelta(seconds=DEAD)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from predictions_api.database import events, now
+from predictions_api.database import events, now, storable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,9 +29,12 @@ class Event:
 def add_events(connection: sa.Connection, old: Prediction, new: Prediction) -> None:
     """Write the events that lead from `old` to `new`, after those that the stream has."""
     made: list[tuple[str, str]] = []
-    if new.logs != old.logs and new.logs.startswith(old.logs):
-        made.append(("logs", new.logs[len(old.logs) :]))
-    made += [("output", item if isinstance(item, str) else json.dumps(item)) for item in _added(old.output, new.output)]
+    if new.logs != old.logs:  # those of another attempt begin afresh
+        made.append(("logs", new.logs[len(old.logs) if new.logs.startswith(old.logs) else 0 :]))
+    made += [
+        ("output", storable(item) if isinstance(item, str) else json.dumps(item))
+        for item in _added(old.output, new.output)
+    ]
     if new.ended:
         if new.status == "failed":
             made.append(("error", json.dumps({"detail": new.error or ""})))

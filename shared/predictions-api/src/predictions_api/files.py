@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("predictions_api.files")
 UPLOAD_LIMIT: Final = 100 * 2**20  # the JavaScript client's README says 100 MiB, Replicate's error "100MB"
 INLINE_LIMIT: Final = 10_000_000  # as the JavaScript client's MAX_DATA_URI_SIZE
+LARGE_INPUT: Final = 256_000  # letters of a data: URI
 UPLOAD_KEEP: Final = 24 * 3600.0  # seconds; as in the official Python client's recording, file-operations.yaml
 BATCH: Final = 1000
 
@@ -82,32 +83,41 @@ class Files:
         self._signing_key = self._signing_key or await secret(self.database, "files", unguessable)
         return self._signing_key
 
-    async def store_output(self, prediction_id: str, output: Any) -> Any:
+    async def store_inputs(self, prediction_id: str, inputs: Any) -> Any:
+        """Do with the large data: URIs of a prediction's inputs as `store_output` does: its row is read often."""
+        return await self.store_output(prediction_id, inputs, at_least=LARGE_INPUT, name="input")
+
+    async def store_output(self, prediction_id: str, output: Any, *, at_least: int = 0, name: str = "output") -> Any:
         """Store each data: URI in `output` and replace it by a path; the same content gives the same path.
 
-        Cog sends all of an output again with each step, so most of it may be stored already.
+        URIs of fewer than `at_least` letters stay. `name` is the file's, but for its ending. Cog sends all of an output
+        again with each step, so most of it may be stored already.
         """
         stored: dict[str, str] = {}
         for text in texts_in(output):
-            if text[:5].lower() == "data:" and text not in stored:
+            if len(text) >= at_least and text[:5].lower() == "data:" and text not in stored:
                 decoded = await asyncio.to_thread(data_uris.decode, text)
                 if decoded is not None:
-                    stored[text] = (await self._output(prediction_id, *decoded)).path
+                    stored[text] = (await self._output(prediction_id, name, *decoded)).path
         return replaced(output, lambda text: stored.get(text, text))
 
-    async def _output(self, prediction_id: str, content_type: str, content: bytes) -> File:
+    async def _output(self, prediction_id: str, name: str, content_type: str, content: bytes) -> File:
         sha256 = (await asyncio.to_thread(hashlib.sha256, content)).hexdigest()
         known = await self._rows(
             sa.select(table)
             .where(table.c.prediction_id == prediction_id, table.c.sha256 == sha256)
             .where(table.c.content_type == content_type)
         )
-        if known:
+        is_there = await asyncio.to_thread(self.content.path(sha256).is_file)
+        if known and is_there:
             return known[0]
         part = await asyncio.to_thread(
             self.content.write, io.BytesIO(content), at_most=len(content), too_large=too_large()
         )
-        name = "output" + (mimetypes.guess_extension(content_type.partition(";")[0]) or "")
+        if known:  # its content did not get its name, on a full disk or in a server that died
+            await asyncio.to_thread(self.content.keep, part)
+            return known[0]
+        name += mimetypes.guess_extension(content_type.partition(";")[0]) or ""
         return await self._add(part, name, content_type, {}, prediction_id, self.keep)
 
     async def _add(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from predictions_api.metrics import Metrics
 
+METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY"})
 LOG = logging.getLogger("predictions_api.requests")
 PREFIX: Final = re.compile(r"^(?:/replicate)?/v1(?=/|$)")
 # Open to everyone: health and documentation; and URLs that are themselves the key, as nobody can guess them.
@@ -64,10 +65,11 @@ class Gate:
         finally:
             # The route's pattern, not the path: some paths are keys.
             route = getattr(scope.get("route"), "path", "none")
-            self.metrics.requests.labels(scope["method"][:16], route, status).inc()
+            method = scope["method"] if scope["method"] in METHODS else "other"  # anyone may send any word
+            self.metrics.requests.labels(method, route, status).inc()
             LOG.info(
                 "%s %s %d in %.0f ms",
-                scope["method"][:16],
+                method,
                 route,
                 status,
                 (time.monotonic() - began) * 1000,
@@ -79,8 +81,7 @@ class Gate:
             return not_found()
         if not self.tokens:
             # Bound to loopback. A web page whose name was pointed at 127.0.0.1 is told by the name that it asked for.
-            host = urlsplit("//" + headers.get("host", b"localhost").decode("latin-1")).hostname
-            if host not in self.hosts and not OPEN.fullmatch(path):
+            if not self._is_local(headers.get("host", b"localhost").decode("latin-1")) and not OPEN.fullmatch(path):
                 return Problem(
                     403, "Without a token the server answers only to localhost; give it one, or a public URL"
                 )
@@ -94,3 +95,9 @@ class Gate:
         if scheme.lower() not in (b"bearer", b"token") or not any(known):
             return Problem(401, "You did not pass a valid authentication token", title="Unauthenticated")
         return None
+
+    def _is_local(self, host: str) -> bool:
+        try:
+            return urlsplit("//" + host).hostname in self.hosts
+        except ValueError:  # half of an IPv6 address
+            return False

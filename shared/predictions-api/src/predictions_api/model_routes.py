@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
@@ -24,8 +25,10 @@ def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
     router = APIRouter(tags=["models"])
 
     async def shown(models: Iterable[Model], request: Request) -> list[dict[str, Any]]:
-        runs = await database.read(_runs)
-        return [_model(model, await newest(model), runs.get(model.full_name, 0), base(request)) for model in models]
+        return [
+            _model(model, await newest(model), await database.read(partial(_runs, model.full_name)), base(request))
+            for model in models
+        ]
 
     async def newest(model: Model) -> Version | None:
         try:
@@ -74,9 +77,9 @@ def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
     return router
 
 
-def _runs(connection: sa.Connection) -> dict[str, int]:
-    query = sa.select(predictions.c.model, sa.func.count()).group_by(predictions.c.model)
-    return {model: int(count) for model, count in connection.execute(query)}
+def _runs(model: str, connection: sa.Connection) -> int:
+    count = sa.select(sa.func.count()).select_from(predictions).where(predictions.c.model == model)
+    return int(connection.scalar(count) or 0)
 
 
 def _page(results: list[dict[str, Any]]) -> dict[str, Any]:

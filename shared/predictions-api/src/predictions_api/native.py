@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
 import signal
 from collections import deque
@@ -28,6 +29,15 @@ LOG = logging.getLogger("predictions_api.native")
 _STOPS = ((5.0, signal.SIGTERM), (40.0, signal.SIGKILL))
 _LONG = 65536  # a longer line is cut into lines
 _READY = re.compile(r"is ready at (https?://\S+)$")
+
+
+def _environment() -> dict[str, str]:
+    """Return this process's environment without its secrets: a model is code of others."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name != "REPLICATE_API_TOKEN" and not name.startswith(("DBOS", "PG"))
+    }
 
 
 class StartFailed(CogError):
@@ -87,6 +97,7 @@ class NativeCog:
         try:
             self._process = process = await asyncio.create_subprocess_exec(
                 *self._model.command,
+                env=_environment(),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,

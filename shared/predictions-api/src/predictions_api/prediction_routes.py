@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from predictions_api.bodies import CALLBACK_LIMIT, read_json
 from predictions_api.database import now, unguessable
 from predictions_api.errors import Problem, not_found
+from predictions_api.file_names import absolute
 from predictions_api.paging import SIZE, Cursor, page_url, parse_time
 from predictions_api.predictions import Prediction, new_id, public
 from predictions_api.preferences import seconds_to_live, seconds_to_wait
@@ -83,9 +84,11 @@ async def _create(
     await service.files.resolve(inputs)  # an upload that is gone is told now, not after the queue
     if wanted.webhook is not None:
         await service.webhooks.check_url(wanted.webhook)
-    moment = now()
+    prediction_id, moment = new_id(), now()
+    given_files = {name: inputs[name] for name in version.file_inputs & inputs.keys()}
+    inputs |= absolute(await service.files.store_inputs(prediction_id, given_files), base(request))
     prediction = Prediction(
-        id=new_id(),
+        id=prediction_id,
         created_at=moment,
         model=version.model.full_name,
         version=version.id,
@@ -95,6 +98,7 @@ async def _create(
         webhook=wanted.webhook,
         webhook_events_filter=None if wanted.webhook_events_filter is None else list(wanted.webhook_events_filter),
         stream_key=unguessable() if version.streams else None,
+        streams_files=version.streams_files,
     )
     if not await service.submit(prediction):
         raise Problem(
@@ -114,7 +118,7 @@ async def _create(
             output = await service.files.inline(ended.output) if inlines else ended.output
             prediction = dataclasses.replace(ended, output=output)
     # One that has not ended is told as it began: the clients take any other status than `starting` for an end.
-    return JSONResponse(await _public(request, prediction), 201, headers)
+    return JSONResponse(_public(request, prediction), 201, headers)
 
 
 @router.get("/predictions")
@@ -147,7 +151,7 @@ async def list_predictions(
         links["next"] = page_url(base(request), "/predictions", Cursor(rows[-1].created_at, rows[-1].id), query)
     if rows and (more if upwards else place is not None):
         links["previous"] = page_url(base(request), "/predictions", Cursor(rows[0].created_at, rows[0].id, True), query)
-    results = [await _public(request, row, with_logs=False) for row in rows]
+    results = [_public(request, row, with_logs=False) for row in rows]
     return JSONResponse({**links, "results": results})
 
 
@@ -157,7 +161,7 @@ async def get_prediction(request: Request, prediction_id: str) -> JSONResponse:
     prediction = await _service(request).records.get(prediction_id)
     if prediction is None:
         raise not_found()
-    return JSONResponse(await _public(request, prediction))
+    return JSONResponse(_public(request, prediction))
 
 
 @router.post("/predictions/{prediction_id}/cancel")
@@ -166,7 +170,7 @@ async def cancel_prediction(request: Request, prediction_id: str) -> JSONRespons
     prediction = await _service(request).cancel(prediction_id)
     if prediction is None:
         raise not_found()
-    return JSONResponse(await _public(request, prediction))
+    return JSONResponse(_public(request, prediction))
 
 
 @callbacks.post("/callbacks/{prediction_id}/{key}")
@@ -176,21 +180,23 @@ async def receive(request: Request, prediction_id: str, key: str) -> Response:
     prediction = await service.records.get(prediction_id)
     if prediction is None or prediction.ended or prediction.callback_key != key:
         return Response(status_code=404)
-    version = await service.catalogue.find(prediction.version)
-    payload = await read_json(request, limit=CALLBACK_LIMIT)
     try:
-        known = await service.driver.receive(prediction_id, key, payload, streams=version.streams)
+        payload = await read_json(request, limit=CALLBACK_LIMIT)
+    except Problem as problem:
+        if problem.status in (400, 413):  # Cog does not call again
+            await service.driver.fail(prediction_id, f"What the model's Cog server told was refused: {problem.detail}")
+        raise
+    try:
+        streams = prediction.stream_key is not None  # the version may be none of today's
+        known = await service.driver.receive(prediction_id, key, payload, streams=streams)
     except ValueError as error:
         raise Problem(422, str(error)) from None
     return Response(status_code=200 if known else 404)
 
 
-async def _public(request: Request, prediction: Prediction, *, with_logs: bool = True) -> dict[str, Any]:
-    files = False
-    if prediction.stream_key is not None:
-        files = await _service(request).streams_files(prediction.version)
+def _public(request: Request, prediction: Prediction, *, with_logs: bool = True) -> dict[str, Any]:
     agent = request.headers.get("user-agent", "")
-    return public(prediction, base(request), files=files, user_agent=agent, with_logs=with_logs)
+    return public(prediction, base(request), user_agent=agent, with_logs=with_logs)
 
 
 def _service(request: Request) -> Service:

@@ -44,6 +44,7 @@ class Prediction:
     revision: int = 0
     data_removed: bool = False
     stream_key: str | None = None
+    streams_files: bool = False
     worker: str | None = None
     attempts: int = 0
 
@@ -63,23 +64,17 @@ def rfc3339(microseconds: int) -> str:
     return (EPOCH + timedelta(microseconds=microseconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def stream_path(stream_key: str, *, files: bool) -> str:
-    """Return the path of a stream. The JavaScript client takes outputs for files by this path, and only by it."""
-    return f"/v1/files/stream-{stream_key}" if files else f"/v1/streams/{stream_key}"
-
-
-def public(
-    prediction: Prediction, base: str, *, files: bool = False, user_agent: str = "", with_logs: bool = True
-) -> dict[str, Any]:
+def public(prediction: Prediction, base: str, *, user_agent: str = "", with_logs: bool = True) -> dict[str, Any]:
     """Return the object that Replicate's OpenAPI calls schemas_prediction_response.
 
-    `files` tells whether the model's outputs are files. Members that Replicate leaves out until they are known are
-    left out, and so is `logs` in rows of a list.
+    Members that Replicate leaves out until they are known are left out, and so is `logs` in rows of a list.
     """
     place = f"{base}/v1/predictions/{prediction.id}"
     urls = {"cancel": f"{place}/cancel", "get": place, "web": place}
     if prediction.stream_key is not None:
-        urls["stream"] = base + stream_path(prediction.stream_key, files=files)
+        # The JavaScript client takes outputs for files by this path, and only by it.
+        path = "/v1/files/stream-" if prediction.streams_files else "/v1/streams/"
+        urls["stream"] = f"{base}{path}{prediction.stream_key}"
     status = prediction.status
     if status == "aborted" and KNOWS_NO_ABORTED.search(user_agent):
         status = "canceled"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from predictions_api.database import events, now, predictions
+from predictions_api.database import events, now, predictions, storable
 from predictions_api.events import Event, add_events
 from predictions_api.predictions import Prediction
 
@@ -151,7 +151,7 @@ class Records:
         """
 
         def attempt(old: Prediction) -> Prediction:
-            again = AGAIN if old.attempts else ""
+            again = AGAIN if old.attempts or old.logs or old.status == "processing" else ""
             return dataclasses.replace(
                 old,
                 status="starting",
@@ -165,11 +165,17 @@ class Records:
 
         return await self._change(prediction_id, attempt)
 
-    async def unbegin(self, prediction_id: str) -> None:
-        """Record that the Cog server did not take it after all: that was no attempt."""
+    async def disown(self, prediction_id: str, *, callback_key: str) -> None:
+        """Let no webhook of the attempts so far count any more."""
+        await self._change(prediction_id, lambda old: dataclasses.replace(old, callback_key=callback_key))
+
+    async def unbegin(self, prediction_id: str, *, callback_key: str, worker: str | None) -> None:
+        """Record that the attempt with this key was none; `worker` is the Cog server that may have it still."""
 
         def waiting(old: Prediction) -> Prediction:
-            return dataclasses.replace(old, worker=None, attempts=old.attempts - 1)
+            if old.callback_key != callback_key:
+                return old
+            return dataclasses.replace(old, worker=worker, attempts=old.attempts - 1)
 
         await self._change(prediction_id, waiting)
 
@@ -210,11 +216,6 @@ class Records:
             return [Event(*row) for row in connection.execute(query)]
 
         return await self.database.read(work)
-
-
-def storable(text: str) -> str:
-    """Return `text` without NUL, which PostgreSQL's text cannot hold."""
-    return text.replace("\0", "")
 
 
 def _with_times(new: Prediction) -> Prediction:

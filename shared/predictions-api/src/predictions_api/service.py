@@ -24,7 +24,7 @@ from predictions_api.files import Files
 from predictions_api.metrics import Metrics
 from predictions_api.predictions import public
 from predictions_api.records import Records
-from predictions_api.upkeep import count_waiting, overdue, remove_data, unended
+from predictions_api.upkeep import count_waiting, overdue, remove_data, unended, with_old_data
 from predictions_api.webhooks import Webhooks, workflow_id
 from predictions_api.workers import workers_of
 
@@ -76,10 +76,8 @@ class Service:
         await self.changes.open()
         queues = {name: workers.size for name, workers in self.workers.items()}
         shared = {model.name for model in self.settings.models if model.urls}
-        await self.engine.open({**queues, **self.webhooks.queues}, shared)
-        await self.webhooks.open()
-        for prediction_id, model in await unended(self.database):
-            await self._enqueue(prediction_id, model)
+        await self.engine.open({**queues, **self.webhooks.queues}, shared, lambda: self._start(self._take_up_in_time()))
+        await self._take_up()
         self._start(_again_and_again(LOOK_AT_DEADLINES, self.end_overdue))
         self._start(_again_and_again(LOOK_AT_QUEUES, self.pace))
         self._start(_again_and_again(min(SWEEP, self.settings.keep / 4), self.sweep))
@@ -95,6 +93,20 @@ class Service:
         await self.changes.close()
         await self.http.aclose()
         await self.database.close()
+
+    async def _take_up(self) -> None:
+        """Give what a process left that died between two steps its place in a queue; what has one keeps it."""
+        await self.webhooks.open()
+        for prediction_id, model in await unended(self.database):
+            await self._enqueue(prediction_id, model)
+
+    async def _take_up_in_time(self) -> None:
+        while True:
+            try:
+                return await self._take_up()
+            except (Problem, SQLAlchemyError) as error:  # the database is away
+                LOG.warning("not taken up yet: %s", error)
+                await asyncio.sleep(1.0)
 
     async def submit(self, prediction: Prediction) -> bool:
         """Record a prediction and queue it; return False where the queue is full."""
@@ -125,8 +137,7 @@ class Service:
 
     async def _told(self, prediction: Prediction) -> dict[str, Any]:
         """Return what a webhook is told of a prediction: what GET would answer."""
-        files = prediction.stream_key is not None and await self.streams_files(prediction.version)
-        return public(prediction, self.settings.default_base, files=files)
+        return public(prediction, self.settings.default_base)
 
     async def cancel(self, prediction_id: str) -> Prediction | None:
         """End a prediction as canceled and return it; one that has ended stays as it is; None where there is none.
@@ -145,13 +156,6 @@ class Service:
             with contextlib.suppress(SQLAlchemyError):  # its turn comes then, and is over at once
                 await self.engine.take_out(prediction.id)
 
-    async def streams_files(self, version: str) -> bool:
-        """Tell whether a version's outputs are files that come one by one."""
-        try:
-            return (await self.catalogue.find(version)).streams_files
-        except Problem:  # not served any more, or its server is away
-            return False
-
     async def end_overdue(self) -> None:
         """End what has reached its deadline: `aborted` where no Cog server has it yet, else `canceled`."""
         for prediction in await overdue(self.database):
@@ -161,15 +165,15 @@ class Service:
             LOG.info("%s at its deadline", status, extra={"prediction": prediction.id})
 
     async def pace(self) -> None:
-        """Have the engine look often at the queues in which predictions wait."""
-        await self.engine.pace(set(await count_waiting(self.database)))
+        """Have the engine look often at the queues whose predictions wait for nothing else."""
+        await self.engine.pace(set(filter(self.driver.soon_free, await count_waiting(self.database))))
 
     async def sweep(self) -> None:
         """Remove the data of predictions that ended `keep` seconds ago, and files that nobody has a use for."""
         old = now() - int(self.settings.keep * 1e6)
-        while ids := await remove_data(self.database, ended_before=old):
-            with contextlib.suppress(SQLAlchemyError):
-                await self.engine.forget([*ids, *map(workflow_id, ids)])
+        while ids := await with_old_data(self.database, ended_before=old):
+            await self.engine.forget([*ids, *map(workflow_id, ids)])  # first: nobody would find their ids later
+            await remove_data(self.database, ids)
             LOG.info("removed the data of %d predictions", len(ids))
         await self.files.sweep()
 

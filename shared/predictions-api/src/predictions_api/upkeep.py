@@ -70,31 +70,30 @@ async def count_waiting(database: Database) -> dict[str, int]:
     return await database.read(work)
 
 
-async def remove_data(database: Database, *, ended_before: int) -> list[str]:
-    """Take inputs, outputs and logs from up to 1000 predictions that ended before then; return their ids."""
+async def with_old_data(database: Database, *, ended_before: int) -> list[str]:
+    """Return the ids of up to 1000 predictions that ended before then and have their data still."""
+    old = (predictions.c.data_removed.is_(False), predictions.c.completed_at < ended_before)
+    query = sa.select(predictions.c.id).where(*old).limit(1000)
+    return await database.read(lambda connection: list(connection.scalars(query)))
 
-    def work(connection: sa.Connection) -> list[str]:
-        old = (
-            sa.select(predictions.c.id)
-            .where(predictions.c.data_removed.is_(False), predictions.c.completed_at < ended_before)
-            .limit(1000)
-        )
-        ids = list(connection.scalars(old))
-        if ids:
-            connection.execute(sa.delete(events).where(events.c.prediction_id.in_(ids)))
-            connection.execute(sa.delete(deliveries).where(deliveries.c.prediction_id.in_(ids)))
-            connection.execute(
-                sa.update(predictions)
-                .where(predictions.c.id.in_(ids))
-                .values(
-                    input={},
-                    output=sa.null(),
-                    logs="",
-                    data_removed=True,
-                    webhook=None,
-                    revision=predictions.c.revision + 1,
-                )
+
+async def remove_data(database: Database, ids: list[str]) -> None:
+    """Take inputs, outputs and logs from predictions that have ended."""
+
+    def work(connection: sa.Connection) -> None:
+        connection.execute(sa.delete(events).where(events.c.prediction_id.in_(ids)))
+        connection.execute(sa.delete(deliveries).where(deliveries.c.prediction_id.in_(ids)))
+        connection.execute(
+            sa.update(predictions)
+            .where(predictions.c.id.in_(ids))
+            .values(
+                input={},
+                output=sa.null(),
+                logs="",
+                data_removed=True,
+                webhook=None,
+                revision=predictions.c.revision + 1,
             )
-        return ids
+        )
 
-    return await database.run(work)
+    await database.run(work)
