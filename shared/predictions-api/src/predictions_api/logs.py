@@ -43,7 +43,7 @@ def set_up(level: str) -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Drop what DBOS calls errors: a workflow that is taken out of its queue, or whose server stops, as its turn comes."""
+    """Drop what DBOS calls errors: a workflow is taken out of its queue, or the server stops, as its turn comes."""
     error = record.exc_info[1] if record.exc_info else None
     stopped = isinstance(error, RuntimeError) and str(error) == "cannot schedule new futures after shutdown"
     return not (stopped or isinstance(error, DBOSAwaitedWorkflowCancelledError))
