@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import statistics
 import time
 from importlib import metadata
@@ -26,6 +27,17 @@ def machine_line() -> str:
     except metadata.PackageNotFoundError:
         torch = "none"
     return f"machine: {processor}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch}"
+
+
+def peak_memory() -> int:
+    """Return the most bytes that were resident in this process, proc(5)'s VmHWM.
+
+    getrusage(2)'s ru_maxrss would be at least what the process that started this one held.
+    """
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    if not found:
+        raise OSError("/proc/self/status has no VmHWM; peak memory is measured on Linux only")
+    return 1024 * int(found[1])
 
 
 def paired(ours: Callable[[], object], plain: Callable[[], object], runs: int = 5) -> tuple[float, float, float]:

@@ -130,16 +130,17 @@ def counts(pipeline: Pipeline, work: object, inputs: Inputs, directory: Path) ->
 
 
 PEAK = """
-import resource, sys
+import sys
 from pathlib import Path
 import numpy as np
+from measure import peak_memory
 from sd_animation.frame_store import FrameStore, ping_pong
 from videokit.encode import encode_gif
 directory, frames = Path(sys.argv[1]), int(sys.argv[2])
-rng = np.random.default_rng(0)
-made = (rng.integers(0, 256, (128, 128, 3), dtype=np.uint8) for _ in range(frames))
+ramp = np.add.outer(np.arange(128), np.arange(128)).astype(np.uint8)
+made = (np.stack([np.roll(ramp, step * index, axis=1) for step in (3, 5, 7)], 2) for index in range(frames))
 encode_gif(ping_pong(made, directory), directory / "peak.gif", fps=20)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+print(peak_memory() / 1e6)
 """
 
 

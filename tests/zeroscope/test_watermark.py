@@ -155,7 +155,7 @@ def test_the_generator_alone_as_safetensors_is_read_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("height", [256, 320, 576, 300, 257])
 def test_the_band_covers_the_letters_with_a_margin(height: int) -> None:
     top, bottom = band(height)
-    # ../shared/notes/film-lama.md, 5: letters at 0.577 to 0.726 of the height; the band is 0.55 to 0.76
+    # RyannDaGreat/remove_watermark@9b4ace0 watermark_extraction: the letters lie at 0.577 to 0.726 of the height
     assert top <= 0.55 * height < top + 1
     assert bottom - 1 < 0.76 * height <= bottom
     assert top + 0.02 * height < 0.577 * height

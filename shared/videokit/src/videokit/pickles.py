@@ -1,7 +1,7 @@
 """The tensors of a training checkpoint, a pickle that holds objects of absent packages as well.
 
 No pickle is executed. A name in a pickle is looked up in a table of what tensors are made of; every other name, be it
-a training framework's callback or an attack, stands for a placeholder that takes any arguments and keeps nothing.
+a training framework's callback or an attack, stands for an empty object that takes any arguments and keeps nothing.
 Plain state dicts are read by `videokit.tensors`.
 """
 
