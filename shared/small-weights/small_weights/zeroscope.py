@@ -17,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from videokit.stable_diffusion import base_text_encoder_key, base_vae_key
 from zeroscope.weights import LAMA, MODELS, TEXT_ENCODER, UNET, VAE
 
-from small_weights import lama
+from small_weights import lama, stable_diffusion
 from small_weights.stable_diffusion import half, random_tensors
 from small_weights.tokenizer import write_tokenizer
 
@@ -26,21 +26,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Size:
+class Size(stable_diffusion.Size):
     """How large the networks are; the topology is the published one always."""
 
-    unet_channels: tuple[int, int, int, int]
     head_width: int
-    vae_channels: tuple[int, int, int, int]
     norm_groups: int
-    text_width: int
-    text_layers: int
-    text_heads: int
-    vocabulary: int | None  # of the text encoder; None is as many as the tokenizer has
 
 
-TINY = Size((8, 8, 16, 16), 8, (8, 8, 8, 16), 8, 32, 2, 2, None)
-FULL = Size((320, 640, 1280, 1280), 64, (128, 256, 512, 512), 32, 1024, 23, 16, 49408)
+TINY = Size(64, (8, 8, 16, 16), (8, 8, 8, 16), 32, 2, 2, None, head_width=8, norm_groups=8)
+FULL = Size(64, (320, 640, 1280, 1280), (128, 256, 512, 512), 1024, 23, 16, 49408, head_width=64, norm_groups=32)
 SIZES = {"tiny": TINY, "full": FULL}
 
 # As a repository of the same family has it; timestep_spacing is in none of them that was seen, and must not count.
@@ -76,31 +70,13 @@ def unet_config(size: Size) -> dict[str, object]:
 
 def vae_config(size: Size) -> dict[str, object]:
     """Return the VAE's configuration as a published vae/config.json has it."""
-    return {
-        "_class_name": "AutoencoderKL",
-        "sample_size": 512,
-        "block_out_channels": list(size.vae_channels),
-        "down_block_types": ["DownEncoderBlock2D"] * 4,
-        "up_block_types": ["UpDecoderBlock2D"] * 4,
-        "layers_per_block": 2,
-        "latent_channels": 4,
-        "norm_num_groups": size.norm_groups,
-        "scaling_factor": 0.18215,
-    }
+    return stable_diffusion.vae_config(size) | {"norm_num_groups": size.norm_groups}
 
 
 def text_config(size: Size, tokens: int) -> dict[str, object]:
     """Return the text encoder's configuration as a published text_encoder/config.json has it."""
-    return {
-        "architectures": ["CLIPTextModel"],
-        "model_type": "clip_text_model",
-        "vocab_size": size.vocabulary or tokens,
-        "hidden_size": size.text_width,
-        "intermediate_size": 4 * size.text_width,
-        "num_hidden_layers": size.text_layers,
-        "num_attention_heads": size.text_heads,
+    return stable_diffusion.text_config(size, tokens) | {
         "projection_dim": size.text_width // 2,
-        "max_position_embeddings": 77,
         "hidden_act": "gelu",
         "bos_token_id": 0,
         "eos_token_id": 2,
