@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvicorn
 from api_server import VERSIONS, ApiServer, CogProcess
+from predictions_api.__main__ import Stopping
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 def test_first_come_first_served_and_cogs_409_reaches_nobody(server: ApiServer, tmp_path: Path) -> None:
@@ -154,6 +160,38 @@ def test_a_server_told_to_stop_leaves_no_process_and_runs_on_at_its_next_start(t
         assert [server.until(found)["output"] for found in (running, queued)] == ["again", "later"]
         assert server.get(running)["logs"].startswith("The server stopped while this prediction was running;")
         assert server.until(words)["error"] == "The model test/words is not served any more"
+
+
+def test_a_connection_that_is_being_accepted_as_the_server_stops_does_not_hold_it_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Accepted(H11Protocol):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            accepted.append(self)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("nothing was asked")
+
+    async def connect_and_stop() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            config = uvicorn.Config(app, http=Accepted, lifespan="off", log_config=None, timeout_graceful_shutdown=2)
+            server = Stopping(config)
+            serving = asyncio.create_task(server.serve([listener]))
+            while not server.started:
+                await asyncio.sleep(0.01)
+            with socket.create_connection(listener.getsockname()):
+                while not accepted:  # one turn of the loop later the server would know of it
+                    await asyncio.sleep(0)
+                assert not server.server_state.connections
+                await server.shutdown([listener])
+                assert not server.server_state.connections
+            server.should_exit = True
+            await serving
+
+    accepted: list[Accepted] = []
+    asyncio.run(connect_and_stop())
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_a_second_server_on_the_same_sqlite_is_refused_with_the_reason(tmp_path: Path) -> None:

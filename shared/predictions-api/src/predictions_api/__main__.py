@@ -32,7 +32,25 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-class Inner(uvicorn.Server):
+class Stopping(uvicorn.Server):
+    """uvicorn, which closes idle connections when it stops, those too that were only being accepted then."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop: answer what was asked, close the rest."""
+        closing = asyncio.create_task(self._close_connections())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            closing.cancel()
+
+    async def _close_connections(self) -> None:
+        while True:  # uvicorn itself looks once, and would wait for the others until its time is over
+            await asyncio.sleep(0.1)
+            for connection in list(self.server_state.connections):
+                connection.shutdown()
+
+
+class Inner(Stopping):
     """The same application in plain HTTP on loopback, for Cog's servers, which trust no certificate of ours."""
 
     @contextlib.contextmanager
@@ -41,8 +59,8 @@ class Inner(uvicorn.Server):
         yield
 
 
-class Server(uvicorn.Server):
-    """uvicorn, which tells when it answers, and has an inner server where it speaks TLS."""
+class Server(Stopping):
+    """The server, which tells when it answers, and has an inner server where it speaks TLS."""
 
     def __init__(self, config: uvicorn.Config, settings: Settings, inner: socket.socket | None) -> None:
         super().__init__(config)
