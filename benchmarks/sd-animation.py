@@ -136,22 +136,28 @@ import numpy as np
 from measure import peak_memory
 from sd_animation.frame_store import FrameStore, ping_pong
 from videokit.encode import encode_gif
-directory, frames = Path(sys.argv[1]), int(sys.argv[2])
+directory, frames, what = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 ramp = np.add.outer(np.arange(128), np.arange(128)).astype(np.uint8)
-made = (np.stack([np.roll(ramp, step * index, axis=1) for step in (3, 5, 7)], 2) for index in range(frames))
-encode_gif(ping_pong(made, directory), directory / "peak.gif", fps=20)
+made = {
+    "a moving ramp": lambda index: np.stack([np.roll(ramp, step * index, axis=1) for step in (3, 5, 7)], 2),
+    "noise": lambda index: np.random.default_rng(index).integers(0, 256, (128, 128, 3), np.uint8),
+}[what]
+encode_gif(ping_pong(map(made, range(frames)), directory), directory / "peak.gif", fps=20)
 print(peak_memory() / 1e6)
 """
 
 
 def memory_by_length() -> None:
-    """Peak memory from pictures to a file with ping-pong, in a process of its own for each length."""
-    for frames in (10, 500):
+    """Peak memory from pictures to a file with ping-pong, in a process of its own for each length.
+
+    Noise is the worst case: the palette's histogram has an entry for every distinct colour.
+    """
+    for what, frames in itertools.product(("a moving ramp", "noise"), (10, 500)):
         with tempfile.TemporaryDirectory() as directory:
-            command = [sys.executable, "-c", PEAK, directory, str(frames)]
+            command = [sys.executable, "-c", PEAK, directory, str(frames), what]
             environ = {"PYTHONPATH": ":".join(sys.path)}
             peak = subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
-        print(f"peak memory of {frames} pictures 128x128 and the way back, to a GIF: {float(peak):.0f} MB")
+        print(f"peak memory of {frames} pictures 128x128 of {what} and the way back, to a GIF: {float(peak):.0f} MB")
 
 
 def main() -> None:
