@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import uvicorn
 from api_server import VERSIONS, ApiServer, CogProcess
-from predictions_api.__main__ import Stopping
+from predictions_api.__main__ import BaseServer
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
@@ -176,7 +176,7 @@ def test_a_connection_that_is_being_accepted_as_the_server_stops_does_not_hold_i
     async def connect_and_stop() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             config = uvicorn.Config(app, http=Accepted, lifespan="off", log_config=None, timeout_graceful_shutdown=2)
-            server = Stopping(config)
+            server = BaseServer(config)
             serving = asyncio.create_task(server.serve([listener]))
             while not server.started:
                 await asyncio.sleep(0.01)

@@ -32,7 +32,7 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-class Stopping(uvicorn.Server):
+class BaseServer(uvicorn.Server):
     """uvicorn, which closes idle connections when it stops, those too that were only being accepted then."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -50,7 +50,7 @@ class Stopping(uvicorn.Server):
                 connection.shutdown()
 
 
-class Inner(Stopping):
+class Inner(BaseServer):
     """The same application in plain HTTP on loopback, for Cog's servers, which trust no certificate of ours."""
 
     @contextlib.contextmanager
@@ -59,7 +59,7 @@ class Inner(Stopping):
         yield
 
 
-class Server(Stopping):
+class Server(BaseServer):
     """The server, which tells when it answers, and has an inner server where it speaks TLS."""
 
     def __init__(self, config: uvicorn.Config, settings: Settings, inner: socket.socket | None) -> None:
