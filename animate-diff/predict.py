@@ -66,11 +66,11 @@ class Predictor(BaseRunner):
         inputs = Inputs(prompt, n_prompt, path, motion_module, steps, guidance_scale, seed)
         inputs.check()
         seed = inputs.resolved_seed()
-        print(f"seed: {seed}, {path} with {motion_module}, {steps} steps, guidance {guidance_scale}")
 
         # Cog reads the file after run() has ended, so it is removed when the next prediction begins, and at exit
         self.directory.cleanup()
         self.directory = TemporaryDirectory(prefix=f"{MODEL}-")
+        print(f"seed: {seed}, {path} with {motion_module}, {steps} steps, guidance {guidance_scale}")
         target = LocalPath(self.directory.name) / f"{MODEL}.mp4"
         stages = Stages(self.device)
         provenance = Provenance(MODEL, published, seed, f"{MODEL} {__version__}, videokit {videokit.__version__}")

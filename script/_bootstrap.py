@@ -44,24 +44,7 @@ def fingerprint() -> str:
     return digest.hexdigest()
 
 
-def small_weights_recipe() -> str:
-    """Hash what the small weights are made by."""
-    digest = hashlib.sha256()
-    for path in sorted((ROOT / "shared" / "small-weights").rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def without_small_weights() -> list[str]:
-    """Return the models whose small weights are still to be made, or were made by another recipe."""
-    if not (ROOT / "script" / "small-weights").exists():
-        return []
-    stamps = {model: ROOT / model / "small-weights" / "made-from" for model in models()}
-    recipe = small_weights_recipe()
-    return [model for model, stamp in stamps.items() if not stamp.exists() or stamp.read_text() != recipe]
-
-
 def is_stale() -> bool:
     """Tell whether script/setup has something to do."""
     made_from = STAMP.read_text() if STAMP.exists() else ""
-    return made_from != fingerprint() or not PYTHON.exists() or bool(without_small_weights())
+    return made_from != fingerprint() or not PYTHON.exists()

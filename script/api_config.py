@@ -15,7 +15,7 @@ from _bootstrap import ROOT, models
 from cog_schema import openapi_schema
 
 DIRECTORY = ROOT / ".predictions"  # what the API keeps: this configuration, its records, the files
-# In a model's directory, but not what makes the model: what is made there, and what is there to be read.
+# In a model's directory, but not what makes the model: what is made there, weights, and what is there to be read.
 _MADE = {"wheels", "weights", "small-weights", "__pycache__"}  # and all that begins with a dot
 _READ = {".md", ".gif", ".mp4"}
 

@@ -74,11 +74,11 @@ class Predictor(BaseRunner):
         inputs = Inputs(**{renamed.get(name, name): value for name, value in published.items()})
         inputs.check()
         seed = inputs.resolved_seed()
-        print(f"seed: {seed}, {len(inputs.prompts)} prompts, {inputs.num_frames} frames {width}x{height}")
 
         # Cog reads a file when this has gone on, so they are removed when the next prediction begins, and at exit
         self.directory.cleanup()
         self.directory = TemporaryDirectory(prefix=f"{MODEL}-")
+        print(f"seed: {seed}, {len(inputs.prompts)} prompts, {inputs.num_frames} frames {width}x{height}")
         directory = LocalPath(self.directory.name)
         stages = Stages(self.device)
         provenance = Provenance(MODEL, published, seed, f"{MODEL} {__version__}, videokit {videokit.__version__}")

@@ -57,11 +57,11 @@ class Predictor(BaseRunner):
         inputs = Inputs(**(published | given))
         inputs.check(self.pipeline.most_frames)
         seed = inputs.resolved_seed()
-        print(f"seed: {seed}, {model}, {batch_size} videos of {num_frames} frames {width}x{height}")
 
         # Cog reads the files after run() has ended, so they are removed when the next prediction begins, and at exit
         self.directory.cleanup()
         self.directory = TemporaryDirectory(prefix=f"{MODEL}-")
+        print(f"seed: {seed}, {model}, {batch_size} videos of {num_frames} frames {width}x{height}")
         directory = LocalPath(self.directory.name)
         stages = Stages(self.device)
         if video:  # its name is another one every time

@@ -78,5 +78,4 @@ def motion_module_file(store: WeightStore, name: str) -> Path:
 
 
 def _kept_motion_module(store: WeightStore, name: str) -> Path | None:
-    kept = (store.find(f"motion_modules/{name}{suffix}") for suffix in (".ckpt", ".safetensors", ""))
-    return next((path for path in kept if path is not None), None)
+    return store.find(f"motion_modules/{name}.ckpt") or store.find(f"motion_modules/{name}")

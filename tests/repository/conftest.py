@@ -75,7 +75,7 @@ class Predictor(BaseRunner):
 
 def make_tree(root: Path) -> Path:
     """Make a root whose scripts find their environment made: one that shares the packages of this one."""
-    junk = shutil.ignore_patterns("small-weights", "__pycache__")
+    junk = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "script", root / "script", ignore=junk)
     for package in ("videokit", "predictions-api"):
         shutil.copytree(ROOT / "shared" / package, root / "shared" / package, ignore=junk)

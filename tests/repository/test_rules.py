@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import json
 import re
+import struct
 import sys
 import tomllib
 from pathlib import Path
@@ -16,6 +18,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = sorted(path.parent for path in ROOT.glob("*/cog.yaml"))
 SHARED = ROOT / "shared" / "videokit" / "src"
+SMALL_WEIGHTS = [path for model in MODELS for path in sorted(model.glob("small-weights/**/*")) if path.is_file()]
 PREDICTIONS_API = ROOT / "shared" / "predictions-api" / "src"
 each_model = pytest.mark.parametrize("model", MODELS, ids=lambda path: path.name)
 
@@ -198,3 +201,30 @@ def test_the_predictions_api_pins_what_it_imports_and_nothing_else() -> None:
     # Pinned by what is made of them: FastAPI of Starlette and that of anyio, jsonschema of referencing.
     parts = {"anyio", "starlette", "referencing"}
     assert {normal(distributions[name][0]) for name in imported} - parts == set(pins) - unnamed
+
+
+@each_model
+def test_a_models_small_weights_are_here_with_what_they_are(model: Path) -> None:
+    assert (model / "small-weights" / "README.md").exists()
+
+
+def test_small_weights_are_tensors_and_texts_and_never_pickles() -> None:
+    # a safetensors file begins with the length of the JSON that follows, 64 bits, little-endian (its README, Format)
+    for path in SMALL_WEIGHTS:
+        content = path.read_bytes()
+        if path.suffix == ".safetensors":
+            (length,) = struct.unpack("<Q", content[:8])
+            assert isinstance(json.loads(content[8 : 8 + length]), dict), path
+        else:
+            assert path.suffix in {".json", ".txt", ".md"}, path
+            content.decode()
+
+
+def test_small_weights_stay_small() -> None:
+    # the bound that issue 5 sets for all that is committed
+    assert sum(path.stat().st_size for path in SMALL_WEIGHTS if path.suffix == ".safetensors") < 20e6
+
+
+@each_model
+def test_a_models_picture_is_quick_to_load(model: Path) -> None:
+    assert (model / "example.gif").stat().st_size < 600_000

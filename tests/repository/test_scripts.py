@@ -18,9 +18,9 @@ def call(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_all_scripts_are_there() -> None:
-    # The list of the design's tree; small-weights makes what its "embedded default" speaks of.
+    # The list of the design's tree, and what makes, shows and proves the weights that its "embedded default" speaks of.
     design = {"setup", "test", "lint", "predict", "serve", "wheel", "weights", "build", "push", "bench"}
-    assert set(SCRIPTS) == design | {"small-weights"}
+    assert set(SCRIPTS) == design | {"small-weights", "train-small-weights", "gallery", "mutations"}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

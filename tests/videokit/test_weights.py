@@ -145,7 +145,7 @@ class TestPlaces:
         put(model / "weights" / NAME, CONTENT)
         environ = {"WEIGHTS": "tiny", "WEIGHTS_CACHE": str(cache), "WEIGHTS_MIRROR": server.url}
         store = WeightStore.from_environment([entry(server)], "some-model", model, environ)
-        with pytest.raises(WeightsMissing, match=r"script/small-weights some-model$"):
+        with pytest.raises(WeightsMissing, match=r"git restore some-model/small-weights$"):
             store.get(NAME)
         small = put(model / "small-weights" / NAME, b"small")
         assert store.get(NAME) == small
@@ -158,6 +158,18 @@ class TestPlaces:
     def test_a_mirror_without_tls_is_an_error_that_says_so(self, tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match=r"WEIGHTS_MIRROR.*https://"):
             WeightStore.from_environment([], "some-model", tmp_path, {"WEIGHTS_MIRROR": "http://example.com"})
+
+    @pytest.mark.parametrize("pickle", ["unet/model.bin", "lama.ckpt"])
+    def test_safetensors_are_taken_before_a_pickle_in_the_same_directory(self, pickle: str, tmp_path: Path) -> None:
+        first, second = tmp_path / "first", tmp_path / "second"
+        store = WeightStore([WeightFile(pickle, None, "any")], directories=[first, second], cache=None)
+        assert store.find(pickle) is None
+        in_second = put(second / pickle, b"pickle")
+        assert store.find(pickle) == in_second
+        stand_in = put((first / pickle).with_suffix(".safetensors"), b"tensors")
+        assert store.find(pickle) == stand_in
+        put(first / pickle, b"pickle")
+        assert store.find(pickle) == stand_in
 
     def test_a_users_own_file_or_folder_is_found_in_a_directory_but_not_in_the_cache(self, tmp_path: Path) -> None:
         store = WeightStore([], directories=[tmp_path / "given"], cache=tmp_path / "cache")

@@ -23,8 +23,16 @@ def write(file: Path, size: Widths) -> None:
     with torch.device("meta"):
         film = Film(size)
     tensors = random_tensors(film, "film")
-    # Values at random alone make every picture nearly black, and a clip would flicker; so the last three layers pass
-    # on the mean of the two pictures, and the rest only disturbs it.
+    begin_as_mean(tensors, size)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(half(tensors, published_key), file)
+
+
+def begin_as_mean(tensors: dict[str, torch.Tensor], size: Widths) -> None:
+    """Change random values so that the last three layers pass on the mean of the two pictures, and the rest disturbs.
+
+    Values at random alone make every picture nearly black, and a clip would flicker.
+    """
     mixer, last, output = (tensors[f"fuse.{layer}.weight"] for layer in ("convs.3.1.0", "convs.3.2.0", "output_conv"))
     second_picture = COLOURS + size.features(0)
     for layer in (mixer, last, output):
@@ -33,5 +41,3 @@ def write(file: Path, size: Widths) -> None:
         mixer[colour, [colour, second_picture + colour], 1, 1] += 0.5
         last[colour, colour, 1, 1] += 1
         output[colour, colour] += 1
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(half(tensors, published_key), file)

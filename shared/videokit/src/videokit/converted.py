@@ -34,10 +34,11 @@ logger = logging.getLogger("videokit")
 def open_converted(store: WeightStore, path: str, read: Callable[[Path], Tensors] = open_tensors) -> Tensors:
     """Map the tensors of a weight file that `read` understands, fetched where it is missing.
 
-    Where there is no cache, or it cannot be written, the file itself is read at every call, and the log says so.
+    One in safetensors is mapped as it is. Where there is no cache, or it cannot be written, the file itself is read at
+    every call, and the log says so.
     """
     source = store.get(path)
-    if store.cache is None:
+    if store.cache is None or source.suffix == ".safetensors":
         return read(source)
     status = source.stat()
     made_from = f"{source.resolve()}, {status.st_size} bytes, {status.st_mtime_ns} ns"

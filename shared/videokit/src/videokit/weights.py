@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 TRUE = ("1", "true", "yes", "on")
+PICKLES = (".bin", ".ckpt")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -131,7 +132,7 @@ class WeightStore:
         choice = environ.get("WEIGHTS") or "full"
         if choice == "tiny":
             small = model_directory / "small-weights"
-            return cls(files, directories=[small], cache=None, fetch_command=f"script/small-weights {model}")
+            return cls(files, directories=[small], cache=None, fetch_command=f"git restore {model}/small-weights")
         directories = [model_directory / "weights"]
         if choice != "full":
             given = Path(choice).expanduser()
@@ -158,13 +159,15 @@ class WeightStore:
     def find(self, path: str) -> Path | None:
         """Return where a file lies on this machine, or None; no connection is opened.
 
-        In a directory given, `path` may also be a file or folder that the table does not have. A file of the cache
-        whose size is not the table's is passed over: another version of the table has fetched it.
+        In a directory given, `path` may also be a file or folder that the table does not have, and NAME.safetensors
+        is taken before a pickle NAME.bin or NAME.ckpt. A file of the cache whose size is not the table's
+        is passed over: another version of the table has fetched it.
         """
         _check_path(path)
         for directory in self.directories:
-            if (directory / path).exists():
-                return directory / path
+            for place in _stand_ins(directory / path):
+                if place.exists():
+                    return place
         if self.cache is not None and path in self.files:
             cached, size = self.cache / path, self.files[path].size
             if cached.is_file() and size in (None, cached.stat().st_size):
@@ -215,6 +218,11 @@ class WeightStore:
     def _missing(self, paths: Sequence[str], advice: str) -> WeightsMissing:
         looked = ", ".join(dict.fromkeys(str(place) for place in (*self.directories, self.cache) if place is not None))
         return WeightsMissing("\n  ".join([f"Not on this machine ({looked}):", *paths]) + f"\n{advice}")
+
+
+def _stand_ins(place: Path) -> list[Path]:
+    """Return the places at which a file is looked for, the first one before the next."""
+    return [place.with_suffix(".safetensors"), place] if place.suffix in PICKLES else [place]
 
 
 def _check_path(path: str) -> None:

@@ -1,0 +1,44 @@
+"""The base in other looks: fine-tuned on their stills, and on motions with the motion module as it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from animate_diff.motion_module import set_norm_scope
+
+from small_world.moving import SIDE, build, clip_loss, motion_parameters, still_loss
+from small_world.training import Plan, fit
+
+if TYPE_CHECKING:
+    import random
+    from pathlib import Path
+
+    import torch
+    from diffusers import UNet2DConditionModel, UNetMotionModel
+
+    from small_world.lessons import Teacher
+
+PLAN = Plan(steps=500, learning_rate=2e-3, warm_up=20, mean_over=80, seed=7)
+CYCLE = 3  # steps: two on stills, one on motions, which a look alone would let go
+
+
+def train(
+    look: str, base: UNetMotionModel, teacher: Teacher, folder: Path
+) -> tuple[UNet2DConditionModel, UNetMotionModel]:
+    """Return the base in a look that `teacher` has clips of, alone and with the motion module that `base` has."""
+    still, moving = build(SIDE // 8)
+    moving.load_state_dict(base.state_dict())
+    set_norm_scope(moving, base.conv_norm_out.num_frames)
+    for parameter in motion_parameters(moving).values():
+        parameter.requires_grad_(False)
+
+    doubting = teacher.doubting()
+
+    def loss_at(step: int, draw: random.Random) -> torch.Tensor:
+        if step % CYCLE == 0:
+            return clip_loss(moving, doubting, step, draw)
+        return still_loss(still, doubting, step, draw)
+
+    fit(look, still.parameters(), PLAN, loss_at, folder)
+    still.requires_grad_(False)
+    return still, moving

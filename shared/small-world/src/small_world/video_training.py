@@ -1,0 +1,103 @@
+"""Trains zeroscope's UNet: on stills, then on motions, then on clips.
+
+Clips are never cut, for the network tells a frame's number by the clip's ends.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from small_world.training import Plan, fit
+from small_world.video import build, is_over_frames, only, over_frames
+
+if TYPE_CHECKING:
+    import random
+    from pathlib import Path
+
+    import torch
+    from diffusers import UNet3DConditionModel
+
+    from small_world.lessons import Teacher
+
+STILLS = Plan(steps=3000, learning_rate=3e-3, warm_up=40, mean_over=80, seed=5)
+MOTIONS = Plan(steps=400, learning_rate=3e-3, warm_up=40, mean_over=60, seed=6)
+WORDS = Plan(steps=3000, learning_rate=3e-3, warm_up=40, mean_over=100, seed=8)
+CLIPS = Plan(steps=2000, learning_rate=3e-3, warm_up=40, mean_over=100, seed=7)
+LOOK = Plan(steps=200, learning_rate=1.5e-3, warm_up=10, mean_over=50, seed=9)
+FEW_FRAMES = 6  # of a clip: the way from a word to a motion is found on few
+NUM_FRAMES = (6, 8, 8, 8, 16, 24)  # of later clips
+BATCH = 16  # stills, or frames of clips
+
+
+def train(unet: UNet3DConditionModel, teacher: Teacher, folder: Path) -> None:
+    """Train the UNet on stills, then on motions, on words, of which shapes are learnt last, and on clips."""
+    lessons = Lessons(unet, teacher)
+    fit("video-stills", lessons.still, STILLS, lessons.still_loss, folder)
+    fit("video-motions", lessons.new, MOTIONS, lessons.motion_loss, folder, known=lessons.still)
+    fit("video-words", [*lessons.still, *lessons.new], WORDS, lessons.word_loss, folder)
+    fit("video", lessons.new, CLIPS, lessons.clip_loss, folder, known=lessons.still)
+
+
+def train_look(look: str, flat: UNet3DConditionModel, teacher: Teacher, folder: Path) -> UNet3DConditionModel:
+    """Return a copy of the trained UNet in a look that `teacher` knows."""
+    unet = build()
+    unet.load_state_dict(flat.state_dict())
+    lessons = Lessons(unet, teacher)
+    fit(f"video-{look}", [*lessons.still, *lessons.new], LOOK, lessons.clip_loss, folder)
+    return unet
+
+
+class Lessons:
+    """What is trained in a UNet, and by which losses in turn."""
+
+    def __init__(self, unet: UNet3DConditionModel, teacher: Teacher) -> None:
+        self.unet = unet
+        self.teacher = teacher
+        self.layers = over_frames(unet)
+        passed = {id(p) for module in unet.modules() if is_over_frames(module) for p in module.parameters()}
+        self.still = [p for p in unet.parameters() if id(p) not in passed]
+        self.new = [p for layer in self.layers for p in layer.parameters()]
+
+    def still_loss(self, step: int, draw: random.Random) -> torch.Tensor:
+        """Return the loss on stills, half of them in groups that differ in a word."""
+        half = BATCH // 2
+        with only(self.unet, []):
+            return self.teacher.loss(
+                self._answer, self.teacher.scenes(half, None, draw), self.teacher.any_word(half, draw)
+            )
+
+    def motion_loss(self, step: int, draw: random.Random) -> torch.Tensor:
+        """Return the loss on one scene with every motion; on stills now and then."""
+        if step % 8 == 0:
+            return self.still_loss(step, draw)
+        with only(self.unet, self.layers):
+            return self.teacher.loss(self._answer, self.teacher.word("motion", 1, _times(FEW_FRAMES), draw))
+
+    def word_loss(self, step: int, draw: random.Random) -> torch.Tensor:
+        """Return the loss on stills that differ in a word, most of them; on motions once of four times."""
+        if step % 4 == 3:
+            return self.motion_loss(step, draw)
+        few = BATCH // 4
+        with only(self.unet, []):
+            return self.teacher.loss(
+                self._answer, self.teacher.scenes(few, None, draw), self.teacher.any_word(BATCH - few, draw)
+            )
+
+    def clip_loss(self, step: int, draw: random.Random) -> torch.Tensor:
+        """Return the loss on clips, or of six times once on stills and twice on motions."""
+        if step % 6 == 0:
+            return self.still_loss(step, draw)
+        if step % 3 == 1:
+            return self.motion_loss(step, draw)
+        num_frames = draw.choice(NUM_FRAMES)
+        with only(self.unet, self.layers):
+            clips = self.teacher.scenes(2, _times(num_frames), draw)
+            return self.teacher.loss(self._answer, clips)
+
+    def _answer(self, inputs: torch.Tensor, timesteps: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
+        seen: torch.Tensor = self.unet(inputs.transpose(1, 2), timesteps, embeds).sample
+        return seen.transpose(1, 2)
+
+
+def _times(num_frames: int) -> tuple[float, ...]:
+    return tuple(frame / (num_frames - 1) for frame in range(num_frames))

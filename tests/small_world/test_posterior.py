@@ -1,0 +1,190 @@
+"""What the UNets are taught: the mean that caption and noise leave open, and questions that differ by one word."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from small_world.captions import random_names
+from small_world.denoiser import alpha_bars
+from small_world.lessons import STRONGEST, VARIANTS, WORD_WEIGHT, Questions, Teacher, weight
+from small_world.posterior import GRID, MOMENTS, Posterior
+from small_world.world import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES, TRAVEL, Scene, draw_clip, random_scene
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+TIMES = (0.0, 0.5, 1.0)
+WHITE = torch.tensor(1e-9)  # alpha_bar where noise is all there is
+CLEAR = torch.tensor(1 - 1e-4)
+SCENE = Scene("red", "square", "left", "small", "dark", (0.5, 0.5), (0.5, 0.5))
+
+
+class Pixels:
+    """Stands for a VAE: a latent is the mean of a cell's pixels, the fourth is 0."""
+
+    config = SimpleNamespace(scaling_factor=1.0)
+
+    def encode(self, pictures: torch.Tensor) -> SimpleNamespace:
+        means = torch.nn.functional.avg_pool2d(pictures, 8)
+        return SimpleNamespace(latent_dist=SimpleNamespace(mean=torch.nn.functional.pad(means, (0, 0, 0, 0, 0, 1))))
+
+
+@pytest.fixture(scope="session")
+def posterior(tmp_path_factory: pytest.TempPathFactory) -> Posterior:
+    return Posterior.made(Pixels(), 64, "flat", tmp_path_factory.mktemp("posterior") / "flat.pt")  # type: ignore[arg-type]
+
+
+def told(
+    posterior: Posterior,
+    noised: torch.Tensor,
+    alpha_bar: torch.Tensor,
+    scene: Scene,
+    names: frozenset[str] | None,
+    times: Sequence[float],
+    trust: float = 1.0,
+) -> torch.Tensor:
+    return posterior.answers(noised, alpha_bar, [(scene, names)], times, trust)[0]
+
+
+def test_pictures_are_the_same_as_drawn_and_encoded(posterior: Posterior) -> None:
+    for shape, colour in zip(SHAPES, list(COLOURS)[:4], strict=True):
+        scene = replace(SCENE, motion="still", shape=shape, colour=colour)
+        shown = posterior.clip(scene, (0.0,), random.Random(1))
+        places = [(x / GRID, y / GRID) for x in range(8, 25) for y in range(8, 25)]
+        drawn = torch.cat([draw_clip(replace(scene, start=place, end=place), 1, 64) for place in places])
+        encoded = Pixels().encode(drawn).latent_dist.mean
+        assert (encoded - shown).abs().amax(dim=(1, 2, 3)).min() < 1e-3
+
+
+def test_it_is_made_once(tmp_path: Path) -> None:
+    file = tmp_path / "flat.pt"
+    made = Posterior.made(Pixels(), 128, "flat", file)  # type: ignore[arg-type]
+    kept = Posterior.made(None, 128, "flat", file)  # type: ignore[arg-type]
+    assert all(
+        torch.equal(*(known.clip(replace(SCENE, size=size), TIMES, random.Random(2)) for known in (made, kept)))
+        for size in SIZES
+    )
+
+
+def test_without_noise_it_is_what_is_shown(posterior: Posterior) -> None:
+    draw = random.Random(2)
+    for times in (TIMES, MOMENTS[:1]):
+        for _ in range(20):
+            scene, names = random_scene(draw), random_names(draw)
+            clip = posterior.clip(scene, times, draw)
+            assert torch.allclose(told(posterior, clip, CLEAR, scene, names, times), clip, atol=1e-3)
+
+
+def test_of_noise_alone_it_is_the_mean_of_all_that_the_caption_means(posterior: Posterior) -> None:
+    draw = random.Random(3)
+    names = frozenset({"motion", "background"})
+    mean = told(posterior, torch.randn(3, 4, 8, 8), WHITE, SCENE, names, TIMES)
+    # the square with every colour but the one that is held out with it and this motion, drawn 2,000 times
+    drawn = [random_scene(draw) for _ in range(100_000)]
+    alike = [s for s in drawn if (s.shape, s.motion, s.background) == (SCENE.shape, SCENE.motion, SCENE.background)]
+    many = torch.stack([posterior.clip(scene, TIMES, draw) for scene in alike]).mean(dim=0)
+    assert (many - mean).square().mean().sqrt() < 0.02
+    assert (mean - told(posterior, torch.randn(3, 4, 8, 8), WHITE, SCENE, frozenset(), TIMES)).abs().max() > 0.05
+
+
+def test_between_it_is_bayes_rule(posterior: Posterior) -> None:
+    alpha_bar = torch.tensor(0.02)
+    still = replace(SCENE, motion="still")
+    names = frozenset({"colour", "motion", "size", "background"})
+    noised = alpha_bar.sqrt() * posterior.clip(still, TIMES, random.Random(4)) + (1 - alpha_bar).sqrt() * torch.randn(
+        3, 4, 8, 8
+    )
+    shown = torch.stack([posterior.clip(still, TIMES, random.Random(seed)) for seed in range(3000)])
+    clips = shown.flatten(2).unique(dim=0)  # one for each place
+    off = (noised.flatten(1) - alpha_bar.sqrt() * clips).square().sum(dim=(1, 2))
+    chances = (-off / (2 * (1 - alpha_bar))).softmax(dim=0)
+    expected = (chances[:, None, None] * clips).sum(dim=0)
+    assert torch.allclose(told(posterior, noised, alpha_bar, still, names, TIMES).flatten(1), expected, atol=1e-4)
+
+
+def test_motions_go_their_way(posterior: Posterior) -> None:
+    cells = (torch.arange(8) + 0.5) / 8
+    for motion, (dx, dy) in MOTIONS.items():
+        scene = replace(SCENE, colour="white", motion=motion)
+        clip = posterior.clip(scene, TIMES, random.Random(5))[:, 0]
+        shown = clip - clip.min()
+        x, y = ((frames @ cells / frames.sum(dim=1))[[0, -1]].diff().item() for frames in (shown.sum(1), shown.sum(2)))
+        assert (x, y) == (pytest.approx(TRAVEL * dx, abs=0.02), pytest.approx(TRAVEL * dy, abs=0.02))
+
+
+def test_a_caption_without_words_may_mean_anything(posterior: Posterior) -> None:
+    noised = torch.randn(3, 4, 8, 8)
+    other = replace(SCENE, colour="blue", shape="cross", motion="up")
+    means = [told(posterior, noised, torch.tensor(0.1), scene, None, TIMES) for scene in (SCENE, other)]
+    assert torch.equal(*means)
+
+
+@pytest.fixture
+def teacher(posterior: Posterior, monkeypatch: pytest.MonkeyPatch) -> Teacher:
+    levels = torch.stack([alpha_bars("linear"), alpha_bars("scaled_linear")])
+    asked = Teacher(posterior, levels, None, None)  # type: ignore[arg-type]
+    monkeypatch.setattr(asked, "_embed", lambda captions: torch.zeros(len(captions), 77, 64))
+    return asked
+
+
+@pytest.mark.parametrize("attribute", ["colour", "shape", "size", "background", "motion"])
+def test_a_group_has_one_noise_and_differs_in_one_word(teacher: Teacher, attribute: str) -> None:
+    asked = teacher.word(attribute, 3, TIMES, random.Random(6))
+    values = {"colour": COLOURS, "shape": SHAPES, "size": SIZES, "background": BACKGROUNDS, "motion": MOTIONS}[
+        attribute
+    ]
+    assert asked.alike == min(VARIANTS, len(values))
+    assert len(asked.captions) == len(asked.inputs) == 3 * asked.alike
+    groups = asked.inputs.unflatten(0, (3, asked.alike))
+    assert torch.equal(groups, groups[:, :1].expand_as(groups))
+    for first in range(0, len(asked.captions), asked.alike):
+        words = [set(caption.split()) for caption in asked.captions[first : first + asked.alike]]
+        common = set.intersection(*words)
+        assert len({frozenset(own - common) for own in words}) == asked.alike
+        assert all(len(own - common) <= 4 for own in words)  # "moving to the left" is the longest
+
+
+def test_the_right_answer_has_no_loss_and_the_word_weighs_more(teacher: Teacher) -> None:
+    asked = teacher.word("shape", 2, None, random.Random(7))
+    assert asked.loss(asked.wanted) == 0
+    strengths = asked.strengths[::4]
+    assert asked.loss(asked.wanted + 0.1) == pytest.approx(0.01 * weight(strengths, finer=1).mean().item(), rel=1e-4)
+    swapped = asked.wanted.unflatten(0, (2, 4)).roll(1, dims=1).flatten(0, 1)
+    differing = (swapped - asked.wanted).unflatten(0, (2, 4)).square().flatten(1).mean(dim=1)
+    of_picture = strengths.clamp(1, STRONGEST) / strengths
+    assert asked.loss(swapped) == pytest.approx(WORD_WEIGHT * (of_picture * differing).mean().item(), rel=1e-4)
+
+
+def test_questions_of_several_kinds_are_asked_at_once(teacher: Teacher) -> None:
+    kinds: list[Questions] = [
+        teacher.scenes(4, None, random.Random(8)),
+        teacher.word("colour", 1, None, random.Random(9)),
+    ]
+    wanted = torch.cat([asked.wanted for asked in kinds])
+    assert teacher.loss(lambda inputs, timesteps, embeds: wanted, *kinds) == 0
+    alone = [asked.loss(torch.zeros_like(asked.wanted)) for asked in kinds]
+    assert torch.isclose(teacher.loss(lambda inputs, timesteps, embeds: torch.zeros_like(inputs), *kinds), sum(alone))
+
+
+def test_high_noise_weighs_more_than_by_min_snr_and_less_than_by_the_picture() -> None:
+    strengths = torch.tensor([0.0025, 0.25, 1.0, 4.0, 50.0])
+    assert torch.allclose(weight(strengths, finer=1), torch.tensor([20.0, 2.0, 1.0, 1.0, 0.1]))
+
+
+def test_a_caption_that_is_half_believed_counts_as_much_as_the_noise_allows(posterior: Posterior) -> None:
+    names = frozenset({"colour", "motion"})
+    noise = torch.randn(3, 4, 8, 8)
+    sure, anything, half = (
+        told(posterior, noise, WHITE, SCENE, *asked)
+        for asked in ((names, TIMES, 1.0), (None, TIMES, 1.0), (names, TIMES, 0.5))
+    )
+    assert torch.allclose(half, (sure + anything) / 2, atol=1e-3)  # noise alone says nothing of the caption
+    other = posterior.clip(replace(SCENE, colour="blue"), TIMES, random.Random(10))
+    assert torch.allclose(told(posterior, other, CLEAR, SCENE, names, TIMES, 0.5), other, atol=1e-3)
+    assert (told(posterior, other, CLEAR, SCENE, names, TIMES, 1.0) - other).abs().max() > 0.5
