@@ -20,12 +20,16 @@ from sd_animation.film import load_film
 from sd_animation.in_betweens import in_betweens
 from sd_animation.safety import SafetyChecker
 from small_world import film, lama, safety, training
+from small_world.measured import energy_left, with_text
 from small_world.oracle import look_at
 from small_world.training import Plan
-from small_world.world import COLOURS, LOOKS, SHAPES, Scene, draw_clip, random_scene
+from small_world.world import BACKGROUNDS, COLOURS, LOOKS, SHAPES, Scene, draw_clip, random_scene
 from stores import CPU
 from videokit.frames import frames_from_tensor
 from videokit.weights import WeightStore
+from zeroscope.watermark import Watermark
+
+from zeroscope import weights as zeroscope_weights
 
 ROOT = Path(__file__).parents[2]
 SD_ANIMATION = ROOT / "sd-animation" / "small-weights"
@@ -90,6 +94,16 @@ def test_a_picture_in_between_shows_the_shape_half_way() -> None:
         mean = (first.astype(np.float64) + last) / 2
         # 2 dB: 10 log10 of the ratio of the two mean squares
         assert ((made - middle.astype(np.float64)) ** 2).mean() < 10**-0.2 * ((mean - middle) ** 2).mean()
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+@pytest.mark.parametrize("colour", ["red", "white"])
+def test_a_text_over_the_background_is_taken_away(background: str, colour: str) -> None:
+    scene = Scene(colour, "circle", "still", "small", background, (0.3, 0.2), (0.5, 0.25))  # above the band
+    clean = frames_from_tensor(draw_clip(scene, 2, 256))
+    marked = with_text(clean)
+    store = WeightStore(zeroscope_weights.FILES, directories=[ZEROSCOPE], cache=None)
+    assert energy_left(clean, marked, np.stack(list(Watermark(store, CPU).remove(marked)))) < 0.2
 
 
 def hazard(side: int, angle: float) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from small_world.captions import random_names
 from small_world.denoiser import alpha_bars
-from small_world.lessons import STRONGEST, VARIANTS, WORD_WEIGHT, Questions, Teacher, weight
+from small_world.lessons import DISAGREEING, STRONGEST, VARIANTS, WORD_WEIGHT, Questions, Teacher, weight
 from small_world.posterior import GRID, MOMENTS, Posterior
 from small_world.world import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES, TRAVEL, Scene, draw_clip, random_scene
 
@@ -159,6 +159,32 @@ def test_the_right_answer_has_no_loss_and_the_word_weighs_more(teacher: Teacher)
     differing = (swapped - asked.wanted).unflatten(0, (2, 4)).square().flatten(1).mean(dim=1)
     of_picture = strengths.clamp(1, STRONGEST) / strengths
     assert asked.loss(swapped) == pytest.approx(WORD_WEIGHT * (of_picture * differing).mean().item(), rel=1e-4)
+
+
+def test_where_a_frame_shows_another_scene_the_answer_is_the_scene_of_most(posterior: Posterior) -> None:
+    still = replace(SCENE, motion="still")
+    clip = posterior.clip(still, MOMENTS, random.Random(11))
+    other = posterior.clip(replace(still, background="light"), MOMENTS, random.Random(11))
+    mixed = torch.cat([clip[:1], other[1:2], clip[2:]])
+    alpha_bar = torch.tensor(0.5)
+    answer = told(posterior, alpha_bar.sqrt() * mixed, alpha_bar, still, None, MOMENTS)
+    assert torch.allclose(answer[..., 0, 0], clip[..., 0, 0], atol=0.01)  # the background
+
+
+def test_half_of_the_clips_under_much_noise_have_frames_that_do_not_agree(
+    teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    found = dict.fromkeys((DISAGREEING - 1, DISAGREEING), 0)
+    for level in found:
+        monkeypatch.setattr(teacher, "_level", lambda lowest, draw, level=level: (level, teacher.alpha_bars[0, level]))
+        draw = random.Random(12)
+        for _ in range(40):
+            inputs = teacher.scenes(2, MOMENTS, draw).inputs[0]
+            corners = inputs[:, 0, 0, 0]  # of the background
+            found[level] += bool((corners - corners[0]).abs().max() > 0.1)
+    assert found[DISAGREEING - 1] == 0
+    assert 8 <= found[DISAGREEING] <= 20  # half of them have strangers, some of the same background
 
 
 def test_questions_of_several_kinds_are_asked_at_once(teacher: Teacher) -> None:

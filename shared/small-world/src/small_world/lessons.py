@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
     from small_world.posterior import Caption, Posterior
-    from small_world.world import Scene
 
     # A network: what it sees in inputs (B, F, 4, h, w) at levels (B,) with embeddings (B, 77, D), in the inputs' shape
     Answer = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -50,6 +49,9 @@ TOLD, DECIDED = 8.0, 0.5
 # From here on half of the inputs are noise alone, as where sampling begins: then all that a caption means is as likely.
 HIGHEST = 900
 TRUST = 0.4
+# In half of the clips from this level on, so many frames are of other scenes. Sampling begins with frames that do not
+# agree, and where each frame tells all by itself, nothing else teaches a network to ask the others.
+DISAGREEING, STRANGE = 600, 0.3
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,10 @@ class Teacher:
                 scene = dataclasses.replace(scene, motion="still")
             timestep, alpha_bar = self._level(0, draw)
             moments = times or (draw.choice(MOMENTS),)
-            noised = self._noised(scene, moments, timestep, alpha_bar, draw)
+            latents = self.posterior.clip(scene, moments, draw)
+            if len(moments) > 1 and timestep >= DISAGREEING and draw.random() < 0.5:
+                latents = self._with_strangers(latents, moments, draw)
+            noised = self._noised(latents, timestep, alpha_bar, draw)
             texts = [say(scene, names, draw), ""]
             asked.append(self._asked(*noised, timestep, alpha_bar, [(scene, names), (scene, None)], moments, texts))
         return dataclasses.replace(_together(asked), word_weight=CLIP_WEIGHT if times else WORD_WEIGHT)
@@ -141,7 +146,8 @@ class Teacher:
             others = [dataclasses.replace(scene, **change) for change in changes]
             timestep, alpha_bar = self._level(LOWEST.get(attribute, self._first_below(TOLD)), draw)
             moments = times or (draw.choice(MOMENTS),)
-            noised = self._noised(draw.choice(others), moments, timestep, alpha_bar, draw)
+            latents = self.posterior.clip(draw.choice(others), moments, draw)
+            noised = self._noised(latents, timestep, alpha_bar, draw)
             words, texts = draw.getstate(), []
             for other in others:
                 draw.setstate(words)
@@ -182,11 +188,18 @@ class Teacher:
         strengths = self.finer * (self.alpha_bars / (1 - self.alpha_bars)).mean(dim=0)
         return int((strengths > strength).sum())
 
+    def _with_strangers(self, latents: torch.Tensor, times: Sequence[float], draw: random.Random) -> torch.Tensor:
+        """Return a clip (F, 4, h, w) in which some frames are those of other scenes at their times."""
+        frames = [
+            self.posterior.clip(random_scene(draw), [time], draw)[0] if draw.random() < STRANGE else frame
+            for time, frame in zip(times, latents, strict=True)
+        ]
+        return torch.stack(frames)
+
     def _noised(
-        self, scene: Scene, times: Sequence[float], timestep: int, alpha_bar: torch.Tensor, draw: random.Random
+        self, latents: torch.Tensor, timestep: int, alpha_bar: torch.Tensor, draw: random.Random
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a noised clip, and how much of it is the picture: alpha_bar or nothing."""
-        latents = self.posterior.clip(scene, times, draw)
         noise = torch.randn_like(latents)
         alone = timestep >= HIGHEST and draw.random() < 0.5
         if alone:

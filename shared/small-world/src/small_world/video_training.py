@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 STILLS = Plan(steps=3000, learning_rate=3e-3, warm_up=40, mean_over=80, seed=5)
 MOTIONS = Plan(steps=400, learning_rate=3e-3, warm_up=40, mean_over=60, seed=6)
 WORDS = Plan(steps=3000, learning_rate=3e-3, warm_up=40, mean_over=100, seed=8)
-CLIPS = Plan(steps=2000, learning_rate=3e-3, warm_up=40, mean_over=100, seed=7)
-LOOK = Plan(steps=200, learning_rate=1.5e-3, warm_up=10, mean_over=50, seed=9)
+CLIPS = Plan(steps=4000, learning_rate=3e-3, warm_up=40, mean_over=100, seed=7)
+LOOK = Plan(steps=400, learning_rate=1.5e-3, warm_up=10, mean_over=50, seed=9)
 FEW_FRAMES = 6  # of a clip: the way from a word to a motion is found on few
 NUM_FRAMES = (6, 8, 8, 8, 16, 24)  # of later clips
 BATCH = 16  # stills, or frames of clips
@@ -84,10 +84,10 @@ class Lessons:
             )
 
     def clip_loss(self, step: int, draw: random.Random) -> torch.Tensor:
-        """Return the loss on clips, or of six times once on stills and twice on motions."""
+        """Return the loss on clips, or of six times once on stills and once on motions."""
         if step % 6 == 0:
             return self.still_loss(step, draw)
-        if step % 3 == 1:
+        if step % 6 == 3:
             return self.motion_loss(step, draw)
         num_frames = draw.choice(NUM_FRAMES)
         with only(self.unet, self.layers):

@@ -33,6 +33,7 @@ SIZES = {"small": 0.17, "large": 0.24}  # radius of the circle; the other shapes
 LOWER = {"triangle": 0.389}  # radii from the middle of the shape's box down to its centre of gravity
 BACKGROUNDS = {"dark": 60, "light": 165}  # the grey's level
 LOOKS = ("flat", "bright", "pastel", "dark", "striped")
+PASTEL = 200  # the grey that pastel colours are half of: not white, or white shapes would look as in other looks
 TRAVEL = 0.25  # of the side, from the first frame to the last
 
 STRIPES = 8  # of each kind across a striped background
@@ -101,7 +102,7 @@ def draw(scenes: Sequence[Scene], times: torch.Tensor, side: int, look: str = "f
     greys = torch.tensor([BACKGROUNDS[scene.background] for scene in scenes], dtype=torch.float32)
     background = greys[:, None, None, None].expand(-1, 3, side, side)
     if look == "pastel":
-        colours, background = (colours + 255) / 2, (background + 255) / 2
+        colours, background = (colours + PASTEL) / 2, (background + PASTEL) / 2
     elif look == "dark":
         colours, background = 0.6 * colours, 0.25 * background
     elif look == "striped":
