@@ -7,8 +7,8 @@ real, small and own weights, and that of the models' repositories:
     lama/     best.ckpt
 
 model_index.json is not among them, for in some repositories it names classes that do not fit; nor are zs2_XL/ and
-zs2_576w/, the same weights for another program. NAME.safetensors may stand for a pickle NAME.bin or NAME.ckpt, as it
-does in the small weights.
+zs2_576w/, the same weights for another program. NAME.safetensors may stand for a pickle NAME.bin or NAME.ckpt, and
+is taken before it; the small weights have no pickles.
 """
 
 from __future__ import annotations

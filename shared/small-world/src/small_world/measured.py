@@ -59,7 +59,7 @@ class Shares:
     drift: float  # the largest of the still prompts' clips, in pixels; 0 where there are none
 
     @property
-    def all_right(self) -> float:
+    def mean(self) -> float:
         """The mean of the three shares."""
         return (self.colour + self.shape + self.motion) / 3
 

@@ -1,7 +1,7 @@
 """The three models' own pipelines on their small weights: inputs in, frames out. For the measure, the gallery, tests.
 
-Nothing of a model is repeated here: inputs, checks and defaults are theirs, but for the sizes of `ZEROSCOPE`, the
-smallest that the model takes.
+Nothing of a model is repeated here: inputs, checks and defaults are theirs, but for the sizes of `ZEROSCOPE` and
+`SD_ANIMATION`, which the small weights know.
 """
 
 from __future__ import annotations

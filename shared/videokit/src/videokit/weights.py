@@ -160,8 +160,8 @@ class WeightStore:
         """Return where a file lies on this machine, or None; no connection is opened.
 
         In a directory given, `path` may also be a file or folder that the table does not have, and NAME.safetensors
-        is taken before a pickle NAME.bin or NAME.ckpt. A file of the cache whose size is not the table's
-        is passed over: another version of the table has fetched it.
+        is taken before a pickle NAME.bin or NAME.ckpt. A file of the cache whose size is not the table's is passed
+        over: another version of the table has fetched it.
         """
         _check_path(path)
         for directory in self.directories:
