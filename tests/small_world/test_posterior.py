@@ -9,11 +9,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from small_world import lessons
 from small_world.captions import random_names
 from small_world.denoiser import alpha_bars
-from small_world.lessons import DISAGREEING, STRONGEST, VARIANTS, WORD_WEIGHT, Questions, Teacher, weight
+from small_world.lessons import DISAGREEING, STRONGEST, WORD_WEIGHT, Questions, Teacher, weight
 from small_world.posterior import GRID, MOMENTS, Posterior
-from small_world.world import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES, TRAVEL, Scene, draw_clip, random_scene
+from small_world.world import (
+    COLOURS,
+    MOTIONS,
+    SHAPES,
+    SIZES,
+    TRAVEL,
+    Scene,
+    draw_clip,
+    is_held_out,
+    random_scene,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,13 +144,23 @@ def teacher(posterior: Posterior, monkeypatch: pytest.MonkeyPatch) -> Teacher:
     return asked
 
 
-@pytest.mark.parametrize("attribute", ["colour", "shape", "size", "background", "motion"])
-def test_a_group_has_one_noise_and_differs_in_one_word(teacher: Teacher, attribute: str) -> None:
-    asked = teacher.word(attribute, 3, TIMES, random.Random(6))
-    values = {"colour": COLOURS, "shape": SHAPES, "size": SIZES, "background": BACKGROUNDS, "motion": MOTIONS}[
-        attribute
-    ]
-    assert asked.alike == min(VARIANTS, len(values))
+@pytest.mark.parametrize(
+    ("attribute", "times", "count"),
+    [
+        ("colour", None, 4),
+        ("shape", None, 4),
+        ("size", None, 2),
+        ("background", None, 2),
+        ("shape", TIMES, 3),  # in motion one of the four may be held out
+        ("motion", TIMES, 4),
+        ("size", TIMES, 2),
+    ],
+)
+def test_a_group_has_one_noise_and_differs_in_one_word(
+    teacher: Teacher, attribute: str, times: tuple[float, ...] | None, count: int
+) -> None:
+    asked = teacher.word(attribute, 3, times, random.Random(6))
+    assert asked.alike == count
     assert len(asked.captions) == len(asked.inputs) == 3 * asked.alike
     groups = asked.inputs.unflatten(0, (3, asked.alike))
     assert torch.equal(groups, groups[:, :1].expand_as(groups))
@@ -148,6 +169,15 @@ def test_a_group_has_one_noise_and_differs_in_one_word(teacher: Teacher, attribu
         common = set.intersection(*words)
         assert len({frozenset(own - common) for own in words}) == asked.alike
         assert all(len(own - common) <= 4 for own in words)  # "moving to the left" is the longest
+
+
+def test_no_clip_is_asked_for_that_is_held_out(teacher: Teacher, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Scene] = []
+    monkeypatch.setattr(lessons, "say", lambda scene, *_: asked.append(scene) or "")
+    for attribute in ("shape", "motion"):
+        teacher.word(attribute, 20, TIMES, random.Random(8))
+    assert len(asked) == 20 * (3 + 4)
+    assert not any(is_held_out(scene.colour, scene.shape, scene.motion) for scene in asked)
 
 
 def test_the_right_answer_has_no_loss_and_the_word_weighs_more(teacher: Teacher) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
     from small_world.posterior import Caption, Posterior
+    from small_world.world import Scene
 
     # A network: what it sees in inputs (B, F, 4, h, w) at levels (B,) with embeddings (B, 77, D), in the inputs' shape
     Answer = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -36,8 +37,10 @@ WORDS: dict[str, Sequence[str]] = {
     "shape": SHAPES,
     "size": tuple(SIZES),
     "background": tuple(BACKGROUNDS),
+    "motion": tuple(MOTIONS),
 }
 SHARES = {"colour": 2, "shape": 5, "size": 1, "background": 1}
+COMBINED = ("colour", "shape", "motion")  # words of which some clips have combinations that are held out
 VARIANTS = 4  # captions of one noise at most
 WORD_WEIGHT = 20  # of what differs by a word or a caption, against what does not
 CLIP_WEIGHT = 3  # the same of whole clips: what frames have in common is not to be seen between two captions
@@ -121,9 +124,7 @@ class Teacher:
                 scene = dataclasses.replace(scene, motion="still")
             timestep, alpha_bar = self._level(0, draw)
             moments = times or (draw.choice(MOMENTS),)
-            latents = self.posterior.clip(scene, moments, draw)
-            if len(moments) > 1 and timestep >= DISAGREEING and draw.random() < 0.5:
-                latents = self._with_strangers(latents, moments, draw)
+            latents = self._latents(scene, moments, timestep, draw)
             noised = self._noised(latents, timestep, alpha_bar, draw)
             texts = [say(scene, names, draw), ""]
             asked.append(self._asked(*noised, timestep, alpha_bar, [(scene, names), (scene, None)], moments, texts))
@@ -135,18 +136,16 @@ class Teacher:
         for _ in range(groups):
             scene = random_scene(draw)
             names = ((random_names(draw) or frozenset()) | {"colour", attribute}) - {"shape"}
-            if attribute == "motion":
-                # four or five of them
-                values: Sequence[str] = [m for m in MOTIONS if not is_held_out(scene.colour, scene.shape, m)]
-            else:
+            if times is None:
                 scene, names = dataclasses.replace(scene, motion="still"), names - {"motion"}
-                values = WORDS[attribute]
-            some = draw.sample(values, min(VARIANTS, len(values)))
-            changes: list[dict[str, Any]] = [{attribute: value} for value in some]
-            others = [dataclasses.replace(scene, **change) for change in changes]
+            changes: list[dict[str, Any]] = [{attribute: value} for value in WORDS[attribute]]
+            every = [dataclasses.replace(scene, **change) for change in changes]
+            known = [one for one in every if not (times and is_held_out(one.colour, one.shape, one.motion))]
+            left_out = bool(times) and attribute in COMBINED  # one of them at most
+            others = draw.sample(known, min(VARIANTS, len(every) - left_out))
             timestep, alpha_bar = self._level(LOWEST.get(attribute, self._first_below(TOLD)), draw)
             moments = times or (draw.choice(MOMENTS),)
-            latents = self.posterior.clip(draw.choice(others), moments, draw)
+            latents = self._latents(draw.choice(others), moments, timestep, draw)
             noised = self._noised(latents, timestep, alpha_bar, draw)
             words, texts = draw.getstate(), []
             for other in others:
@@ -188,8 +187,11 @@ class Teacher:
         strengths = self.finer * (self.alpha_bars / (1 - self.alpha_bars)).mean(dim=0)
         return int((strengths > strength).sum())
 
-    def _with_strangers(self, latents: torch.Tensor, times: Sequence[float], draw: random.Random) -> torch.Tensor:
-        """Return a clip (F, 4, h, w) in which some frames are those of other scenes at their times."""
+    def _latents(self, scene: Scene, times: Sequence[float], timestep: int, draw: random.Random) -> torch.Tensor:
+        """Return a scene at these times (F, 4, h, w), in which some frames may be those of other scenes."""
+        latents = self.posterior.clip(scene, times, draw)
+        if len(times) == 1 or timestep < DISAGREEING or draw.random() < 0.5:
+            return latents
         frames = [
             self.posterior.clip(random_scene(draw), [time], draw)[0] if draw.random() < STRANGE else frame
             for time, frame in zip(times, latents, strict=True)

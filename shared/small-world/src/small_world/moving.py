@@ -89,7 +89,9 @@ def train(base: UNet2DConditionModel, moving: UNetMotionModel, teacher: Teacher,
     fit("stills", base.parameters(), STILLS, partial(still_loss, base, teacher), folder)
 
     def of_motions(step: int, draw: random.Random) -> torch.Tensor:
-        return still_loss(base, teacher, step, draw) if step % 8 == 0 else motion_loss(moving, teacher, draw)
+        if step % 8 == 0:
+            return still_loss(base, teacher, step, draw)
+        return two_frames_loss("motion", moving, teacher, draw)
 
     doubting = teacher.doubting()
 
@@ -140,18 +142,20 @@ def still_loss(base: UNet2DConditionModel, teacher: Teacher, step: int, draw: ra
 
 
 def clip_loss(moving: UNetMotionModel, teacher: Teacher, step: int, draw: random.Random) -> torch.Tensor:
-    """Return the loss on motions, or two times of three on any clips: all of their frames, or a few at times."""
+    """Return the loss on clips, all of their frames or a few; of six times twice on motions and once on shapes."""
     if step % 3 == 2:
-        return motion_loss(moving, teacher, draw)
+        return two_frames_loss("motion", moving, teacher, draw)
+    if step % 6 == 4:
+        return two_frames_loss("shape", moving, teacher, draw)
     frames = sorted(draw.sample(range(NUM_FRAMES), FEW_FRAMES if draw.random() < 1 / 3 else NUM_FRAMES))
     return teacher.loss(_at(moving, frames), teacher.scenes(BATCH // len(frames), _times(frames), draw))
 
 
-def motion_loss(moving: UNetMotionModel, teacher: Teacher, draw: random.Random) -> torch.Tensor:
-    """Return the loss on an early and a late frame of one scene with every motion."""
+def two_frames_loss(attribute: str, moving: UNetMotionModel, teacher: Teacher, draw: random.Random) -> torch.Tensor:
+    """Return the loss on an early and a late frame of scenes that differ in one word."""
     frames = (draw.randrange(PART), NUM_FRAMES - 1 - draw.randrange(PART))
     groups = BATCH // len(frames) // VARIANTS
-    return teacher.loss(_at(moving, frames), teacher.word("motion", groups, _times(frames), draw))
+    return teacher.loss(_at(moving, frames), teacher.word(attribute, groups, _times(frames), draw))
 
 
 def _of_kind(moving: UNetMotionModel, name: str) -> list[nn.Parameter]:

@@ -1,8 +1,7 @@
 """What is seen in frames, and from the frames alone: the shape's colour, its form, where it goes, and its place.
 
 The background is taken from the frames' border, the shape is what differs from it. The colour is told by its hue, the
-form by which of the world's shapes of the same place and area covers it best, the look by the background's stripes
-and the colours of both.
+form by which of the world's shapes of the same place and area covers it best, the look by the colours of both.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 GREY = 0.2  # saturation under which a colour has no hue
 DIFFERENT = 45  # levels (length of the RGB difference) by which a shape differs from the background at least
 MOVING = 0.12  # of the side, from the first frame to the last: less is no direction
-STRIPED = 12  # levels by which a background's columns deviate where it has stripes
 
 
 @dataclass(frozen=True)
@@ -91,23 +89,19 @@ def look_name(frames: Iterable[Frame]) -> str:
     """Return which of LOOKS a clip's frames have, by the medians over them."""
     clip = np.stack(list(frames)).astype(np.float64)
     edges = np.concatenate([clip[:, :2], clip[:, -2:]], axis=1).mean(axis=1)  # (F, W, 3), of top and bottom
-    if np.median(edges.mean(axis=2).std(axis=1)) > STRIPED:
-        return "striped"
     insides = [frame[~_grown(~shape_mask(frame))] for frame in clip]
     colours = [np.median(inside, axis=0) for inside in insides if len(inside)]
     if not colours:
         return "flat"
     seen = np.concatenate([np.median(edges, axis=(0, 1)), np.median(colours, axis=0)])
-    return min(_plain_looks(), key=lambda known: float(np.linalg.norm(seen - known[1])))[0]
+    return min(_looks(), key=lambda known: float(np.linalg.norm(seen - known[1])))[0]
 
 
 @cache
-def _plain_looks() -> list[tuple[str, NDArray[np.float64]]]:
-    """The background's and the shape's colours in the looks without stripes."""
+def _looks() -> list[tuple[str, NDArray[np.float64]]]:
+    """The background's and the shape's colours in each look."""
     known = []
     for look in LOOKS:
-        if look == "striped":
-            continue
         for colour in COLOURS:
             for background in BACKGROUNDS:
                 scene = Scene(colour, "square", "still", "large", background, (0.5, 0.5), (0.5, 0.5))

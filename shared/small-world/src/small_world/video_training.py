@@ -68,10 +68,12 @@ class Lessons:
 
     def motion_loss(self, step: int, draw: random.Random) -> torch.Tensor:
         """Return the loss on one scene with every motion; on stills now and then."""
-        if step % 8 == 0:
-            return self.still_loss(step, draw)
+        return self.still_loss(step, draw) if step % 8 == 0 else self.few_frames_loss("motion", draw)
+
+    def few_frames_loss(self, attribute: str, draw: random.Random) -> torch.Tensor:
+        """Return the loss on clips of few frames that differ in one word."""
         with only(self.unet, self.layers):
-            return self.teacher.loss(self._answer, self.teacher.word("motion", 1, _times(FEW_FRAMES), draw))
+            return self.teacher.loss(self._answer, self.teacher.word(attribute, 1, _times(FEW_FRAMES), draw))
 
     def word_loss(self, step: int, draw: random.Random) -> torch.Tensor:
         """Return the loss on stills that differ in a word, most of them; on motions once of four times."""
@@ -84,11 +86,13 @@ class Lessons:
             )
 
     def clip_loss(self, step: int, draw: random.Random) -> torch.Tensor:
-        """Return the loss on clips, or of six times once on stills and once on motions."""
+        """Return the loss on clips, or of six times once each on stills, on motions and on shapes that move."""
         if step % 6 == 0:
             return self.still_loss(step, draw)
-        if step % 6 == 3:
-            return self.motion_loss(step, draw)
+        if step % 6 == 2:
+            return self.few_frames_loss("motion", draw)
+        if step % 6 == 4:
+            return self.few_frames_loss("shape", draw)
         num_frames = draw.choice(NUM_FRAMES)
         with only(self.unet, self.layers):
             clips = self.teacher.scenes(2, _times(num_frames), draw)

@@ -32,11 +32,10 @@ MOTIONS = {"right": (1, 0), "left": (-1, 0), "up": (0, -1), "down": (0, 1), "sti
 SIZES = {"small": 0.17, "large": 0.24}  # radius of the circle; the other shapes have its area
 LOWER = {"triangle": 0.389}  # radii from the middle of the shape's box down to its centre of gravity
 BACKGROUNDS = {"dark": 60, "light": 165}  # the grey's level
-LOOKS = ("flat", "bright", "pastel", "dark", "striped")
+LOOKS = ("flat", "bright", "pastel", "dark", "rose")
 PASTEL = 200  # the grey that pastel colours are half of: not white, or white shapes would look as in other looks
+ROSE = (1.3, 0.45, 1.0)  # times the grey of a background
 TRAVEL = 0.25  # of the side, from the first frame to the last
-
-STRIPES = 8  # of each kind across a striped background
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,8 @@ def draw(scenes: Sequence[Scene], times: torch.Tensor, side: int, look: str = "f
         colours, background = (colours + PASTEL) / 2, (background + PASTEL) / 2
     elif look == "dark":
         colours, background = 0.6 * colours, 0.25 * background
-    elif look == "striped":
-        background = background + 30 * torch.sign(torch.sin(2 * torch.pi * STRIPES * pixels))
+    elif look == "rose":
+        background = background * torch.tensor(ROSE)[:, None, None]
     elif look == "bright":
         background = 170 + background / 4
     pictures = torch.lerp(background, colours.expand_as(background), _covered(distances, side))
