@@ -151,9 +151,11 @@ def teacher(posterior: Posterior, monkeypatch: pytest.MonkeyPatch) -> Teacher:
         ("shape", None, 4),
         ("size", None, 2),
         ("background", None, 2),
+        ("colour", TIMES, 4),
         ("shape", TIMES, 3),  # in motion one of the four may be held out
-        ("motion", TIMES, 4),
         ("size", TIMES, 2),
+        ("background", TIMES, 2),
+        ("motion", TIMES, 4),
     ],
 )
 def test_a_group_has_one_noise_and_differs_in_one_word(
@@ -174,9 +176,9 @@ def test_a_group_has_one_noise_and_differs_in_one_word(
 def test_no_clip_is_asked_for_that_is_held_out(teacher: Teacher, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Scene] = []
     monkeypatch.setattr(lessons, "say", lambda scene, *_: asked.append(scene) or "")
-    for attribute in ("shape", "motion"):
+    for attribute in ("colour", "shape", "motion"):
         teacher.word(attribute, 20, TIMES, random.Random(8))
-    assert len(asked) == 20 * (3 + 4)
+    assert len(asked) == 20 * (4 + 3 + 4)
     assert not any(is_held_out(scene.colour, scene.shape, scene.motion) for scene in asked)
 
 
