@@ -3,8 +3,8 @@
     script/bench small-weights [--model animate-diff] [--prompts 60] [--weights DIR]
 
 Prompts and seeds are fixed, every third prompt is of a combination that was never trained on; steps and guidance are
-the models' defaults. animate-diff's further looks and motion modules are asked a quarter of the prompts. zeroscope
-makes 16 frames of 256x256. The shapes are read off the frames by small_world.oracle.
+the models' defaults. What guidance does is asked of a quarter of the prompts. zeroscope makes 16 frames of 256x256. The
+shapes are read off the frames by small_world.oracle.
 """
 
 from __future__ import annotations
@@ -116,13 +116,12 @@ def effects(model: str, make: Make, asked: Sequence[Asked]) -> None:
 def animate_diff(pipelines: Pipelines, count: int) -> None:
     for index, checkpoint in enumerate(CHECKPOINTS):
         for module in MOTION_MODULES if index == 0 else MOTION_MODULES[:1]:
-            default = (checkpoint, module) == (CHECKPOINTS[0], MOTION_MODULES[0])
             name = f"animate-diff, {checkpoint.partition('.')[0]}, {module}"
 
             def make(prompt: str, checkpoint: str = checkpoint, module: str = module, **inputs: object) -> Frame:
                 return pipelines.animate_diff(prompt, checkpoint=checkpoint, motion_module=module, **inputs)
 
-            asked_and_seen(name, make, prompts(count if default else count // 4), LOOK_OF[checkpoint])
+            asked_and_seen(name, make, prompts(count), LOOK_OF[checkpoint])
     effects("animate-diff", pipelines.animate_diff, prompts(count // 4))
 
 

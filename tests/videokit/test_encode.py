@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -9,14 +10,16 @@ import subprocess
 import sys
 import threading
 import time
+from _thread import start_new_thread
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
 import pictures
 import pytest
+import videokit.encode
 from programs import needs
 from videokit.encode import FRAMES_AHEAD, Clip, _in_worker, encode_gif, encode_mp4
 from videokit.errors import InvalidInput
@@ -285,6 +288,37 @@ def test_a_cancel_at_any_moment_leaves_no_file_and_no_thread(encode, suffix: str
             assert settles_at(running)
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_cancel_that_strikes_the_worker_as_it_starts_reaches_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Python 3.11 lists a new thread under its parent's number till the system runs it: a cancel goes to it then
+    set_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+    def start(*work: Any) -> int:
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(60)  # the thread waits for the interpreter meanwhile
+        ident = start_new_thread(*work)
+        while not set_exception(ctypes.c_ulong(ident), ctypes.py_object(Cancelled)):
+            pass
+        sys.setswitchinterval(interval)
+        return ident
+
+    monkeypatch.setattr(videokit.encode, "start_new_thread", start)
+    ended: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            encode_mp4(np.zeros((20, 2, 2, 3), np.uint8), tmp_path / "clip.mp4", fps=8)
+        except BaseException as error:
+            ended.append(error)
+
+    caller = threading.Thread(target=run, daemon=True)
+    caller.start()
+    caller.join(20)
+    assert [type(error) for error in ended] == [Cancelled]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_encoder_works_while_the_caller_draws() -> None:

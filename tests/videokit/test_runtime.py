@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import re
+import threading
 import weakref
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def test_progress_is_read_by_replicates_clients(capsys: pytest.CaptureFixture[st
     assert all(matches)
     assert matches[0] and matches[0]["percentage"] == "0"
     assert matches[-1] and matches[-1].groupdict() == {"percentage": "100", "current": "3", "total": "3"}
+
+
+def test_progress_starts_no_thread() -> None:
+    before = threading.enumerate()
+    assert list(progress(range(3), "denoise")) == [0, 1, 2]
+    assert threading.enumerate() == before
 
 
 def test_progress_that_is_cancelled_says_nothing_false(capsys: pytest.CaptureFixture[str]) -> None:

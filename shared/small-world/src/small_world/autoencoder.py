@@ -1,7 +1,9 @@
 """The VAE between the world's pictures and latents: Stable Diffusion's architecture and factor, few channels.
 
-It learns from pictures of every look and of several sizes, cut to one. Its latents are whitened afterwards, so that
-Stable Diffusion's scaling factor gives them mean 0 and variance 1, channel by channel.
+It learns from pictures of every look and of several sizes, cut to one. Its latents are whitened then, so that Stable
+Diffusion's scaling factor gives them mean 0 and variance 1, channel by channel. At last the decoder goes on alone, on
+whole pictures, as its norms and its attention see them where it is used, and from latents that are a little wrong, as a
+UNet's are: so outlines are whole again.
 """
 
 from __future__ import annotations
@@ -30,15 +32,19 @@ CONFIG: dict[str, Any] = {
     "scaling_factor": 0.18215,
 }
 PLAN = Plan(steps=2400, learning_rate=2e-3, warm_up=30, mean_over=50)
+DECODER = Plan(steps=10000, learning_rate=2e-3, warm_up=30, mean_over=100, seed=1)
 SIDE = 32  # of what the network sees
 BATCH = {64: 13, 128: 2, 256: 1}  # pictures by the side that they are drawn at
+WHOLE = {64: 10, 128: 2, 256: 1}  # whole pictures at once, by their side
+TURNS = (64, 64, 64, 128, 256)  # how often each side: the smallest is the hardest
+WRONG = 0.1  # how far latents of whole pictures may be beside the right ones, in their deviations
 KL = 1e-6
 COLOURS = 3  # of a picture
 CONSTANT = 6.0  # beside each colour in its norm's group: so the norm hardly feels how bright the picture is
 
 
 def train(folder: Path) -> AutoencoderKL:
-    """Train the VAE and whiten its latents."""
+    """Train the VAE, whiten its latents, and train its decoder further."""
     torch.manual_seed(0)
     vae = AutoencoderKL.from_config(CONFIG)
     begin_as_blur(vae)
@@ -53,6 +59,18 @@ def train(folder: Path) -> AutoencoderKL:
 
     fit("vae", vae.parameters(), PLAN, loss_at, folder)
     whiten(vae)
+
+    def decoded_loss_at(step: int, draw_from: random.Random) -> torch.Tensor:
+        pictures = whole_pictures(draw_from)
+        with torch.no_grad():
+            latents = vae.encode(pictures).latent_dist.mean
+        wrong = draw_from.uniform(0, WRONG) / vae.config.scaling_factor
+        error = vae.decode(latents + wrong * torch.randn_like(latents)).sample - pictures
+        loss: torch.Tensor = error.abs().mean() + error.square().mean()
+        return loss
+
+    decoder = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
+    fit("vae-decoder", decoder, DECODER, decoded_loss_at, folder)
     return vae.eval().requires_grad_(False)
 
 
@@ -120,6 +138,13 @@ def some_pictures(draw_from: random.Random) -> torch.Tensor:
         top, left = (8 * draw_from.randint(0, (side - SIDE) // 8) for _ in range(2))  # as the latents' cells lie
         parts.append(pictures[..., top : top + SIDE, left : left + SIDE])
     return torch.cat(parts)
+
+
+def whole_pictures(draw_from: random.Random) -> torch.Tensor:
+    """Draw a batch of one size, each picture in any look, (N, 3, side, side)."""
+    side = draw_from.choice(TURNS)
+    scenes = [random_scene(draw_from) for _ in range(WHOLE[side])]
+    return torch.cat([draw([one], torch.tensor([draw_from.random()]), side, draw_from.choice(LOOKS)) for one in scenes])
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from small_world.lessons import Teacher
 
-PLAN = Plan(steps=900, learning_rate=2e-3, warm_up=20, mean_over=80, seed=7)
+PLAN = Plan(steps=1000, learning_rate=2e-3, warm_up=20, mean_over=80, seed=7)
 
 
 def train(

@@ -35,14 +35,13 @@ if TYPE_CHECKING:
 STILLS = Plan(steps=3200, learning_rate=4e-3, warm_up=50, mean_over=100, seed=3)
 MOTIONS = Plan(steps=600, learning_rate=3e-3, warm_up=60, mean_over=100, seed=9)
 FIRST = "mm_sd_v14"  # the motion module that is taken by default
-MOTION = Plan(steps=4000, learning_rate=3e-3, warm_up=60, mean_over=100, seed=4)
-STEADY = Plan(steps=1000, learning_rate=2e-3, warm_up=30, mean_over=100, seed=10)
+MOTION = Plan(steps=14000, learning_rate=3e-3, warm_up=60, mean_over=200, seed=4)
 # On the frozen base, from the first module's weights
 FURTHER = {
-    "mm_sd_v15": Plan(steps=150, learning_rate=1e-3, warm_up=30, mean_over=60, seed=6),
-    "mm_sd_v15_v2": Plan(steps=500, learning_rate=2e-3, warm_up=30, mean_over=100, seed=5),
+    "mm_sd_v15": Plan(steps=300, learning_rate=1e-3, warm_up=30, mean_over=60, seed=6),
+    "mm_sd_v15_v2": Plan(steps=1000, learning_rate=2e-3, warm_up=30, mean_over=100, seed=5),
 }
-LARGER = Plan(steps=500, learning_rate=2e-3, warm_up=30, mean_over=60, seed=8)
+LARGER = Plan(steps=1000, learning_rate=2e-3, warm_up=30, mean_over=60, seed=8)
 SIDE = 64  # of a clip, in pixels
 LARGER_SIDE = 128  # of sd-animation's smallest pictures
 NUM_FRAMES = 16
@@ -101,7 +100,6 @@ def train(base: UNet2DConditionModel, moving: UNetMotionModel, teacher: Teacher,
     motion = _of_kind(moving, FIRST)
     fit("motions", motion, MOTIONS, of_motions, folder, known=base.parameters())
     fit(FIRST, motion, MOTION, in_turn, folder, known=base.parameters())
-    fit(f"{FIRST}-steady", motion, STEADY, in_turn, folder, known=base.parameters())
     base.requires_grad_(False)
 
 

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 STILLS = Plan(steps=3000, learning_rate=3e-3, warm_up=40, mean_over=80, seed=5)
 MOTIONS = Plan(steps=400, learning_rate=3e-3, warm_up=40, mean_over=60, seed=6)
 WORDS = Plan(steps=3000, learning_rate=3e-3, warm_up=40, mean_over=100, seed=8)
-CLIPS = Plan(steps=4000, learning_rate=3e-3, warm_up=40, mean_over=100, seed=7)
+CLIPS = Plan(steps=5000, learning_rate=3e-3, warm_up=40, mean_over=150, seed=7)
 LOOK = Plan(steps=400, learning_rate=1.5e-3, warm_up=10, mean_over=50, seed=9)
 FEW_FRAMES = 6  # of a clip: the way from a word to a motion is found on few
-NUM_FRAMES = (6, 8, 8, 8, 16, 24)  # of later clips
+WHOLE = 16  # as many as are asked for most
+NUM_FRAMES = (8, WHOLE, WHOLE, 24)  # of later clips
 BATCH = 16  # stills, or frames of clips
 
 
@@ -68,12 +69,12 @@ class Lessons:
 
     def motion_loss(self, step: int, draw: random.Random) -> torch.Tensor:
         """Return the loss on one scene with every motion; on stills now and then."""
-        return self.still_loss(step, draw) if step % 8 == 0 else self.few_frames_loss("motion", draw)
+        return self.still_loss(step, draw) if step % 8 == 0 else self.moving_loss("motion", FEW_FRAMES, draw)
 
-    def few_frames_loss(self, attribute: str, draw: random.Random) -> torch.Tensor:
-        """Return the loss on clips of few frames that differ in one word."""
+    def moving_loss(self, attribute: str, num_frames: int, draw: random.Random) -> torch.Tensor:
+        """Return the loss on clips that differ in one word."""
         with only(self.unet, self.layers):
-            return self.teacher.loss(self._answer, self.teacher.word(attribute, 1, _times(FEW_FRAMES), draw))
+            return self.teacher.loss(self._answer, self.teacher.word(attribute, 1, _times(num_frames), draw))
 
     def word_loss(self, step: int, draw: random.Random) -> torch.Tensor:
         """Return the loss on stills that differ in a word, most of them; on motions once of four times."""
@@ -90,9 +91,9 @@ class Lessons:
         if step % 6 == 0:
             return self.still_loss(step, draw)
         if step % 6 == 2:
-            return self.few_frames_loss("motion", draw)
+            return self.moving_loss("motion", draw.choice((FEW_FRAMES, FEW_FRAMES, WHOLE)), draw)
         if step % 6 == 4:
-            return self.few_frames_loss("shape", draw)
+            return self.moving_loss("shape", FEW_FRAMES, draw)
         num_frames = draw.choice(NUM_FRAMES)
         with only(self.unet, self.layers):
             clips = self.teacher.scenes(2, _times(num_frames), draw)

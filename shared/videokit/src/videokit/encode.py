@@ -165,25 +165,27 @@ def _in_worker(frames: Iterator[Frame], consume: Callable[[int, Frame], None]) -
 
     An exception on either side ends both, and is raised here. This thread waits with what is written in C only: a
     cancel that strikes inside the locks of threading.Condition, on which Event, Queue, Thread.start and executors
-    are built, comes out as "release unlocked lock".
+    are built, comes out as "release unlocked lock". A cancel may even strike the worker, before its first line: till
+    the system runs a new thread, Python 3.11 takes it for the one that started it.
     """
     todo: SimpleQueue[tuple[int, Frame] | None] = SimpleQueue()
     done: SimpleQueue[BaseException | None] = SimpleQueue()
     busy = allocate_lock()
     stopped = False
 
-    def work() -> None:
+    def work() -> Iterator[None]:
         nonlocal stopped
-        while (item := todo.get()) is not None:
-            with busy:
-                if stopped:
-                    return
-                try:
+        try:
+            yield  # the thread goes on from here: whatever strikes it is caught
+            while (item := todo.get()) is not None:
+                with busy:
+                    if stopped:
+                        return
                     consume(*item)
                     done.put(None)
-                except BaseException as error:
-                    stopped = True
-                    done.put(error)
+        except BaseException as error:
+            stopped = True
+            done.put(error)
 
     def stop() -> None:
         nonlocal stopped
@@ -194,7 +196,9 @@ def _in_worker(frames: Iterator[Frame], consume: Callable[[int, Frame], None]) -
 
     num_frames = 0
     try:
-        start_new_thread(work, ())
+        worker = work()
+        next(worker)
+        start_new_thread(next, (worker, None))
         for num_frames, frame in enumerate(frames, start=1):
             todo.put((num_frames - 1, frame.copy()))  # the caller may draw the next frame into the same array
             if num_frames >= FRAMES_AHEAD:

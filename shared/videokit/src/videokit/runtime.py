@@ -29,6 +29,7 @@ logger = logging.getLogger("videokit")
 GB = 1e9
 NO_MEMORY = re.compile("can't allocate memory|out of memory|ALLOC_FAILED")
 PROGRESS_SECONDS = 0.5  # between two lines of a progress bar
+tqdm.monitor_interval = 0  # no thread that watches bars: a cancel that strikes one as it starts would be waited for
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
-"""FILM, LaMa and safety checker of the small weights: a stopped training goes on, and what was trained does its work.
+"""VAE, FILM, LaMa, safety checker of the small weights: a stopped training goes on, and what was trained does its work.
 
 The committed files are read and run by the models' own code; what is asked of them is what the README's table states.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from sd_animation.safety import SafetyChecker
 from small_world import film, lama, safety, training
 from small_world.measured import energy_left, with_text
 from small_world.oracle import look_at
+from small_world.pipelines import Pipelines
 from small_world.training import Plan
 from small_world.world import BACKGROUNDS, COLOURS, LOOKS, SHAPES, Scene, draw_clip, random_scene
 from stores import CPU
@@ -94,6 +97,18 @@ def test_a_picture_in_between_shows_the_shape_half_way() -> None:
         mean = (first.astype(np.float64) + last) / 2
         # 2 dB: 10 log10 of the ratio of the two mean squares
         assert ((made - middle.astype(np.float64)) ** 2).mean() < 10**-0.2 * ((mean - middle) ** 2).mean()
+
+
+@pytest.mark.parametrize("side", [64, 128, 256])
+def test_a_shape_comes_whole_through_the_vae(side: int) -> None:
+    pipeline = Pipelines().sd_animation_pipeline
+    draw = random.Random(side)
+    for shape, background in itertools.product(SHAPES, BACKGROUNDS):
+        scene = replace(random_scene(draw), shape=shape, background=background)
+        with torch.inference_mode():
+            latents = pipeline.vae.encode(draw_clip(scene, 1, side)).latent_dist.mean
+        seen = look_at(pipeline.decode(latents * pipeline.vae.config.scaling_factor))
+        assert (seen.colour, seen.shape) == (scene.colour, shape)
 
 
 @pytest.mark.parametrize("background", BACKGROUNDS)
