@@ -21,7 +21,7 @@ from sd_animation import weights as sd_animation_weights
 from sd_animation.film import load_film
 from sd_animation.in_betweens import in_betweens
 from sd_animation.safety import SafetyChecker
-from small_world import film, lama, safety, training
+from small_world import autoencoder, film, lama, safety, training
 from small_world.measured import energy_left, with_text
 from small_world.oracle import look_at
 from small_world.pipelines import Pipelines
@@ -77,6 +77,16 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(
     resumed = train(tmp_path / "stopped").state_dict()
     assert resumed.keys() == whole.keys()
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+
+
+def test_the_decoder_goes_on_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autoencoder, "PLAN", SHORT)
+    kept = {}
+    for steps in (0, SHORT.steps):
+        monkeypatch.setattr(autoencoder, "DECODER", replace(SHORT, steps=steps))
+        kept[steps] = autoencoder.train(tmp_path / str(steps)).state_dict()
+    changed = {key.partition(".")[0] for key, values in kept[0].items() if not torch.equal(values, kept[3][key])}
+    assert changed == {"decoder", "post_quant_conv"}
 
 
 def going(colour: str, shape: str, size: str, dx: float, dy: float) -> Scene:
