@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from small_world.measured import monotone_share, prompts, shares
+from small_world.measured import STILL, drift, monotone_share, prompts, shares
 from small_world.oracle import hues, look_at, look_name
 from small_world.pipelines import Pipelines
 
@@ -92,6 +92,10 @@ class TestZeroscope:
     def test_colour_shape_and_direction_are_those_asked_for(self, clips: list[Frame]) -> None:
         found = shares(self.ASKED, map(look_at, clips))
         assert (found.colour, found.shape, found.motion) == (1, 1, 1)
+
+    def test_what_is_to_stand_still_does(self, pipelines: Pipelines) -> None:
+        clip = pipelines.zeroscope("a red circle standing still", seed=1, num_inference_steps=self.STEPS)
+        assert drift(look_at(clip)) < 2 * STILL
 
     def test_the_models_have_looks_of_their_own(self, pipelines: Pipelines, clips: list[Frame]) -> None:
         asked = self.ASKED[0]

@@ -48,7 +48,7 @@ class Stopped(Exception):
     ("part", "draws", "train"),
     [
         (film, "triplets", lambda folder: film.train(folder, SHORT, SHORT)),
-        (lama, "masked_pictures", lambda folder: lama.train(folder, SHORT)),
+        (lama, "masked_pictures", lambda folder: lama.train(folder, SHORT, SHORT)),
         (safety, "some_stripes", lambda folder: safety.train(folder, SHORT)),
     ],
     ids=["film", "lama", "safety"],

@@ -12,7 +12,7 @@ import torch
 from small_world import lessons
 from small_world.captions import random_names
 from small_world.denoiser import alpha_bars
-from small_world.lessons import DISAGREEING, STRONGEST, WORD_WEIGHT, Questions, Teacher, weight
+from small_world.lessons import ASTRAY, DISAGREEING, STRONGEST, WORD_WEIGHT, Questions, Teacher, weight
 from small_world.posterior import GRID, MOMENTS, Posterior
 from small_world.world import (
     COLOURS,
@@ -24,6 +24,7 @@ from small_world.world import (
     draw_clip,
     is_held_out,
     random_scene,
+    reach,
 )
 
 if TYPE_CHECKING:
@@ -203,6 +204,30 @@ def test_where_a_frame_shows_another_scene_the_answer_is_the_scene_of_most(poste
     assert torch.allclose(answer[..., 0, 0], clip[..., 0, 0], atol=0.01)  # the background
 
 
+def test_frames_lie_beside_their_way_where_that_is_asked_for_but_never_outside(posterior: Posterior) -> None:
+    still = replace(SCENE, motion="still")
+    centres = []
+    for beside in ([(0, 0), (0, -4), (-3, 0)], [(0, 0), (GRID, GRID), (-GRID, -GRID)]):
+        clip = posterior.clip(still, TIMES, random.Random(13), beside)[:, 0]
+        shown = clip - clip.amin(dim=(1, 2), keepdim=True)
+        cells = (torch.arange(8) + 0.5) * GRID / 8  # in places
+        centres.append([[(f.sum(axis) @ cells / f.sum()).item() for axis in (1, 0)] for f in shown])
+    (first, left, up), (_, furthest, nearest) = torch.tensor(centres)  # (down, across) each
+    assert (left - first).tolist() == pytest.approx([0, -4], abs=0.3)
+    assert (up - first).tolist() == pytest.approx([-3, 0], abs=0.3)
+    assert nearest.tolist() == pytest.approx([GRID * reach(still.size)] * 2, abs=0.3)  # whole
+    assert furthest.tolist() == pytest.approx([GRID * (1 - reach(still.size))] * 2, abs=0.3)
+
+
+def test_where_frames_lie_beside_their_way_they_are_answered_to_lie_on_one(posterior: Posterior) -> None:
+    still = replace(SCENE, motion="still")
+    clip = posterior.clip(still, MOMENTS, random.Random(14), [(0, 0), (0, 0), (1, 0), (0, -1)])
+    alpha_bar = torch.tensor(0.5)
+    answer = told(posterior, alpha_bar.sqrt() * clip, alpha_bar, still, None, MOMENTS)
+    assert (clip - clip[:1]).abs().max() > 0.3
+    assert torch.allclose(answer, answer[:1].expand_as(answer), atol=0.03)
+
+
 def test_half_of_the_clips_under_much_noise_have_frames_that_do_not_agree(
     teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,6 +242,24 @@ def test_half_of_the_clips_under_much_noise_have_frames_that_do_not_agree(
             found[level] += bool((corners - corners[0]).abs().max() > 0.1)
     assert found[DISAGREEING - 1] == 0
     assert 8 <= found[DISAGREEING] <= 20  # half of them have strangers, some of the same background
+
+
+def test_frames_beside_their_way_are_asked_to_lie_on_it(teacher: Teacher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    monkeypatch.setattr(lessons, "STILL_ASTRAY", 1)
+    monkeypatch.setattr(lessons, "is_held_out", lambda *combination: False)
+    monkeypatch.setattr(lessons, "random_names", lambda draw: frozenset({"motion"}))
+    draw, apart = random.Random(15), 0
+    for _ in range(20):
+        asked = teacher.astray(MOMENTS, draw)
+        assert ASTRAY[0] <= asked.timesteps[0] <= ASTRAY[1]
+        assert asked.captions[1] == ""
+        alpha_bars = teacher.alpha_bars[:, asked.timesteps[0]]
+        alpha_bar = alpha_bars[(alpha_bars / (1 - alpha_bars) - asked.strengths[0]).abs().argmin()]
+        shown, answer = ((asked.inputs - n * (1 - alpha_bar).sqrt())[0] for n in (0, asked.wanted))
+        apart += bool((shown - shown[:1]).abs().max() > 0.1 * alpha_bar.sqrt())
+        assert torch.allclose(answer, answer[:1].expand_as(answer), atol=1e-3)
+    assert apart > 15
 
 
 def test_questions_of_several_kinds_are_asked_at_once(teacher: Teacher) -> None:

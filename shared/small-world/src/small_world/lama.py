@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 
 SIZE = Size(8, 2)
 PLAN = Plan(steps=6000, learning_rate=1e-3, warm_up=30, mean_over=50)
+WHOLE = Plan(steps=4500, learning_rate=1.5e-3, warm_up=50, mean_over=100, seed=3)
 SIDE = 256  # zeroscope's smallest
-AROUND = 44  # rows above the band and below it that the network sees
-WIDTH = 96  # columns that it sees
+AROUND = 44  # rows above the band and below it that the network sees of a cut
+WIDTH = 96  # columns of it
 BATCH = 4
 STATISTICS = 40  # batches that the norms' statistics are taken over
+CROSSED = 0.75  # of the pictures: the band crosses the shape, which is what is hard
+SQUARES = 4  # how much squared errors count against plain ones
 
 
 class _Masked(torch.nn.Module):
@@ -41,32 +44,58 @@ class _Masked(torch.nn.Module):
         return filled
 
 
-def train(folder: Path, plan: Plan = PLAN) -> Lama:
-    """Train the generator by the error in the band alone, then take its norms' statistics for the weights kept."""
+def train(folder: Path, plan: Plan = PLAN, whole: Plan = WHOLE) -> Lama:
+    """Train the generator by the error in the band alone: on cuts, then on whole pictures with its norms fixed.
+
+    So it is used: a norm with its batch's statistics has none of a single picture, and what a layer sees in frequency
+    depends on the picture's size.
+    """
     torch.manual_seed(8)
     masked = _Masked(Lama(SIZE))
 
-    def loss_at(step: int, draw_from: random.Random) -> torch.Tensor:
-        given = masked_pictures(draw_from)
-        error: torch.Tensor = (masked(given) - given[:, :3])[:, :, AROUND:-AROUND]
-        return error.abs().mean() + error.square().mean()
+    def of_cuts(step: int, draw_from: random.Random) -> torch.Tensor:
+        return _loss(masked, _cut(masked_pictures(draw_from), draw_from))
 
-    fit("lama", masked.parameters(), plan, loss_at, folder)
+    def of_whole(step: int, draw_from: random.Random) -> torch.Tensor:
+        return _loss(masked, masked_pictures(draw_from))
+
+    fit("lama", masked.parameters(), plan, of_cuts, folder)
     draw_from = random.Random("statistics")
     update_bn((masked_pictures(draw_from) for _ in range(STATISTICS)), masked)
-    return masked.lama.eval().requires_grad_(False)
+    masked.eval()
+    fit("lama-whole", masked.parameters(), whole, of_whole, folder)
+    return masked.lama.requires_grad_(False)
 
 
 def masked_pictures(draw_from: random.Random) -> torch.Tensor:
-    """Draw the middle of pictures in 0 to 1 and the mask of their band, (BATCH, 4, H, WIDTH)."""
-    scenes = [random_scene(draw_from) for _ in range(BATCH)]
-    times = torch.tensor([draw_from.random() for _ in scenes])
-    pictures = (draw(scenes, times, SIDE, draw_from.choice(("flat", "flat", *LOOKS))) + 1) / 2
-    left = draw_from.randint(0, SIDE - WIDTH)
-    mask = torch.zeros(BATCH, 1, SIDE, SIDE)
+    """Draw pictures in 0 to 1, each in any look, and the mask of their band: (BATCH, 4, SIDE, SIDE)."""
+    mask = torch.zeros(1, 1, SIDE, SIDE)
     top, bottom = band(SIDE)
     mask[:, :, top:bottom] = 1
-    return torch.cat([pictures, mask], dim=1)[:, :, top - AROUND : bottom + AROUND, left : left + WIDTH]
+    drawn = []
+    for _ in range(BATCH):
+        look, crossed = draw_from.choice(("flat", "flat", *LOOKS)), draw_from.random() < CROSSED
+        while True:
+            picture = draw([random_scene(draw_from)], torch.tensor([draw_from.random()]), SIDE, look)
+            rows = picture[:, :, top:bottom]
+            if not crossed or bool((rows != rows[:, :, :1, :1]).any()):
+                break
+        drawn.append(torch.cat([(picture + 1) / 2, mask], dim=1))
+    return torch.cat(drawn)
+
+
+def _cut(given: torch.Tensor, draw_from: random.Random) -> torch.Tensor:
+    """Cut what is about the band out of pictures and masks."""
+    top, bottom = band(SIDE)
+    left = draw_from.randint(0, SIDE - WIDTH)
+    return given[:, :, top - AROUND : bottom + AROUND, left : left + WIDTH]
+
+
+def _loss(masked: _Masked, given: torch.Tensor) -> torch.Tensor:
+    pictures, mask = given[:, :3], given[:, 3:]
+    error = (masked(given) - pictures)[mask.expand_as(pictures) > 0]
+    loss: torch.Tensor = error.abs().mean() + SQUARES * error.square().mean()
+    return loss
 
 
 def write(lama: Lama, file: Path) -> None:

@@ -55,6 +55,9 @@ TRUST = 0.4
 # In half of the clips from this level on, so many frames are of other scenes. Sampling begins with frames that do not
 # agree, and where each frame tells all by itself, nothing else teaches a network to ask the others.
 DISAGREEING, STRANGE = 600, 0.3
+# Later on they agree but for small errors, which only grow where each frame believes its own. So frames lie up to so
+# many places of GRID beside their way, between these levels, in clips of which so many stand still.
+ASTRAY, PLACES, STILL_ASTRAY = (300, 900), 2, 0.7
 
 
 @dataclass(frozen=True)
@@ -119,16 +122,21 @@ class Teacher:
         """
         asked = []
         for _ in range(count // 2):
-            scene, names = random_scene(draw), random_names(draw) or frozenset()
-            if times and draw.random() < STILL and not is_held_out(scene.colour, scene.shape, "still"):
-                scene = dataclasses.replace(scene, motion="still")
+            scene, names = _scene(STILL if times else 0, draw)
             timestep, alpha_bar = self._level(0, draw)
             moments = times or (draw.choice(MOMENTS),)
             latents = self._latents(scene, moments, timestep, draw)
-            noised = self._noised(latents, timestep, alpha_bar, draw)
-            texts = [say(scene, names, draw), ""]
-            asked.append(self._asked(*noised, timestep, alpha_bar, [(scene, names), (scene, None)], moments, texts))
+            asked.append(self._with_and_without(scene, names, latents, timestep, alpha_bar, moments, draw))
         return dataclasses.replace(_together(asked), word_weight=CLIP_WEIGHT if times else WORD_WEIGHT)
+
+    def astray(self, times: Sequence[float], draw: random.Random) -> Questions:
+        """Return questions about one scene whose frames lie beside their way, asked as by `scenes`."""
+        scene, names = _scene(STILL_ASTRAY, draw)
+        timestep = draw.randint(*ASTRAY)
+        alpha_bar = self.alpha_bars[draw.randrange(len(self.alpha_bars)), timestep]
+        latents = self.posterior.clip(scene, times, draw, _beside(times, draw))
+        asked = self._with_and_without(scene, names, latents, timestep, alpha_bar, times, draw)
+        return dataclasses.replace(asked, word_weight=CLIP_WEIGHT)
 
     def word(self, attribute: str, groups: int, times: Sequence[float] | None, draw: random.Random) -> Questions:
         """Return groups of questions with one noise and captions that differ in one attribute alone."""
@@ -187,6 +195,21 @@ class Teacher:
         strengths = self.finer * (self.alpha_bars / (1 - self.alpha_bars)).mean(dim=0)
         return int((strengths > strength).sum())
 
+    def _with_and_without(
+        self,
+        scene: Scene,
+        names: frozenset[str],
+        latents: torch.Tensor,
+        timestep: int,
+        alpha_bar: torch.Tensor,
+        times: Sequence[float],
+        draw: random.Random,
+    ) -> Questions:
+        """Return what is asked of latents under noise, with a caption and without."""
+        noised = self._noised(latents, timestep, alpha_bar, draw)
+        texts = [say(scene, names, draw), ""]
+        return self._asked(*noised, timestep, alpha_bar, [(scene, names), (scene, None)], times, texts)
+
     def _latents(self, scene: Scene, times: Sequence[float], timestep: int, draw: random.Random) -> torch.Tensor:
         """Return a scene at these times (F, 4, h, w), in which some frames may be those of other scenes."""
         latents = self.posterior.clip(scene, times, draw)
@@ -224,6 +247,25 @@ class Teacher:
         strengths = (self.finer * alpha_bar / (1 - alpha_bar)).expand(len(texts))
         timesteps = torch.full((len(texts),), timestep)
         return Questions(inputs.expand_as(wanted), wanted, strengths, timesteps, texts, len(texts), self.finer)
+
+
+def _scene(still: float, draw: random.Random) -> tuple[Scene, frozenset[str]]:
+    """Draw a scene, which stands still in so many cases more, and what a caption names of it."""
+    scene, names = random_scene(draw), random_names(draw) or frozenset()
+    if still and draw.random() < still and not is_held_out(scene.colour, scene.shape, "still"):
+        scene = dataclasses.replace(scene, motion="still")
+    return scene, names
+
+
+def _beside(times: Sequence[float], draw: random.Random) -> list[tuple[int, int]]:
+    """Draw how many places down and across each frame lies beside its way: a slope, and now and then one more."""
+    ends = [[draw.uniform(-PLACES, PLACES) for _ in range(2)] for _ in range(2)]  # of the first and the last frame
+    beside = []
+    for time in times:
+        slips = [draw.choice((-1, 0, 0, 0, 1)) for _ in range(2)]
+        down, across = (round(a + (b - a) * time) + slip for a, b, slip in zip(*ends, slips, strict=True))
+        beside.append((down, across))
+    return beside
 
 
 def weight(strengths: torch.Tensor, finer: float) -> torch.Tensor:

@@ -41,7 +41,7 @@ FURTHER = {
     "mm_sd_v15": Plan(steps=300, learning_rate=1e-3, warm_up=30, mean_over=60, seed=6),
     "mm_sd_v15_v2": Plan(steps=1000, learning_rate=2e-3, warm_up=30, mean_over=100, seed=5),
 }
-LARGER = Plan(steps=1000, learning_rate=2e-3, warm_up=30, mean_over=60, seed=8)
+LARGER = Plan(steps=1600, learning_rate=2e-3, warm_up=30, mean_over=60, seed=8)
 SIDE = 64  # of a clip, in pixels
 LARGER_SIDE = 128  # of sd-animation's smallest pictures
 NUM_FRAMES = 16

@@ -88,14 +88,26 @@ class Posterior:
         }
         return cls(side, kept["empty"], added)
 
-    def clip(self, scene: Scene, times: Sequence[float], draw_from: random.Random) -> torch.Tensor:
-        """Return a scene at these times, anywhere: latents (F, 4, h, w)."""
+    def clip(
+        self,
+        scene: Scene,
+        times: Sequence[float],
+        draw_from: random.Random,
+        astray: Sequence[tuple[int, int]] | None = None,
+    ) -> torch.Tensor:
+        """Return a scene at these times, anywhere: latents (F, 4, h, w).
+
+        `astray` are the places, down and across, of GRID, that each frame lies beside the scene's way.
+        """
         count = len(_span(scene.size))
-        at_places = torch.zeros(len(times), 1, 1, 1, count, count)
-        windows = _windows(at_places, scene.size, scene.motion, times)
+        places = torch.arange(count * count).reshape(count, count).expand(len(times), -1, -1)
+        windows = _windows(places, scene.size, scene.motion, times)
         way = draw_from.randrange(windows[0].numel())
-        for window in windows:
-            window[..., way // window.shape[-1], way % window.shape[-1]] = 1
+        at_places = torch.zeros(len(times), 1, 1, 1, count, count)
+        for frame, window, beside in zip(at_places, windows, astray or [(0, 0)] * len(times), strict=True):
+            place = divmod(int(window.flatten()[way]), count)
+            down, across = (min(max(p + b, 0), count - 1) for p, b in zip(place, beside, strict=True))
+            frame[..., down, across] = 1
         return self._pictures({scene.size: at_places}, _kinds(scene, ("colour", "shape", "background")))
 
     def answers(

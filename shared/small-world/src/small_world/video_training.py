@@ -27,6 +27,7 @@ LOOK = Plan(steps=400, learning_rate=1.5e-3, warm_up=10, mean_over=50, seed=9)
 FEW_FRAMES = 6  # of a clip: the way from a word to a motion is found on few
 WHOLE = 16  # as many as are asked for most
 NUM_FRAMES = (8, WHOLE, WHOLE, 24)  # of later clips
+CLIPS_COUNT = 8  # times as much as words: their losses are that much smaller, and hardly heard otherwise
 BATCH = 16  # stills, or frames of clips
 
 
@@ -87,17 +88,21 @@ class Lessons:
             )
 
     def clip_loss(self, step: int, draw: random.Random) -> torch.Tensor:
-        """Return the loss on clips, or of six times once each on stills, on motions and on shapes that move."""
-        if step % 6 == 0:
+        """Return the loss on clips, or of six times once each on stills, on motions and on shapes that move.
+
+        Of the clips, the frames of two in three lie beside their way.
+        """
+        turn = step % 6
+        if turn == 0:
             return self.still_loss(step, draw)
-        if step % 6 == 2:
+        if turn == 2:
             return self.moving_loss("motion", draw.choice((FEW_FRAMES, FEW_FRAMES, WHOLE)), draw)
-        if step % 6 == 4:
+        if turn == 4:
             return self.moving_loss("shape", FEW_FRAMES, draw)
-        num_frames = draw.choice(NUM_FRAMES)
+        times = _times(draw.choice(NUM_FRAMES))
         with only(self.unet, self.layers):
-            clips = self.teacher.scenes(2, _times(num_frames), draw)
-            return self.teacher.loss(self._answer, clips)
+            clips = self.teacher.scenes(2, times, draw) if turn == 1 else self.teacher.astray(times, draw)
+            return CLIPS_COUNT * self.teacher.loss(self._answer, clips)
 
     def _answer(self, inputs: torch.Tensor, timesteps: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
         seen: torch.Tensor = self.unet(inputs.transpose(1, 2), timesteps, embeds).sample
