@@ -25,3 +25,13 @@ def test_layers_that_are_passed_by_come_back() -> None:
         again = unet(latents, 500, prompt_embeds).sample
     assert not torch.allclose(without, whole)
     assert torch.equal(again, whole)
+
+
+def test_convolutions_over_frames_give_what_pytorchs_own_give() -> None:
+    convolutions = [module for module in video.build().modules() if isinstance(module, torch.nn.Conv3d)]
+    assert convolutions
+    for convolution in convolutions:
+        x = torch.randn(2, convolution.in_channels, 5, 3, 4)
+        torch.nn.init.normal_(convolution.weight)  # the last ones begin as nothing
+        own = torch.nn.Conv3d.forward(convolution, x)
+        assert torch.allclose(convolution(x), own, atol=1e-4)

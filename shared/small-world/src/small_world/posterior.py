@@ -89,16 +89,9 @@ class Posterior:
         return cls(side, kept["empty"], added)
 
     def clip(
-        self,
-        scene: Scene,
-        times: Sequence[float],
-        draw_from: random.Random,
-        astray: Sequence[tuple[int, int]] | None = None,
+        self, scene: Scene, times: Sequence[float], draw_from: random.Random, astray: Sequence[tuple[int, int]] = ()
     ) -> torch.Tensor:
-        """Return a scene at these times, anywhere: latents (F, 4, h, w).
-
-        `astray` are the places, down and across, of GRID, that each frame lies beside the scene's way.
-        """
+        """Return a scene at these times, anywhere, frames `astray` by places (down, across): latents (F, 4, h, w)."""
         count = len(_span(scene.size))
         places = torch.arange(count * count).reshape(count, count).expand(len(times), -1, -1)
         windows = _windows(places, scene.size, scene.motion, times)

@@ -56,7 +56,7 @@ def build() -> UNet3DConditionModel:
             nn.init.zeros_(module.proj_out.weight)
             nn.init.zeros_(module.proj_out.bias)
         if isinstance(module, nn.Conv3d):
-            module.forward = partial(_over_frames, module)  # type: ignore[method-assign]
+            module.forward = partial(_in_two_dimensions, module)  # type: ignore[method-assign]
     return unet
 
 
@@ -83,7 +83,7 @@ def is_over_frames(module: nn.Module) -> bool:
     return isinstance(module, TemporalConvLayer | TransformerTemporalModel)
 
 
-def _over_frames(convolution: nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
+def _in_two_dimensions(convolution: nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
     """Return a convolution with a kernel (3, 1, 1) of (B, C, F, h, w)."""
     flat = F.conv2d(x.flatten(3), convolution.weight.squeeze(-1), convolution.bias, padding=(1, 0))
     return flat.reshape(*flat.shape[:3], *x.shape[3:])
