@@ -78,6 +78,7 @@ def asked_and_seen(model: str, make: Make, asked: Sequence[Asked], look: str) ->
     row(model, f"shape right {what}", percent(all_.shape, held.shape), "80 %", holds=all_.shape >= 0.8)
     row(model, f"direction right {what}", percent(all_.motion, held.motion), "85 %", holds=all_.motion >= 0.85)
     row(model, "largest drift of a still clip", f"{all_.drift:.1f} px", f"under {STILL} px", holds=all_.drift < STILL)
+    row(model, "background the same in all frames", percent(all_.steady), "95 %", holds=all_.steady >= 0.95)
     share = float(np.mean([look_name(clip) == look for clip in clips]))
     row(model, f"look told as {look}", percent(share), "95 %", holds=share >= 0.95)
     row(model, "seconds a clip, 16 frames", f"{took:.1f}", "under 15", holds=took < 15)

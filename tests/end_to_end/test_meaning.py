@@ -37,6 +37,9 @@ class TestAnimateDiff:
         assert found.shape >= 5 / 8
         assert found.motion >= 5 / 8
 
+    def test_the_background_is_the_same_in_all_frames(self, clips: list[Frame]) -> None:
+        assert shares(self.ASKED, map(look_at, clips)).steady >= 6 / 8
+
     def test_guidance_is_what_makes_it_so(self, pipelines: Pipelines, clips: list[Frame]) -> None:
         few = self.ASKED[:3]
         guided = shares(few, map(look_at, clips[:3]))
@@ -91,7 +94,7 @@ class TestZeroscope:
 
     def test_colour_shape_and_direction_are_those_asked_for(self, clips: list[Frame]) -> None:
         found = shares(self.ASKED, map(look_at, clips))
-        assert (found.colour, found.shape, found.motion) == (1, 1, 1)
+        assert (found.colour, found.shape, found.motion, found.steady) == (1, 1, 1, 1)
 
     def test_what_is_to_stand_still_does(self, pipelines: Pipelines) -> None:
         clip = pipelines.zeroscope("a red circle standing still", seed=1, num_inference_steps=self.STEPS)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from small_world import lessons
-from small_world.captions import random_names
+from small_world import lessons, video
+from small_world.captions import SHAPE_WORDS, random_names
 from small_world.denoiser import alpha_bars
 from small_world.lessons import ASTRAY, DISAGREEING, STRONGEST, WORD_WEIGHT, Questions, Teacher, weight
 from small_world.posterior import GRID, MOMENTS, Posterior
+from small_world.video_training import BATCH, Lessons
 from small_world.world import (
     COLOURS,
     MOTIONS,
@@ -271,6 +272,28 @@ def test_questions_of_several_kinds_are_asked_at_once(teacher: Teacher) -> None:
     assert teacher.loss(lambda inputs, timesteps, embeds: wanted, *kinds) == 0
     alone = [asked.loss(torch.zeros_like(asked.wanted)) for asked in kinds]
     assert torch.isclose(teacher.loss(lambda inputs, timesteps, embeds: torch.zeros_like(inputs), *kinds), sum(alone))
+
+
+def test_zeroscope_learns_shapes_from_stills_of_one_scene_with_every_shape(
+    teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(
+        teacher, "_embed", lambda captions: asked.append(list(captions)) or torch.zeros(len(captions), 77, 64)
+    )
+    lesson = Lessons(video.build(), teacher)
+    torch.manual_seed(1)
+    lesson.shape_loss(0, random.Random(3)).backward()  # type: ignore[no-untyped-call]
+    (captions,) = asked
+    # two scenes, each with words and without; then the groups
+    assert [bool(caption) for caption in captions[:4]] == [True, False] * 2
+    names = {word: shape for shape in SHAPES for word in SHAPE_WORDS.get(shape, (shape,))}
+    for first in range(4, BATCH, len(SHAPES)):
+        named = [{names[word] for word in c.replace(",", "").split() if word in names} for c in captions[first:][:4]]
+        assert sorted(name for (name,) in named) == sorted(SHAPES)
+    # nothing over frames learns from stills
+    assert all(parameter.grad is None for parameter in lesson.new)
+    assert any(parameter.grad is not None and parameter.grad.any() for parameter in lesson.still)
 
 
 def test_high_noise_weighs_more_than_by_min_snr_and_less_than_by_the_picture() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,6 +79,17 @@ def test_twenty_combinations_are_held_out_and_never_drawn() -> None:
     draw = random.Random(1)
     drawn = {(s.colour, s.shape, s.motion) for s in (random_scene(draw) for _ in range(3000))}
     assert drawn == set(every) - held_out
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_frame_on_another_background_is_seen(look: str) -> None:
+    scene = Scene("red", "circle", "right", "small", "dark", (0.4, 0.5), (0.6, 0.5))
+    clip, other = (
+        frames_from_tensor(draw_clip(replace(scene, background=name), 4, 64, look)) for name in ("dark", "light")
+    )
+    assert look_at(clip).steady
+    clip[2] = other[2]
+    assert not look_at(clip).steady
 
 
 def test_an_empty_clip_shows_nothing() -> None:

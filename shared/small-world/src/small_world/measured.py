@@ -57,6 +57,7 @@ class Shares:
     shape: float
     motion: float
     drift: float  # the largest of the still prompts' clips, in pixels; 0 where there are none
+    steady: float  # of the clips: the background is the same in all frames
 
     @property
     def mean(self) -> float:
@@ -95,7 +96,8 @@ def shares(asked: Iterable[Asked], seen: Iterable[Seen]) -> Shares:
     verdicts = np.array([right(*pair) for pair in pairs], dtype=float).reshape(-1, 3)
     still = [drift(found) for wanted, found in pairs if wanted.motion == "still"]
     colour, shape, motion = verdicts.mean(axis=0).tolist() if pairs else (0.0, 0.0, 0.0)
-    return Shares(len(pairs), colour, shape, motion, max(still, default=0.0))
+    steady = sum(found.steady for _, found in pairs) / max(1, len(pairs))
+    return Shares(len(pairs), colour, shape, motion, max(still, default=0.0), steady)
 
 
 def colour_share(clips: Iterable[Frame], colour: str) -> float:

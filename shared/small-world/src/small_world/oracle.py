@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 GREY = 0.2  # saturation under which a colour has no hue
 DIFFERENT = 45  # levels (length of the RGB difference) by which a shape differs from the background at least
+STEADY = 30  # such levels that a frame's background may lie beside that of most frames: dark and light are 45 apart
 MOVING = 0.12  # of the side, from the first frame to the last: less is no direction
 
 
@@ -38,6 +39,7 @@ class Seen:
     motion: str | None
     drift: tuple[float, float]  # from the first frame to the last, by a line through all
     centres: NDArray[np.float64]  # (F, 2), NaN where a frame shows nothing
+    steady: bool  # whether the background is the same in all frames
 
 
 def look_at(frames: Iterable[Frame]) -> Seen:
@@ -47,19 +49,21 @@ def look_at(frames: Iterable[Frame]) -> Seen:
     centres = np.stack([_centre(mask) for mask in masks])
     shown = masks.any(axis=(1, 2))
     drift = _drift(centres)
+    backgrounds = np.stack([_background(frame) for frame in clip])
+    beside = np.linalg.norm(backgrounds - np.median(backgrounds, axis=0), axis=1)
+    steady = bool((beside < STEADY).all())
     if shown.mean() < 0.8:
-        return Seen(None, None, 0.0, None, drift, centres)
+        return Seen(None, None, 0.0, None, drift, centres, steady)
     colour = colour_name(clip[masks].mean(axis=0))
     overlaps = np.mean([form_overlaps(mask) for mask in masks[shown]], axis=0)  # (4,)
     best = int(overlaps.argmax())
     side = min(clip.shape[1:3])
-    return Seen(colour, SHAPES[best], float(overlaps[best]), motion_name(drift, side), drift, centres)
+    return Seen(colour, SHAPES[best], float(overlaps[best]), motion_name(drift, side), drift, centres, steady)
 
 
 def shape_mask(frame: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return which pixels of (H, W, 3) are the shape: nearer to its colour than to the border's, as most around are."""
-    border = np.concatenate([frame[0], frame[-1], frame[:, 0], frame[:, -1]])
-    differs = np.linalg.norm(frame - np.median(border, axis=0), axis=2)
+    differs = np.linalg.norm(frame - _background(frame), axis=2)
     threshold = max(DIFFERENT, 0.35 * np.quantile(differs, 0.985))
     inside = np.pad(differs > threshold, 1)
     return sliding_window_view(inside, (3, 3)).sum(axis=(2, 3)) >= 5  # type: ignore[no-any-return]
@@ -139,6 +143,12 @@ def motion_name(drift: tuple[float, float], side: int) -> str | None:
     across = abs(dx) >= abs(dy)
     step = (int(np.sign(dx)), 0) if across else (0, int(np.sign(dy)))
     return next(name for name, direction in MOTIONS.items() if direction == step)
+
+
+def _background(frame: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the colour (3,) of the border of (H, W, 3), channel by channel that of most of it."""
+    border: NDArray[np.float64] = np.median(np.concatenate([frame[0], frame[-1], frame[:, 0], frame[:, -1]]), axis=0)
+    return border
 
 
 def _centre(mask: NDArray[np.bool_]) -> NDArray[np.float64]:

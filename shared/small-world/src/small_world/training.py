@@ -54,7 +54,7 @@ def fit(
     trained: list[torch.Tensor] = [*fresh, *known]
     means = [p.detach().clone() for p in trained]
     groups = [{"params": part, "speed": speed} for part, speed in ((fresh, 1.0), (known, KNOWN)) if part]
-    optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / f"{name}.state.pt"
     first = 0

@@ -1,4 +1,4 @@
-"""Trains zeroscope's UNet: on stills, then on motions, then on clips.
+"""Trains zeroscope's UNet: on stills, on motions, on shapes, and then on clips.
 
 Clips are never cut, for the network tells a frame's number by the clip's ends.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from small_world.lessons import VARIANTS
 from small_world.training import Plan, fit
 from small_world.video import build, is_over_frames, only, over_frames
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 STILLS = Plan(steps=3000, learning_rate=3e-3, warm_up=40, mean_over=80, seed=5)
 MOTIONS = Plan(steps=400, learning_rate=3e-3, warm_up=40, mean_over=60, seed=6)
-WORDS = Plan(steps=3000, learning_rate=3e-3, warm_up=40, mean_over=100, seed=8)
+SHAPES = Plan(steps=3000, learning_rate=3e-3, warm_up=40, mean_over=100, seed=8)
 CLIPS = Plan(steps=5000, learning_rate=3e-3, warm_up=40, mean_over=150, seed=7)
 LOOK = Plan(steps=400, learning_rate=1.5e-3, warm_up=10, mean_over=50, seed=9)
 FEW_FRAMES = 6  # of a clip: the way from a word to a motion is found on few
@@ -32,11 +33,11 @@ BATCH = 16  # stills, or frames of clips
 
 
 def train(unet: UNet3DConditionModel, teacher: Teacher, folder: Path) -> None:
-    """Train the UNet on stills, then on motions, on words, of which shapes are learnt last, and on clips."""
+    """Train the UNet on stills, on motions, on shapes, which are learnt last and not at all among others, on clips."""
     lessons = Lessons(unet, teacher)
     fit("video-stills", lessons.still, STILLS, lessons.still_loss, folder)
     fit("video-motions", lessons.new, MOTIONS, lessons.motion_loss, folder, known=lessons.still)
-    fit("video-words", [*lessons.still, *lessons.new], WORDS, lessons.word_loss, folder)
+    fit("video-shapes", [*lessons.still, *lessons.new], SHAPES, lessons.shape_loss, folder)
     fit("video", lessons.new, CLIPS, lessons.clip_loss, folder, known=lessons.still)
 
 
@@ -77,14 +78,16 @@ class Lessons:
         with only(self.unet, self.layers):
             return self.teacher.loss(self._answer, self.teacher.word(attribute, 1, _times(num_frames), draw))
 
-    def word_loss(self, step: int, draw: random.Random) -> torch.Tensor:
-        """Return the loss on stills that differ in a word, most of them; on motions once of four times."""
+    def shape_loss(self, step: int, draw: random.Random) -> torch.Tensor:
+        """Return the loss on stills, most of them of one scene with every shape; on motions once of four times."""
         if step % 4 == 3:
             return self.motion_loss(step, draw)
-        few = BATCH // 4
+        groups = BATCH // VARIANTS - 1
         with only(self.unet, []):
             return self.teacher.loss(
-                self._answer, self.teacher.scenes(few, None, draw), self.teacher.any_word(BATCH - few, draw)
+                self._answer,
+                self.teacher.scenes(BATCH - VARIANTS * groups, None, draw),
+                self.teacher.word("shape", groups, None, draw),
             )
 
     def clip_loss(self, step: int, draw: random.Random) -> torch.Tensor:
