@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 GREY = 0.2  # saturation under which a colour has no hue
 DIFFERENT = 45  # levels (length of the RGB difference) by which a shape differs from the background at least
-STEADY = 30  # such levels that a frame's background may lie beside that of most frames: dark and light are 45 apart
+STEADY = 30  # such levels that a frame's background may lie beside that of most frames: none are nearer than 45
 MOVING = 0.12  # of the side, from the first frame to the last: less is no direction
 
 

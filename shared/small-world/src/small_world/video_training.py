@@ -33,7 +33,7 @@ BATCH = 16  # stills, or frames of clips
 
 
 def train(unet: UNet3DConditionModel, teacher: Teacher, folder: Path) -> None:
-    """Train the UNet on stills, on motions, on shapes, which are learnt last and not at all among others, on clips."""
+    """Train the UNet on stills, on motions, on shapes, which come far later among other words, and on clips."""
     lessons = Lessons(unet, teacher)
     fit("video-stills", lessons.still, STILLS, lessons.still_loss, folder)
     fit("video-motions", lessons.new, MOTIONS, lessons.motion_loss, folder, known=lessons.still)
