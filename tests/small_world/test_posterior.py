@@ -12,9 +12,9 @@ import torch
 from small_world import lessons, video
 from small_world.captions import SHAPE_WORDS, random_names
 from small_world.denoiser import alpha_bars
-from small_world.lessons import ASTRAY, DISAGREEING, STRONGEST, WORD_WEIGHT, Questions, Teacher, weight
+from small_world.lessons import ASTRAY, DISAGREEING, GROUND_WEIGHT, STRONGEST, WORD_WEIGHT, Questions, Teacher, weight
 from small_world.posterior import GRID, MOMENTS, Posterior
-from small_world.video_training import BATCH, Lessons
+from small_world.video_training import BATCH, FEW_FRAMES, Lessons
 from small_world.world import (
     COLOURS,
     MOTIONS,
@@ -195,6 +195,16 @@ def test_the_right_answer_has_no_loss_and_the_word_weighs_more(teacher: Teacher)
     assert asked.loss(swapped) == pytest.approx(WORD_WEIGHT * (of_picture * differing).mean().item(), rel=1e-4)
 
 
+def test_what_a_whole_frame_of_a_clip_is_wrong_by_counts_as_the_picture_does(teacher: Teacher) -> None:
+    asked = teacher.scenes(2, MOMENTS, random.Random(16))
+    strength = asked.strengths[0].item()
+    of_picture = min(max(strength, 1), STRONGEST) / strength
+    everywhere, striped = 0.1 * torch.ones(8), 0.1 * torch.tensor([1.0, -1] * 4)  # the same square
+    losses = [asked.loss(asked.wanted + error).item() for error in (everywhere, striped)]
+    assert losses[1] == pytest.approx(0.01 * weight(asked.strengths[:1], finer=1).item(), rel=1e-4)
+    assert losses[0] - losses[1] == pytest.approx(0.01 * GROUND_WEIGHT * of_picture, rel=1e-4)
+
+
 def test_where_a_frame_shows_another_scene_the_answer_is_the_scene_of_most(posterior: Posterior) -> None:
     still = replace(SCENE, motion="still")
     clip = posterior.clip(still, MOMENTS, random.Random(11))
@@ -229,20 +239,26 @@ def test_where_frames_lie_beside_their_way_they_are_answered_to_lie_on_one(poste
     assert torch.allclose(answer, answer[:1].expand_as(answer), atol=0.03)
 
 
-def test_half_of_the_clips_under_much_noise_have_frames_that_do_not_agree(
+def test_clips_under_much_noise_have_frames_that_do_not_agree_and_are_answered_as_one_scene(
     teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
-    found = dict.fromkeys((DISAGREEING - 1, DISAGREEING), 0)
+    found, leaning = dict.fromkeys((DISAGREEING - 1, DISAGREEING), 0), 0
+    dark, light = (picture[0, 0, 0] for picture in teacher.posterior.empty)  # a corner of the background
     for level in found:
-        monkeypatch.setattr(teacher, "_level", lambda lowest, draw, level=level: (level, teacher.alpha_bars[0, level]))
+        alpha_bar = teacher.alpha_bars[0, level]
+        monkeypatch.setattr(teacher, "_level", lambda lowest, draw, known=(level, alpha_bar): known)
         draw = random.Random(12)
         for _ in range(40):
-            inputs = teacher.scenes(2, MOMENTS, draw).inputs[0]
-            corners = inputs[:, 0, 0, 0]  # of the background
-            found[level] += bool((corners - corners[0]).abs().max() > 0.1)
+            asked = teacher.scenes(2, MOMENTS, draw)
+            shown, answer = ((asked.inputs - n * (1 - alpha_bar).sqrt())[0, :, 0, 0, 0] for n in (0, asked.wanted))
+            corners = shown / alpha_bar.sqrt()
+            found[level] += bool((corners - corners[0]).abs().max() > 0.01)
+            leaning += bool(((corners - dark).abs() > 0.01)[(corners - light).abs() > 0.01].any())
+            assert torch.allclose(answer, answer[:1].expand_as(answer), atol=0.02)
     assert found[DISAGREEING - 1] == 0
-    assert 8 <= found[DISAGREEING] <= 20  # half of them have strangers, some of the same background
+    assert 12 <= leaning <= 28  # half of them
+    assert leaning + 4 <= found[DISAGREEING] <= 36  # half of the others have strangers, some of the same background
 
 
 def test_frames_beside_their_way_are_asked_to_lie_on_it(teacher: Teacher, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,6 +313,23 @@ def test_zeroscope_learns_shapes_from_stills_of_one_scene_with_every_shape(
     # nothing over frames learns from stills
     assert all(parameter.grad is None for parameter in lesson.new)
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in lesson.still)
+
+
+def test_zeroscope_then_learns_them_from_clips_while_stills_and_motions_go_on(
+    teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+    word = teacher.word
+
+    def seen(attribute: str, groups: int, times: tuple[float, ...] | None, draw: random.Random) -> Questions:
+        asked.append((attribute, len(times or (0.0,))))
+        return word(attribute, groups, times, draw)
+
+    monkeypatch.setattr(teacher, "word", seen)
+    lesson = Lessons(video.build(), teacher)
+    for step in range(4):
+        assert lesson.moving_shape_loss(step, random.Random(step)) > 0
+    assert asked == [("shape", FEW_FRAMES), ("shape", 1), ("shape", FEW_FRAMES), ("motion", FEW_FRAMES)]
 
 
 def test_high_noise_weighs_more_than_by_min_snr_and_less_than_by_the_picture() -> None:

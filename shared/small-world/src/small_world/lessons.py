@@ -44,6 +44,7 @@ COMBINED = ("colour", "shape", "motion")  # words of which some clips have combi
 VARIANTS = 4  # captions of one noise at most
 WORD_WEIGHT = 20  # of what differs by a word or a caption, against what does not
 CLIP_WEIGHT = 3  # the same of whole clips: what frames have in common is not to be seen between two captions
+GROUND_WEIGHT = 1  # of a frame's mean error, which is that of its background
 STRONGEST = 5  # a signal to noise from which on errors of the picture count no more than at this one
 LOWEST = {"motion": 750}  # the lowest level at which a word is asked for: below, the noise tells all
 STILL = 0.3  # how many more clips stand still: to do so is harder than to move
@@ -52,9 +53,10 @@ TOLD, DECIDED = 8.0, 0.5
 # From here on half of the inputs are noise alone, as where sampling begins: then all that a caption means is as likely.
 HIGHEST = 900
 TRUST = 0.4
-# In half of the clips from this level on, so many frames are of other scenes. Sampling begins with frames that do not
-# agree, and where each frame tells all by itself, nothing else teaches a network to ask the others.
-DISAGREEING, STRANGE = 600, 0.3
+# Sampling begins with frames that do not agree, and where each tells all by itself nothing else teaches a network to
+# ask the others. So from this level on so many frames of half of the clips are of other scenes; in half the scene is
+# faint, each frame's background a normal deviate of up to LEANS of the way from the middle: so its own noise leads it.
+DISAGREEING, STRANGE, LEANS = 450, 0.3, 0.6
 # Later on they agree but for small errors, which only grow where each frame believes its own. So frames lie up to so
 # many places of GRID beside their way, between these levels, in clips of which so many stand still.
 ASTRAY, PLACES, STILL_ASTRAY = (300, 900), 2, 0.7
@@ -78,13 +80,16 @@ class Questions:
     word_weight: float = WORD_WEIGHT
 
     def loss(self, answers: torch.Tensor) -> torch.Tensor:
-        """Return the loss of answers (B, F, 4, h, w)."""
-        errors = (answers - self.wanted).reshape(-1, self.alike, self.wanted[0].numel())
+        """Return the loss of answers (B, F, 4, h, w); in clips, what a frame's mean is wrong by counts once more."""
+        wrong = answers - self.wanted
+        errors = wrong.reshape(-1, self.alike, self.wanted[0].numel())
         common = errors.mean(dim=1, keepdim=True)
         strengths = self.strengths[:: self.alike]
         of_picture = strengths.clamp(1, STRONGEST * self.finer) / strengths
         by_word = self.word_weight * of_picture * (errors - common).square().mean(dim=(1, 2))
-        return (weight(strengths, self.finer) * common.square().mean(dim=(1, 2)) + by_word).mean()
+        grounds = wrong.mean(dim=(3, 4)).reshape(len(strengths), -1)
+        by_frame = GROUND_WEIGHT * (wrong.shape[1] > 1) * of_picture * grounds.square().mean(dim=1)
+        return (weight(strengths, self.finer) * common.square().mean(dim=(1, 2)) + by_word + by_frame).mean()
 
 
 class Teacher:
@@ -211,9 +216,15 @@ class Teacher:
         return self._asked(*noised, timestep, alpha_bar, [(scene, names), (scene, None)], times, texts)
 
     def _latents(self, scene: Scene, times: Sequence[float], timestep: int, draw: random.Random) -> torch.Tensor:
-        """Return a scene at these times (F, 4, h, w), in which some frames may be those of other scenes."""
+        """Return a scene at these times (F, 4, h, w); frames may lean to other backgrounds, or be of other scenes."""
         latents = self.posterior.clip(scene, times, draw)
-        if len(times) == 1 or timestep < DISAGREEING or draw.random() < 0.5:
+        if len(times) == 1 or timestep < DISAGREEING:
+            return latents
+        if draw.random() < 0.5:
+            dark, light = self.posterior.empty
+            leans = draw.uniform(0, LEANS) * torch.randn(len(times), 1, 1, 1)
+            latents = torch.lerp((dark + light) / 2, latents, draw.random()) + leans * (light - dark) / 2
+        if draw.random() < 0.5:
             return latents
         frames = [
             self.posterior.clip(random_scene(draw), [time], draw)[0] if draw.random() < STRANGE else frame

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from animate_diff.motion_module import set_norm_scope
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from small_world.lessons import Teacher
 
 PLAN = Plan(steps=1000, learning_rate=2e-3, warm_up=20, mean_over=80, seed=7)
+SLOWLY = Plan(steps=1000, learning_rate=1e-3, warm_up=20, mean_over=100, seed=8)
 
 
 def train(
@@ -33,11 +35,12 @@ def train(
 
     doubting = teacher.doubting()
 
-    def loss_at(step: int, draw: random.Random) -> torch.Tensor:
-        if step % 2 == 0:  # else a look would let motions go
+    def loss_at(clips: int, step: int, draw: random.Random) -> torch.Tensor:
+        if step % (clips + 1):  # else a look would let motions go
             return clip_loss(moving, doubting, step, draw)
         return still_loss(still, doubting, step, draw)
 
-    fit(look, still.parameters(), PLAN, loss_at, folder)
+    fit(look, still.parameters(), PLAN, partial(loss_at, 1), folder)
+    fit(f"{look}-slowly", still.parameters(), SLOWLY, partial(loss_at, 3), folder)
     still.requires_grad_(False)
     return still, moving
