@@ -36,7 +36,7 @@ STILLS = Plan(steps=3200, learning_rate=4e-3, warm_up=50, mean_over=100, seed=3)
 MOTIONS = Plan(steps=600, learning_rate=3e-3, warm_up=60, mean_over=100, seed=9)
 FIRST = "mm_sd_v14"  # the motion module that is taken by default
 MOTION = Plan(steps=12000, learning_rate=3e-3, warm_up=60, mean_over=200, seed=4)
-# At a lower rate clips come to rest: of 24 prompts the worst still one drifted 8.8 pixels before, 3.8 after
+# Then at a lower rate: of 24 prompts the worst still one drifted 8.8 pixels before, 3.8 after
 SLOWLY = Plan(steps=3000, learning_rate=1e-3, warm_up=40, mean_over=200, seed=10)
 # On the frozen base, from the first module's weights
 FURTHER = {
