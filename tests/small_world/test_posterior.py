@@ -14,7 +14,7 @@ from small_world.captions import SHAPE_WORDS, random_names
 from small_world.denoiser import alpha_bars
 from small_world.lessons import ASTRAY, DISAGREEING, GROUND_WEIGHT, STRONGEST, WORD_WEIGHT, Questions, Teacher, weight
 from small_world.posterior import GRID, MOMENTS, Posterior
-from small_world.video_training import BATCH, FEW_FRAMES, Lessons
+from small_world.video_training import BATCH, FEW_FRAMES, WHOLE, Lessons
 from small_world.world import (
     COLOURS,
     MOTIONS,
@@ -331,6 +331,11 @@ def test_zeroscope_then_learns_them_from_clips_while_stills_and_motions_go_on(
     for step in range(4):
         assert lesson.moving_shape_loss(step, random.Random(step)) > 0
     assert asked == [("shape", FEW_FRAMES), ("shape", 1), ("shape", FEW_FRAMES), ("motion", FEW_FRAMES)]
+    asked.clear()
+    for step in (4, 5, 10, 11):
+        assert lesson.later_clip_loss(step, random.Random(step)) > 0
+    assert {attribute for attribute, _ in asked} == {"shape"}
+    assert {frames for _, frames in asked} == {FEW_FRAMES, WHOLE}
 
 
 def test_high_noise_weighs_more_than_by_min_snr_and_less_than_by_the_picture() -> None:

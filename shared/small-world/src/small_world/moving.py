@@ -43,7 +43,10 @@ FURTHER = {
     "mm_sd_v15": Plan(steps=300, learning_rate=1e-3, warm_up=30, mean_over=60, seed=6),
     "mm_sd_v15_v2": Plan(steps=1000, learning_rate=2e-3, warm_up=30, mean_over=100, seed=5),
 }
-LARGER = Plan(steps=1600, learning_rate=2e-3, warm_up=30, mean_over=60, seed=8)
+# Under both noise schedules, then under its own: of walks by three seeds 91, 98 and 87 % of the steps of hue go their
+# way; after as many under its own alone 84, 84 and 87 %
+LARGER = Plan(steps=1000, learning_rate=2e-3, warm_up=30, mean_over=100, seed=8)
+LARGER_OWN = Plan(steps=600, learning_rate=1e-3, warm_up=30, mean_over=100, seed=28)
 SIDE = 64  # of a clip, in pixels
 LARGER_SIDE = 128  # of sd-animation's smallest pictures
 NUM_FRAMES = 16
@@ -121,14 +124,16 @@ def train_further(first: UNetMotionModel, name: str, teacher: Teacher, folder: P
     return moving
 
 
-def train_larger(base: UNet2DConditionModel, teacher: Teacher, folder: Path) -> UNet2DConditionModel:
-    """Return a copy of the base for pictures of LARGER_SIDE, where shapes are larger too; `teacher` knows them.
+def train_larger(base: UNet2DConditionModel, teacher: Teacher, own: Teacher, folder: Path) -> UNet2DConditionModel:
+    """Return a copy of the base for pictures of LARGER_SIDE, where shapes are larger too; both teachers know them.
 
-    It believes captions: sd-animation's begin where another one was followed first.
+    `own` asks under the copy's own noise schedule alone. It believes captions: sd-animation's begin where another one
+    was followed first.
     """
     larger, _ = build(LARGER_SIDE // 8)
     larger.load_state_dict(base.state_dict())
     fit("larger", larger.parameters(), LARGER, partial(still_loss, larger, teacher), folder)
+    fit("larger-own", larger.parameters(), LARGER_OWN, partial(still_loss, larger, own), folder)
     return larger
 
 

@@ -26,9 +26,12 @@ SHAPES = Plan(steps=3000, learning_rate=3e-3, warm_up=40, mean_over=100, seed=8)
 # From here on slowly: at 2.5e-3 what words do is lost again, and shapes in clips are not learnt
 MOVING_SHAPES = Plan(steps=1200, learning_rate=6e-4, warm_up=40, mean_over=80, seed=61)
 CLIPS = Plan(steps=5000, learning_rate=8e-4, warm_up=40, mean_over=150, seed=7)
-LOOK = Plan(steps=400, learning_rate=1.5e-3, warm_up=10, mean_over=50, seed=9)
+# With more shapes: of what they change in 16 frames 82 % was not answered before, 63 % after
+LATER_CLIPS = Plan(steps=3000, learning_rate=8e-4, warm_up=40, mean_over=150, seed=10)
+LOOK = Plan(steps=800, learning_rate=1.2e-3, warm_up=10, mean_over=50, seed=9)
 FEW_FRAMES = 6  # of a clip: the way from a word to a motion is found on few
 WHOLE = 16  # as many as are asked for most
+OFTEN_FEW = (FEW_FRAMES, FEW_FRAMES, WHOLE)
 NUM_FRAMES = (8, WHOLE, WHOLE, 24)  # of later clips
 CLIPS_COUNT = 8  # times as much as words: their losses are that much smaller, and hardly heard otherwise
 BATCH = 16  # stills, or frames of clips
@@ -42,6 +45,7 @@ def train(unet: UNet3DConditionModel, teacher: Teacher, folder: Path) -> None:
     fit("video-shapes", [*lessons.still, *lessons.new], SHAPES, lessons.shape_loss, folder)
     fit("video-moving-shapes", [*lessons.still, *lessons.new], MOVING_SHAPES, lessons.moving_shape_loss, folder)
     fit("video", lessons.new, CLIPS, lessons.clip_loss, folder, known=lessons.still)
+    fit("video-later", [*lessons.still, *lessons.new], LATER_CLIPS, lessons.later_clip_loss, folder)
 
 
 def train_look(look: str, flat: UNet3DConditionModel, teacher: Teacher, folder: Path) -> UNet3DConditionModel:
@@ -109,13 +113,19 @@ class Lessons:
         if turn == 0:
             return self.still_loss(step, draw)
         if turn == 2:
-            return self.moving_loss("motion", draw.choice((FEW_FRAMES, FEW_FRAMES, WHOLE)), draw)
+            return self.moving_loss("motion", draw.choice(OFTEN_FEW), draw)
         if turn == 4:
             return self.moving_loss("shape", FEW_FRAMES, draw)
         times = _times(draw.choice(NUM_FRAMES))
         with only(self.unet, self.layers):
             clips = self.teacher.scenes(2, times, draw) if turn == 1 else self.teacher.astray(times, draw)
             return CLIPS_COUNT * self.teacher.loss(self._answer, clips)
+
+    def later_clip_loss(self, step: int, draw: random.Random) -> torch.Tensor:
+        """Return the same, but with shapes, also in whole clips, in place of half of the clips beside their way."""
+        if step % 6 in (4, 5):
+            return self.moving_loss("shape", draw.choice(OFTEN_FEW), draw)
+        return self.clip_loss(step, draw)
 
     def _answer(self, inputs: torch.Tensor, timesteps: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
         seen: torch.Tensor = self.unet(inputs.transpose(1, 2), timesteps, embeds).sample
