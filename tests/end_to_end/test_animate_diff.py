@@ -233,9 +233,9 @@ def test_a_cancel_at_any_moment_leaves_the_server_ready_and_clean(animate_diff: 
     server = animate_diff.server
     other = {"path": "rcnzCartoon3d_v10.safetensors", "motion_module": "mm_sd_v15_v2", "steps": 2, "seed": 8}
     began = time.monotonic()
-    assert video(server.predict(other))
-    whole = time.monotonic() - began
-    moments = [random.Random(index).uniform(0, whole) for index in range(20)]
+    whole = video(server.predict(other))
+    seconds = time.monotonic() - began
+    moments = [random.Random(index).uniform(0, seconds) for index in range(20)]
     ended = []
     for moment in moments:
         assert video(server.predict(QUICK)) == expected
@@ -243,9 +243,9 @@ def test_a_cancel_at_any_moment_leaves_the_server_ready_and_clean(animate_diff: 
         ended.append(answer["status"])
         wait_until_ready(server)
         if answer["status"] == "canceled":
-            # what was delivered before lies there until the next one begins, which then says its seed
-            left = [file.read_bytes() for file in animate_diff.files()]
-            assert left == [] or ("seed: " not in answer["logs"] and left == [expected])
+            # Until the next one begins there may lie what was delivered before, or a clip that was whole when the cancel
+            # came; never a part of one
+            assert [file.read_bytes() for file in animate_diff.files()] in ([], [expected], [whole])
     assert video(server.predict(QUICK)) == expected
     assert set(ended) <= {"canceled", "succeeded"}
     assert ended.count("canceled") >= 10
