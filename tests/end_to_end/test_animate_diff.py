@@ -243,8 +243,8 @@ def test_a_cancel_at_any_moment_leaves_the_server_ready_and_clean(animate_diff: 
         ended.append(answer["status"])
         wait_until_ready(server)
         if answer["status"] == "canceled":
-            # Until the next one begins there may lie what was delivered before, or a clip that was whole when the cancel
-            # came; never a part of one
+            # Until the next one begins there may lie what was delivered before, or a clip that was whole when canceled;
+            # never a part of one
             assert [file.read_bytes() for file in animate_diff.files()] in ([], [expected], [whole])
     assert video(server.predict(QUICK)) == expected
     assert set(ended) <= {"canceled", "succeeded"}
