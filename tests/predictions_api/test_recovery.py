@@ -155,7 +155,7 @@ def test_a_silent_prediction_goes_on(tmp_path: Path) -> None:
     with ApiServer(tmp_path, models=["text"], silence=2.0) as server:
         running = server.create("text", text="x", mark=str(runs), hold=str(go))["id"]
         server.until(running, "processing")
-        time.sleep(5)  # Cog has been asked twice; asked just when it is free, it would begin anew, and be stopped
+        time.sleep(9)  # Cog has been asked four times; asked just when it is free, it would begin anew, and be stopped
         go.touch()
         assert server.until(running)["status"] == "succeeded"
     assert runs.read_text().split() == ["x"]

@@ -127,8 +127,8 @@ def train_further(first: UNetMotionModel, name: str, teacher: Teacher, folder: P
 def train_larger(base: UNet2DConditionModel, teacher: Teacher, own: Teacher, folder: Path) -> UNet2DConditionModel:
     """Return a copy of the base for pictures of LARGER_SIDE, where shapes are larger too; both teachers know them.
 
-    `own` asks under the copy's own noise schedule alone. It believes captions: sd-animation's begin where another one
-    was followed first.
+    `own` asks under the copy's own noise schedule alone. The copy believes captions: sd-animation's begin where another
+    one was followed first.
     """
     larger, _ = build(LARGER_SIDE // 8)
     larger.load_state_dict(base.state_dict())
