@@ -154,7 +154,7 @@ def from_video(pipelines: Pipelines) -> None:
 
 def watermark(pipelines: Pipelines) -> None:
     """Print how much of a text's energy LaMa leaves, where the band holds the background alone, and a shape as well."""
-    clean = np.concatenate([drawn(scene, 3, 256) for scene in some_scenes(12)])
+    clean = np.concatenate([drawn(scene, 3, 256) for scene in some_scenes(60)])
     marked = with_text(clean)
     filled = np.stack(list(pipelines.zeroscope_pipeline.watermark.remove(marked)))
     top, bottom = band(clean.shape[1])

@@ -70,11 +70,11 @@ class Lama(nn.Module):
             ends += [up, nn.BatchNorm2d(channels), nn.ReLU()]
         self.model = nn.Sequential(
             _Begin(3),
-            _Layer((COLOURS + 1, 0), (filters, 0), 7, padding=0),
-            _Layer((filters, 0), (2 * filters, 0), stride=2),
-            _Layer((2 * filters, 0), (4 * filters, 0), stride=2),
-            _Layer((4 * filters, 0), (size.local, rest), stride=2),
-            *(_Block(size.local, rest) for _ in range(size.blocks)),
+            Layer((COLOURS + 1, 0), (filters, 0), 7, padding=0),
+            Layer((filters, 0), (2 * filters, 0), stride=2),
+            Layer((2 * filters, 0), (4 * filters, 0), stride=2),
+            Layer((4 * filters, 0), (size.local, rest), stride=2),
+            *(Block(size.local, rest) for _ in range(size.blocks)),
             _Join(),
             *ends,
             nn.ReflectionPad2d(3),
@@ -141,13 +141,13 @@ class _Join(nn.Module):
         return torch.cat([part for part in pair if part is not None], dim=1)
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """What two layers add to their input."""
 
     def __init__(self, local: int, rest: int) -> None:
         super().__init__()
-        self.conv1 = _Layer((local, rest), (local, rest))
-        self.conv2 = _Layer((local, rest), (local, rest))
+        self.conv1 = Layer((local, rest), (local, rest))
+        self.conv2 = Layer((local, rest), (local, rest))
 
     def forward(self, pair: Pair) -> Pair:
         local, rest = self.conv2(self.conv1(pair))
@@ -155,7 +155,7 @@ class _Block(nn.Module):
         return pair[0] + local, pair[1] + rest
 
 
-class _Layer(nn.Module):
+class Layer(nn.Module):
     """A Fourier convolution of (local, global) channels, normed and rectified; the paper's figure 2."""
 
     def __init__(
