@@ -87,11 +87,15 @@ class Lama(nn.Module):
 
         Sides may be any from 2 * MULTIPLE on.
         """
-        known = torch.cat([pictures * (1 - mask), mask], dim=1)
-        height, width = known.shape[2:]
-        known = F.pad(known, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
-        filled: torch.Tensor = self.model(known)[..., :height, :width]
+        height, width = pictures.shape[2:]
+        given = F.pad(known(pictures, mask), (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
+        filled: torch.Tensor = self.model(given)[..., :height, :width]
         return torch.where(mask > 0, filled, pictures)
+
+
+def known(pictures: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return what the network is given of pictures, (B, 3, H, W), and their mask: (B, 4, H, W)."""
+    return torch.cat([pictures * (1 - mask), mask], dim=1)
 
 
 def load_lama(store: WeightStore, device: torch.device) -> Lama:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from zeroscope.lama import MULTIPLE, Block, Lama, Layer, Size
+from zeroscope.lama import MULTIPLE, Block, Lama, Layer, Size, known
 from zeroscope.watermark import band
 
 from small_world.training import Plan, fit
@@ -62,11 +62,6 @@ def train(folder: Path, plan: Plan = PLAN, whole: Plan = WHOLE, again: Plan = AG
     fit("lama-whole", lama.parameters(), whole, of_whole, folder)
     fit("lama-again", lama.parameters(), again, of_whole, folder)
     return lama.to(memory_format=torch.contiguous_format).requires_grad_(False)  # type: ignore[call-overload, no-any-return]
-
-
-def known(pictures: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return what the network is given of pictures, (B, 3, H, W), and their mask: (B, 4, H, W)."""
-    return torch.cat([pictures * (1 - mask), mask], dim=1)
 
 
 def made_near_band(lama: Lama, given: torch.Tensor) -> tuple[torch.Tensor, slice]:
