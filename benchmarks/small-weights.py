@@ -29,6 +29,7 @@ from small_world.measured import (
     STILL,
     colour_share,
     energy_left,
+    framed,
     monotone_share,
     prompts,
     shares,
@@ -155,12 +156,11 @@ def from_video(pipelines: Pipelines) -> None:
 def watermark(pipelines: Pipelines) -> None:
     """Print how much of a text's energy LaMa leaves, where the band holds the background alone, and a shape as well.
 
-    At the size of zeroscope's small clips, and at its default, where the world lies in the middle.
+    At the size of zeroscope's small clips, at its default, and at one that LaMa has not learnt from.
     """
-    for width, height in ((256, 256), (576, 320)):
-        clean = np.concatenate([drawn(scene, 3, height) for scene in some_scenes(60)])
-        beside = (width - height) // 2
-        clean = np.pad(clean, ((0, 0), (0, 0), (beside, beside), (0, 0)), mode="edge")
+    for width, height in ((256, 256), (576, 320), (512, 512)):
+        clips = [framed(drawn(scene, 3, min(width, height)), width, height) for scene in some_scenes(60)]
+        clean = np.concatenate(clips)
         marked = with_text(clean)
         filled = np.stack(list(pipelines.zeroscope_pipeline.watermark.remove(marked)))
         top, bottom = band(height)

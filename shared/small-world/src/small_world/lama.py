@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 from zeroscope.lama import MULTIPLE, Block, Lama, Layer, Size, known
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 SIZE = Size(8, 6)
 PLAN = Plan(steps=9000, learning_rate=2e-3, warm_up=50, mean_over=100, seed=5)
 WHOLE = Plan(steps=15000, learning_rate=1.5e-3, warm_up=50, mean_over=100, seed=7)
-AGAIN = Plan(steps=4500, learning_rate=1e-3, warm_up=50, mean_over=100, seed=9)
+SIZES = Plan(steps=7500, learning_rate=1.5e-3, warm_up=50, mean_over=100, seed=9)
 SIDE = 256  # zeroscope's smallest
+DEFAULT = 320, 576  # zeroscope's height and width where none are asked for
+LARGEST = 448  # of the sides that are drawn for the third kind of steps
 ABOVE = 68  # rows above the band that the network sees of a cut; below it all
 WIDTH = 144  # columns of it, as many as nearly all shapes are wide
 BATCH = 8
@@ -38,10 +41,10 @@ ADDED = 0.1  # how strong a block begins with what it adds
 CONTRAST = 4.0  # of the colours before the sigmoid
 
 
-def train(folder: Path, plan: Plan = PLAN, whole: Plan = WHOLE, again: Plan = AGAIN) -> Lama:
-    """Train the generator on cuts, then, twice, on whole pictures by the error in the band alone.
+def train(folder: Path, plan: Plan = PLAN, whole: Plan = WHOLE, sizes: Plan = SIZES) -> Lama:
+    """Train the generator on cuts, then on whole pictures, then on those of many sizes; both by the band's error alone.
 
-    Whole ones, as what a layer sees in frequency depends on the picture's size.
+    Whole ones, of many sizes, as what a layer sees in frequency depends on the picture's size.
     """
     torch.manual_seed(8)
     lama: Lama = Lama(SIZE).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -53,14 +56,18 @@ def train(folder: Path, plan: Plan = PLAN, whole: Plan = WHOLE, again: Plan = AG
         made = lama.model(known(pictures, mask))
         return _error(made, pictures, mask) + SEEN * _error(made, pictures, 1 - mask)
 
-    def of_whole(step: int, draw_from: random.Random) -> torch.Tensor:
-        given = masked_pictures(draw_from).contiguous(memory_format=torch.channels_last)
+    def of_whole(step: int, draw_from: random.Random, size: tuple[int, int] = (SIDE, SIDE)) -> torch.Tensor:
+        given = masked_pictures(draw_from, *size).contiguous(memory_format=torch.channels_last)
         made, rows = made_near_band(lama, known(*torch.split(given, 3, dim=1)))
         return _error(made, *torch.split(given[:, :, rows], 3, dim=1))
 
+    def of_sizes(step: int, draw_from: random.Random) -> torch.Tensor:
+        height, width = (MULTIPLE * draw_from.randint(SIDE // MULTIPLE, LARGEST // MULTIPLE) for _ in range(2))
+        return of_whole(step, draw_from, ((SIDE, SIDE), DEFAULT, (height, width))[step % 3])
+
     fit("lama", lama.parameters(), plan, of_cuts, folder)
     fit("lama-whole", lama.parameters(), whole, of_whole, folder)
-    fit("lama-again", lama.parameters(), again, of_whole, folder)
+    fit("lama-sizes", lama.parameters(), sizes, of_sizes, folder)
     return lama.to(memory_format=torch.contiguous_format).requires_grad_(False)  # type: ignore[call-overload, no-any-return]
 
 
@@ -69,7 +76,7 @@ def made_near_band(lama: Lama, given: torch.Tensor) -> tuple[torch.Tensor, slice
 
     A cell of the middle more on each side is all that the band's rows are made of.
     """
-    top, bottom = band(SIDE)
+    top, bottom = band(given.shape[2])
     first, end = top // MULTIPLE - 1, -(-bottom // MULTIPLE) + 1
     joined = 6 + SIZE.blocks  # layers, from which on each place is made by itself
     features = lama.model[:joined](given)
@@ -116,16 +123,23 @@ def _pass_on(weight: torch.Tensor, strength: float = 1) -> None:
     weight[range(count), range(count), middle, middle] += strength
 
 
-def masked_pictures(draw_from: random.Random) -> torch.Tensor:
-    """Draw pictures in 0 to 1, each in any look, and the mask of their band: (BATCH, 4, SIDE, SIDE)."""
-    mask = torch.zeros(1, 1, SIDE, SIDE)
-    top, bottom = band(SIDE)
+def masked_pictures(draw_from: random.Random, height: int = SIDE, width: int = SIDE) -> torch.Tensor:
+    """Draw pictures in 0 to 1, each in any look, and the mask of their band: (B, 4, height, width).
+
+    As many as have the points of BATCH small ones. The world lies anywhere in them, its background all about it.
+    """
+    mask = torch.zeros(1, 1, height, width)
+    top, bottom = band(height)
     mask[:, :, top:bottom] = 1
+    side = min(height, width)
     drawn = []
-    for _ in range(BATCH):
+    for _ in range(round(BATCH * SIDE**2 / (height * width))):
         look, crossed = draw_from.choice(("flat", "flat", *LOOKS)), draw_from.random() < CROSSED
         while True:
-            picture = draw([random_scene(draw_from)], torch.tensor([draw_from.random()]), SIDE, look)
+            picture = draw([random_scene(draw_from)], torch.tensor([draw_from.random()]), side, look)
+            if height != width:
+                left, above = draw_from.randint(0, width - side), draw_from.randint(0, height - side)
+                picture = F.pad(picture, (left, width - side - left, above, height - side - above), mode="replicate")
             rows = picture[:, :, top:bottom]
             if not crossed or bool((rows != rows[:, :, :1, :1]).any()):
                 break

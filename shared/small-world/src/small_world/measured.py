@@ -112,6 +112,12 @@ def monotone_share(values: NDArray[np.float64]) -> float:
     return float((steps >= 0).mean())
 
 
+def framed(clip: Frame, width: int, height: int) -> Frame:
+    """Put a clip of squares, (F, side, side, 3), in the middle of larger frames, its background all about it."""
+    extra = height - clip.shape[1], width - clip.shape[2]
+    return np.pad(clip, ((0, 0), *((pixels // 2, -(-pixels // 2)) for pixels in extra), (0, 0)), mode="edge")
+
+
 def with_text(clip: Frame, text: str = "watermark") -> Frame:
     """Write a text over a clip where models trained on WebVid write theirs: 0.577 to 0.726 of the height."""
     _, height, width, _ = clip.shape
