@@ -159,8 +159,7 @@ def watermark(pipelines: Pipelines) -> None:
     At the size of zeroscope's small clips, at its default, and at one that LaMa has not learnt from.
     """
     for width, height in ((256, 256), (576, 320), (512, 512)):
-        clips = [framed(drawn(scene, 3, min(width, height)), width, height) for scene in some_scenes(60)]
-        clean = np.concatenate(clips)
+        clean = framed(np.concatenate([drawn(scene, 3, height) for scene in some_scenes(60)]), width, height)
         marked = with_text(clean)
         filled = np.stack(list(pipelines.zeroscope_pipeline.watermark.remove(marked)))
         top, bottom = band(height)
