@@ -200,8 +200,7 @@ class Files:
 
     async def sweep(self) -> int:
         """Delete expired uploads, outputs whose prediction has lost its data, and leftovers; return how many."""
-        living = sa.exists().where(predictions.c.id == table.c.prediction_id, predictions.c.data_removed.is_(False))
-        old = sa.select(table.c.id, table.c.sha256).where(table.c.expires_at <= now(), ~living).limit(BATCH)
+        old = sa.select(table.c.id, table.c.sha256).where(~_lives()).limit(BATCH)
         deleted = 0
         while batch := await self._delete(old):
             deleted += batch
@@ -244,4 +243,5 @@ def too_large() -> Problem:
 
 
 def _lives() -> sa.ColumnElement[bool]:
-    return sa.or_(table.c.kind == "output", table.c.expires_at > now())
+    with_data = sa.exists().where(predictions.c.id == table.c.prediction_id, predictions.c.data_removed.is_(False))
+    return sa.or_(table.c.expires_at > now(), with_data)
