@@ -156,7 +156,7 @@ def from_video(pipelines: Pipelines) -> None:
 def watermark(pipelines: Pipelines) -> None:
     """Print how much of a text's energy LaMa leaves, where the band holds the background alone, and a shape as well.
 
-    At the size of zeroscope's small clips, at its default, and at one that LaMa has not learnt from.
+    At the size of zeroscope's small clips, at its default, and at a larger one.
     """
     for width, height in ((256, 256), (576, 320), (512, 512)):
         clean = framed(np.concatenate([drawn(scene, 3, height) for scene in some_scenes(60)]), width, height)

@@ -29,7 +29,7 @@ WHOLE = Plan(steps=15000, learning_rate=1.5e-3, warm_up=50, mean_over=100, seed=
 SIZES = Plan(steps=7500, learning_rate=1.5e-3, warm_up=50, mean_over=100, seed=9)
 SIDE = 256  # zeroscope's smallest
 DEFAULT = 320, 576  # zeroscope's height and width where none are asked for
-LARGEST = 448  # of the sides that are drawn for the third kind of steps
+LARGEST = 512  # of the heights that are drawn in every fifth step, with as wide a side or a wider one
 ABOVE = 68  # rows above the band that the network sees of a cut; below it all
 WIDTH = 144  # columns of it, as many as nearly all shapes are wide
 BATCH = 8
@@ -62,8 +62,9 @@ def train(folder: Path, plan: Plan = PLAN, whole: Plan = WHOLE, sizes: Plan = SI
         return _error(made, *torch.split(given[:, :, rows], 3, dim=1))
 
     def of_sizes(step: int, draw_from: random.Random) -> torch.Tensor:
-        height, width = (MULTIPLE * draw_from.randint(SIDE // MULTIPLE, LARGEST // MULTIPLE) for _ in range(2))
-        return of_whole(step, draw_from, ((SIDE, SIDE), DEFAULT, (height, width))[step % 3])
+        height = MULTIPLE * draw_from.randint(SIDE // MULTIPLE, LARGEST // MULTIPLE)
+        width = MULTIPLE * draw_from.randint(height // MULTIPLE, DEFAULT[1] // MULTIPLE)
+        return of_whole(step, draw_from, (height, width) if step % 5 == 4 else ((SIDE, SIDE), DEFAULT)[step % 2])
 
     fit("lama", lama.parameters(), plan, of_cuts, folder)
     fit("lama-whole", lama.parameters(), whole, of_whole, folder)
