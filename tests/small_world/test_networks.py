@@ -49,7 +49,7 @@ class Stopped(Exception):
 @pytest.mark.parametrize(
     ("part", "draws", "train"),
     [
-        (film, "triplets", lambda folder: film.train(folder, SHORT, SHORT)),
+        (film, "moves", lambda folder: film.train(folder, SHORT, SHORT, SHORT)),
         (lama, "masked_pictures", lambda folder: lama.train(folder, SHORT, SHORT, SHORT)),
         (safety, "some_stripes", lambda folder: safety.train(folder, SHORT)),
     ],
@@ -111,6 +111,18 @@ def test_a_picture_in_between_shows_the_shape_half_way() -> None:
         mean = (first.astype(np.float64) + last) / 2
         # 2 dB: 10 log10 of the ratio of the two mean squares
         assert ((made - middle.astype(np.float64)) ** 2).mean() < 10**-0.2 * ((mean - middle) ** 2).mean()
+
+
+def test_half_way_in_a_fade_is_the_mean_of_both_ends() -> None:
+    network = load_film(SD_ANIMATION / sd_animation_weights.FILM, CPU)
+    for (one, other), shape in zip(itertools.combinations(list(COLOURS)[:4], 2), [*SHAPES, *SHAPES], strict=False):
+        ends = [
+            draw_clip(going(colour, form, "large", 0, 0), 1, 128) for colour, form in ((one, "circle"), (other, shape))
+        ]
+        first, last = (frames_from_tensor(torch.lerp(*ends, far))[0] for far in (0.2, 0.3))
+        _, made, _ = in_betweens(network, [first, last], 2)
+        beside = made - (first.astype(np.float64) + last) / 2
+        assert np.abs(beside).mean() < 1
 
 
 @pytest.mark.parametrize("side", [64, 128, 256])

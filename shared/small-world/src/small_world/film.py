@@ -2,6 +2,8 @@
 
 Triplets are of one shape that goes a short way in any direction, as from a clip's frame to one some frames later. Its
 colour or its form may change on the way, as in a walk from one prompt to another; then half-way it is the mean of both.
+Last come shapes that stay and go a part of the way to another colour and form: else hues between two frames of a walk,
+which are nearly the same, lay beside both.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from small_world.training import Plan, fit
 from small_world.world import LOOKS, SIZES, draw, random_scene
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from small_world.world import Scene
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 WIDTHS = Widths(4, (4, 8, 16, 16))
 FLOW = Plan(steps=4000, learning_rate=5e-3, warm_up=30, mean_over=30)
 PICTURE = Plan(steps=1200, learning_rate=2e-3, warm_up=30, mean_over=50)
+FADE = Plan(steps=1500, learning_rate=1e-3, warm_up=30, mean_over=50, seed=17)
 SIDE = 128  # that pictures are drawn at
 CROP = 64  # of them, which a shape nearly fills
 BATCH = 4
@@ -38,6 +42,7 @@ FLOW_BATCH = 64
 COARSE = range(SPECIALIZED_LEVELS, LEVELS)  # the levels that share their motion's weights
 FURTHEST = 0.15  # of the side that a shape goes: 19 of 128 pixels
 CHANGED = 0.3  # how often a shape changes its colour, and how often its form
+FADES_COUNT = 2  # times as much as those of shapes that go somewhere, whose errors are larger
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,17 @@ class Triplets:
     between: torch.Tensor
     stop: torch.Tensor
     times: torch.Tensor  # (B,)
+
+
+@dataclass(frozen=True)
+class Moves(Triplets):
+    """Triplets of shapes that go somewhere."""
+
     ways: torch.Tensor  # from the start to the stop, (B, 2, 1, 1): dx, dy in pixels
     inside: torch.Tensor  # the disc of the shape's area half-way, (B, 1, CROP, CROP), 1 or 0
 
 
-def train(folder: Path, flow: Plan = FLOW, picture: Plan = PICTURE) -> Film:
+def train(folder: Path, flow: Plan = FLOW, picture: Plan = PICTURE, fade: Plan = FADE) -> Film:
     """Train the coarse levels' motion on what it was, then everything but the features on the picture in between."""
     film = begin()
     predictor = film.predict_flow._predictor
@@ -66,13 +77,19 @@ def train(folder: Path, flow: Plan = FLOW, picture: Plan = PICTURE) -> Film:
         return (_error(predictor, start, stop, ways, inside) + _error(predictor, stop, start, -ways, inside)) / 2
 
     def picture_loss(step: int, draw_from: random.Random) -> torch.Tensor:
-        given = triplets(draw_from, BATCH)
+        return error(moves(draw_from, BATCH))
+
+    def fade_loss(step: int, draw_from: random.Random) -> torch.Tensor:
+        return FADES_COUNT * error(fades(draw_from, BATCH)) if step % 2 else picture_loss(step, draw_from)
+
+    def error(given: Triplets) -> torch.Tensor:
         with torch.no_grad():
             start, stop = film.features(given.start), film.features(given.stop)
         return (film.between(start, stop, given.times) - given.between).abs().mean()
 
     fit("film-flow", predictor.parameters(), flow, flow_loss, folder)
     fit("film", [*film.predict_flow.parameters(), *film.fuse.parameters()], picture, picture_loss, folder)
+    fit("film-fade", [*film.predict_flow.parameters(), *film.fuse.parameters()], fade, fade_loss, folder)
     return film.eval().requires_grad_(False)
 
 
@@ -105,7 +122,7 @@ class Examples:
 def _examples(film: Film) -> Examples:
     """Draw the examples and take their features, which do not learn."""
     draw_from = random.Random("film")
-    batches = [triplets(draw_from, 8) for _ in range(EXAMPLES // 8)]
+    batches = [moves(draw_from, 8) for _ in range(EXAMPLES // 8)]
     start, stop = (
         [torch.cat(level) for level in zip(*(film.features(part)[COARSE.start :] for part in parts), strict=True)]
         for parts in ([batch.start for batch in batches], [batch.stop for batch in batches])
@@ -129,29 +146,50 @@ def _error(
     return torch.stack(errors).mean()
 
 
-def triplets(draw_from: random.Random, count: int) -> Triplets:
-    """Draw a batch; half of the times are the middle, the others nearer to one end."""
-    firsts, lasts, ways, corners = [], [], [], []
+def moves(draw_from: random.Random, count: int) -> Moves:
+    """Draw a batch of shapes that go a short way."""
+    firsts, lasts, ways, middles = [], [], [], []
     for _ in range(count):
         first, way = _short_way(random_scene(draw_from), draw_from)
         firsts.append(first)
         lasts.append(_changed(first, draw_from))
         ways.append(way)
-        corners.append([_corner((a + b) / 2, draw_from) for a, b in zip(first.start, first.end, strict=True)])
-    times = torch.tensor([0.5 if draw_from.random() < 0.5 else draw_from.uniform(0.3, 0.7) for _ in firsts])
-    look = draw_from.choice(("flat", "flat", *LOOKS))
-
-    def cropped(whole: torch.Tensor) -> torch.Tensor:
-        parts = zip(whole, corners, strict=True)
-        return torch.stack([part[:, top : top + CROP, left : left + CROP] for part, (left, top) in parts])
+        middles.append(_place(first, 0.5))
+    corners = [[_corner(middle, draw_from) for middle in place] for place in middles]
+    # half of them are the middle, the others nearer to one end
+    times = torch.tensor([0.5 if draw_from.random() < 0.5 else draw_from.uniform(0.3, 0.7) for _ in range(count)])
+    look = _look(draw_from)
 
     def pictures(scenes: list[Scene], at: torch.Tensor) -> torch.Tensor:
-        return cropped((draw(scenes, at, SIDE, look) + 1) / 2)
+        return _cropped((draw(scenes, at, SIDE, look) + 1) / 2, corners)
 
     between = torch.lerp(pictures(firsts, times), pictures(lasts, times), times.view(-1, 1, 1, 1))
     inside = torch.stack([_disc(scene, time) for scene, time in zip(firsts, times.tolist(), strict=True)])
     start, stop = pictures(firsts, torch.zeros(count)), pictures(lasts, torch.ones(count))
-    return Triplets(start, between, stop, times, torch.tensor(ways).view(-1, 2, 1, 1), cropped(inside))
+    return Moves(start, between, stop, times, torch.tensor(ways).view(-1, 2, 1, 1), _cropped(inside, corners))
+
+
+def fades(draw_from: random.Random, count: int) -> Triplets:
+    """Draw a batch of shapes that stay where they are and go a part of the way to another colour and form, often short.
+
+    In the middle they are the mean of both; what fuses the pictures is not told of any other time.
+    """
+    firsts, lasts, corners, begun, gone = [], [], [], [], []
+    for _ in range(count):
+        other, moment = random_scene(draw_from), draw_from.random()
+        first = random_scene(draw_from)
+        first = replace(first, start=_place(first, moment), end=_place(first, moment))
+        firsts.append(first)
+        lasts.append(replace(first, colour=other.colour, shape=other.shape))
+        corners.append([_corner(middle, draw_from) for middle in first.start])
+        begun.append(draw_from.random() / 2)
+        gone.append(draw_from.random() ** 2)
+    look = _look(draw_from)
+    ends = [_cropped((draw(scenes, torch.zeros(count), SIDE, look) + 1) / 2, corners) for scenes in (firsts, lasts)]
+    at = torch.tensor(begun).view(-1, 1, 1, 1)
+    start = torch.lerp(*ends, at)
+    stop = torch.lerp(*ends, at + torch.tensor(gone).view(-1, 1, 1, 1) * (1 - at))
+    return Triplets(start, (start + stop) / 2, stop, torch.full((count,), 0.5))
 
 
 def write(film: Film, file: Path) -> None:
@@ -169,6 +207,22 @@ def _short_way(scene: Scene, draw_from: random.Random) -> tuple[Scene, tuple[flo
     return moved, (SIDE * dx, SIDE * dy)
 
 
+def _place(scene: Scene, time: float) -> tuple[float, float]:
+    """Return where a scene's shape is at a time, (x, y) as shares of the side."""
+    x, y = (a + time * (b - a) for a, b in zip(scene.start, scene.end, strict=True))
+    return x, y
+
+
+def _look(draw_from: random.Random) -> str:
+    return draw_from.choice(("flat", "flat", *LOOKS))
+
+
+def _cropped(whole: torch.Tensor, corners: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Cut (left, top) corners' CROP out of pictures."""
+    parts = zip(whole, corners, strict=True)
+    return torch.stack([part[:, top : top + CROP, left : left + CROP] for part, (left, top) in parts])
+
+
 def _corner(middle: float, draw_from: random.Random) -> int:
     """Draw where a crop begins that has the shape's middle near its own."""
     return max(0, min(SIDE - CROP, round(SIDE * middle) - CROP // 2 + draw_from.randint(-12, 12)))
@@ -184,6 +238,6 @@ def _changed(scene: Scene, draw_from: random.Random) -> Scene:
 
 def _disc(scene: Scene, time: float) -> torch.Tensor:
     """The pixels nearer to the shape's centre than its radius, (1, SIDE, SIDE)."""
-    x, y = (a + time * (b - a) for a, b in zip(scene.start, scene.end, strict=True))
+    x, y = _place(scene, time)
     pixels = (torch.arange(SIDE) + 0.5) / SIDE
     return (torch.hypot(pixels[None, None, :] - x, pixels[None, :, None] - y) < SIZES[scene.size]).float()
