@@ -61,8 +61,9 @@ def told(
     names: frozenset[str] | None,
     times: Sequence[float],
     trust: float = 1.0,
+    heeded: float = 1.0,
 ) -> torch.Tensor:
-    return posterior.answers(noised, alpha_bar, [(scene, names)], times, trust)[0]
+    return posterior.answers(noised, alpha_bar, [(scene, names)], times, trust, heeded)[0]
 
 
 def test_pictures_are_the_same_as_drawn_and_encoded(posterior: Posterior) -> None:
@@ -354,3 +355,25 @@ def test_a_caption_that_is_half_believed_counts_as_much_as_the_noise_allows(post
     other = posterior.clip(replace(SCENE, colour="blue"), TIMES, random.Random(10))
     assert torch.allclose(told(posterior, other, CLEAR, SCENE, names, TIMES, 0.5), other, atol=1e-3)
     assert (told(posterior, other, CLEAR, SCENE, names, TIMES, 1.0) - other).abs().max() > 0.5
+
+
+def test_a_caption_that_is_heeded_less_goes_a_part_of_the_way_under_any_noise(posterior: Posterior) -> None:
+    names = frozenset({"colour", "motion"})
+    shown = posterior.clip(replace(SCENE, colour="blue"), TIMES, random.Random(10))
+    for alpha_bar in (WHITE, torch.tensor(0.3), CLEAR):
+        noised = alpha_bar.sqrt() * shown + (1 - alpha_bar).sqrt() * torch.randn(3, 4, 8, 8)
+        whole, nothing = (told(posterior, noised, alpha_bar, SCENE, asked, TIMES) for asked in (names, None))
+        less = told(posterior, noised, alpha_bar, SCENE, names, TIMES, heeded=0.25)
+        # classifier-free guidance by 4 (Ho and Salimans, arXiv 2207.12598) goes the whole way then
+        assert torch.allclose(nothing + 4 * (less - nothing), whole, atol=1e-4)
+
+
+def test_what_a_caption_changes_counts_as_much_where_it_is_heeded_less(teacher: Teacher) -> None:
+    losses = []
+    for asking in (teacher, teacher.heeding_less()):
+        torch.manual_seed(4)
+        asked = asking.word("colour", 2, None, random.Random(5))
+        alike = asked.wanted.unflatten(0, (2, 4)).mean(dim=1, keepdim=True).expand(-1, 4, -1, -1, -1, -1)
+        losses.append(asked.loss(alike.flatten(0, 1)))  # nothing of the words is answered
+    assert losses[0] > 0
+    assert torch.isclose(*losses, rtol=1e-4)

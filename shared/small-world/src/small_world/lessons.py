@@ -53,6 +53,7 @@ TOLD, DECIDED = 8.0, 0.5
 # From here on half of the inputs are noise alone, as where sampling begins: then all that a caption means is as likely.
 HIGHEST = 900
 TRUST = 0.4
+HEEDED = 0.4
 # Sampling begins with frames that do not agree, and where each tells all by itself nothing else teaches a network to
 # ask the others. So from this level on so many frames of half of the clips are of other scenes; in half the scene is
 # faint, each frame's background a normal deviate of up to LEANS of the way from the middle: so its own noise leads it.
@@ -78,6 +79,7 @@ class Questions:
     alike: int
     finer: float
     word_weight: float = WORD_WEIGHT
+    heeded: float = 1.0
 
     def loss(self, answers: torch.Tensor) -> torch.Tensor:
         """Return the loss of answers (B, F, 4, h, w); in clips, what a frame's mean is wrong by counts once more."""
@@ -86,7 +88,7 @@ class Questions:
         common = errors.mean(dim=1, keepdim=True)
         strengths = self.strengths[:: self.alike]
         of_picture = strengths.clamp(1, STRONGEST * self.finer) / strengths
-        by_word = self.word_weight * of_picture * (errors - common).square().mean(dim=(1, 2))
+        by_word = self.word_weight / self.heeded**2 * of_picture * (errors - common).square().mean(dim=(1, 2))
         grounds = wrong.mean(dim=(3, 4)).reshape(len(strengths), -1)
         by_frame = GROUND_WEIGHT * (wrong.shape[1] > 1) * of_picture * grounds.square().mean(dim=1)
         return (weight(strengths, self.finer) * common.square().mean(dim=(1, 2)) + by_word + by_frame).mean()
@@ -109,6 +111,7 @@ class Teacher:
         self.text_encoder = text_encoder
         self.finer = (posterior.side / 64) ** 2
         self.trust = 1.0
+        self.heeded = 1.0
         self._embeds: dict[str, torch.Tensor] = {}
 
     def doubting(self) -> Teacher:
@@ -118,6 +121,12 @@ class Teacher:
         """
         other = copy.copy(self)
         other.trust = TRUST
+        return other
+
+    def heeding_less(self) -> Teacher:
+        """Return the same teacher, but one that heeds captions as Posterior.answers says; errors count as before."""
+        other = copy.copy(self)
+        other.heeded = HEEDED
         return other
 
     def scenes(self, count: int, times: Sequence[float] | None, draw: random.Random) -> Questions:
@@ -253,11 +262,12 @@ class Teacher:
         texts: list[str],
     ) -> Questions:
         """Return what is asked of one noised clip with each caption; `share` of it is the picture."""
-        means = self.posterior.answers(inputs, share, captions, times, self.trust)
+        means = self.posterior.answers(inputs, share, captions, times, self.trust, self.heeded)
         wanted = (inputs - alpha_bar.sqrt() * means) / (1 - alpha_bar).sqrt()
         strengths = (self.finer * alpha_bar / (1 - alpha_bar)).expand(len(texts))
         timesteps = torch.full((len(texts),), timestep)
-        return Questions(inputs.expand_as(wanted), wanted, strengths, timesteps, texts, len(texts), self.finer)
+        known = inputs.expand_as(wanted), wanted, strengths, timesteps, texts
+        return Questions(*known, len(texts), self.finer, heeded=self.heeded)
 
 
 def _scene(still: float, draw: random.Random) -> tuple[Scene, frozenset[str]]:

@@ -110,6 +110,7 @@ class Posterior:
         captions: Sequence[Caption],
         times: Sequence[float],
         trust: float = 1.0,
+        heeded: float = 1.0,
     ) -> torch.Tensor:
         """Return for each caption the mean of what (F, 4, h, w) may have been before the noise.
 
@@ -118,14 +119,15 @@ class Posterior:
 
         A caption is right in a share `trust` of all cases, and else says nothing. Guidance adds as many times what a
         caption changes. A network that trusts it less is guided less far at the first levels, and at the last ones
-        believes its eyes: so it can be guided at the scale that people use.
+        believes its eyes: so it can be guided at the scale that people use. So can one that heeds captions less: the
+        result goes no further than the share `heeded` of the way from what it is without words.
         """
         likely = {size: stamps.likely(noised, alpha_bar) for size, stamps in self._stamps.items()}
         nothing = captions[0][0], None
         told = {caption: self._told(likely, *caption, times) for caption in dict.fromkeys([*captions, nothing])}
         anything, likely_anything = told[nothing]
         odds = math.log(trust / (1 - trust)) if trust < 1 else math.inf
-        believed = {caption: torch.sigmoid(how - likely_anything + odds) for caption, (_, how) in told.items()}
+        believed = {caption: heeded * torch.sigmoid(how - likely_anything + odds) for caption, (_, how) in told.items()}
         return torch.stack([torch.lerp(anything, told[caption][0], believed[caption]) for caption in captions])
 
     def _told(
