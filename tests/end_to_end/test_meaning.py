@@ -96,6 +96,14 @@ class TestZeroscope:
         found = shares(self.ASKED, map(look_at, clips))
         assert (found.colour, found.shape, found.motion, found.steady) == (1, 1, 1, 1)
 
+    def test_guidance_is_what_makes_it_so(self, pipelines: Pipelines, clips: list[Frame]) -> None:
+        plain = [
+            pipelines.zeroscope(asked.prompt, seed=asked.seed, num_inference_steps=self.STEPS, guidance_scale=1)
+            for asked in self.ASKED
+        ]
+        guided, unguided = (shares(self.ASKED, map(look_at, some)) for some in (clips, plain))
+        assert guided.mean > unguided.mean
+
     def test_what_is_to_stand_still_does(self, pipelines: Pipelines) -> None:
         clip = pipelines.zeroscope("a red circle standing still", seed=1, num_inference_steps=self.STEPS)
         assert drift(look_at(clip)) < 2 * STILL

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from small_world.lessons import VARIANTS
 from small_world.training import Plan, fit
 from small_world.video import build, is_over_frames, only, over_frames
+from small_world.world import LOOKS
 
 if TYPE_CHECKING:
     import random
@@ -36,6 +37,8 @@ LONGER_LOOKS = {
         Plan(steps=600, learning_rate=1.5e-3, warm_up=10, mean_over=50, seed=12),
     )
 }
+# The flat one, as which the others begin, heeds captions less at last, so that it can be guided at the usual scale
+GUIDED = Plan(steps=600, learning_rate=4e-4, warm_up=40, mean_over=100, seed=21)
 FEW_FRAMES = 6  # of a clip: the way from a word to a motion is found on few
 WHOLE = 16  # as many as are asked for most
 OFTEN_FEW = (FEW_FRAMES, FEW_FRAMES, WHOLE)
@@ -62,6 +65,10 @@ def train_look(look: str, flat: UNet3DConditionModel, teacher: Teacher, folder: 
     unet.load_state_dict(flat.state_dict())
     lessons = Lessons(unet, teacher)
     every = [*lessons.still, *lessons.new]
+    if look == LOOKS[0]:
+        guided = Lessons(unet, teacher.heeding_less())
+        fit(f"video-{look}-guided", every, GUIDED, guided.later_clip_loss, folder)
+        return unet
     fit(f"video-{look}", every, LOOK, lessons.clip_loss, folder)
     for plan in LONGER_LOOKS.get(look, ()):
         fit(f"video-{look}-{plan.seed}", every, plan, lessons.clip_loss, folder)
