@@ -10,10 +10,13 @@ import json
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet3DConditionModel
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from videokit.converted import open_converted
 from videokit.errors import WeightsError
@@ -26,7 +29,6 @@ from zeroscope.weights import CONFIGS, PARTS, TEXT_ENCODER, TOKENIZER, UNET, VAE
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from torch import nn
     from videokit.runtime import Device
     from videokit.weights import WeightStore
 
@@ -128,15 +130,17 @@ class Models:
         if len(tokenizer) > 1:
             places = " and ".join(sorted(map(str, tokenizer)))
             raise WeightsError(f"the tokenizer's files of {name} lie in {places}; put all four into one of them")
+        over_frames = self._filled(
+            lambda: UNet3DConditionModel.from_config(UNet3DConditionModel.load_config(unet.parent)), f"{name}/{UNET}"
+        )
+        if self.device.device.type == "cpu":
+            convolve_in_two_dimensions(over_frames)
         return Model(
             CLIPTokenizer.from_pretrained(tokenizer.pop()),
             self._filled(
                 lambda: CLIPTextModel(CLIPTextConfig.from_pretrained(text_encoder.parent)), f"{name}/{TEXT_ENCODER}"
             ),
-            self._filled(
-                lambda: UNet3DConditionModel.from_config(UNet3DConditionModel.load_config(unet.parent)),
-                f"{name}/{UNET}",
-            ),
+            over_frames,
             self._filled(lambda: AutoencoderKL.from_config(AutoencoderKL.load_config(vae.parent)), f"{name}/{VAE}"),
             json.loads(scheduler.read_text()),
         )
@@ -152,6 +156,22 @@ class Models:
         if extra:
             logger.warning("weights: %s: passed over, the model has no such thing: %s", path, shown(extra))
         return module
+
+
+def convolve_in_two_dimensions(unet: UNet3DConditionModel) -> None:
+    """Let the convolutions over frames, whose kernels are (3, 1, 1), run as two-dimensional ones over (F, h w).
+
+    They give the same; PyTorch's own take several times as long on a CPU.
+    """
+    for module in unet.modules():
+        if isinstance(module, nn.Conv3d):
+            module.forward = partial(_in_two_dimensions, module)  # type: ignore[method-assign]
+
+
+def _in_two_dimensions(convolution: nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
+    """Return a convolution over frames of (B, C, F, h, w)."""
+    flat = F.conv2d(x.flatten(3), convolution.weight.squeeze(-1), convolution.bias, padding=(1, 0))
+    return flat.reshape(*flat.shape[:3], *x.shape[3:])
 
 
 def _key_of(path: str, tensors: Mapping[str, torch.Tensor]) -> Callable[[str], str]:

@@ -148,14 +148,13 @@ def _error(
 
 def moves(draw_from: random.Random, count: int) -> Moves:
     """Draw a batch of shapes that go a short way."""
-    firsts, lasts, ways, middles = [], [], [], []
+    firsts, lasts, ways, corners = [], [], [], []
     for _ in range(count):
         first, way = _short_way(random_scene(draw_from), draw_from)
         firsts.append(first)
         lasts.append(_changed(first, draw_from))
         ways.append(way)
-        middles.append(_place(first, 0.5))
-    corners = [[_corner(middle, draw_from) for middle in place] for place in middles]
+        corners.append([_corner(middle, draw_from) for middle in _place(first, 0.5)])
     # half of them are the middle, the others nearer to one end
     times = torch.tensor([0.5 if draw_from.random() < 0.5 else draw_from.uniform(0.3, 0.7) for _ in range(count)])
     look = _look(draw_from)
@@ -185,10 +184,12 @@ def fades(draw_from: random.Random, count: int) -> Triplets:
         begun.append(draw_from.random() / 2)
         gone.append(draw_from.random() ** 2)
     look = _look(draw_from)
-    ends = [_cropped((draw(scenes, torch.zeros(count), SIDE, look) + 1) / 2, corners) for scenes in (firsts, lasts)]
+    one, another = (
+        _cropped((draw(scenes, torch.zeros(count), SIDE, look) + 1) / 2, corners) for scenes in (firsts, lasts)
+    )
     at = torch.tensor(begun).view(-1, 1, 1, 1)
-    start = torch.lerp(*ends, at)
-    stop = torch.lerp(*ends, at + torch.tensor(gone).view(-1, 1, 1, 1) * (1 - at))
+    start = torch.lerp(one, another, at)
+    stop = torch.lerp(start, another, torch.tensor(gone).view(-1, 1, 1, 1))
     return Triplets(start, (start + stop) / 2, stop, torch.full((count,), 0.5))
 
 

@@ -7,15 +7,14 @@ trained is in video_training.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from diffusers import UNet3DConditionModel
 from diffusers.models.resnet import TemporalConvLayer
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from torch import nn
+from zeroscope.models import convolve_in_two_dimensions
 
 from small_world import text
 from small_world.denoiser import GROUPS, begin_as_identity
@@ -44,10 +43,7 @@ def unet_config() -> dict[str, object]:
 
 
 def build() -> UNet3DConditionModel:
-    """Return the UNet, which returns its input yet, frame by frame.
-
-    Its convolutions over frames run as ones over two dimensions: PyTorch's own take several times as long on a CPU.
-    """
+    """Return the UNet, which returns its input yet, frame by frame."""
     torch.manual_seed(6)
     unet = UNet3DConditionModel.from_config(unet_config()).eval()  # without the dropout of its layers over frames
     begin_as_identity(unet)
@@ -55,8 +51,7 @@ def build() -> UNet3DConditionModel:
         if isinstance(module, TransformerTemporalModel):  # frames do not know of each other yet
             nn.init.zeros_(module.proj_out.weight)
             nn.init.zeros_(module.proj_out.bias)
-        if isinstance(module, nn.Conv3d):
-            module.forward = partial(_in_two_dimensions, module)  # type: ignore[method-assign]
+    convolve_in_two_dimensions(unet)
     return unet
 
 
@@ -81,12 +76,6 @@ def only(unet: UNet3DConditionModel, layers: Sequence[nn.Module]) -> Iterator[No
 
 def is_over_frames(module: nn.Module) -> bool:
     return isinstance(module, TemporalConvLayer | TransformerTemporalModel)
-
-
-def _in_two_dimensions(convolution: nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
-    """Return a convolution with a kernel (3, 1, 1) of (B, C, F, h, w)."""
-    flat = F.conv2d(x.flatten(3), convolution.weight.squeeze(-1), convolution.bias, padding=(1, 0))
-    return flat.reshape(*flat.shape[:3], *x.shape[3:])
 
 
 def _pass_by(hidden_states: torch.Tensor, **_: object) -> torch.Tensor:
