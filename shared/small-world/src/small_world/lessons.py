@@ -53,7 +53,7 @@ TOLD, DECIDED = 8.0, 0.5
 # From here on half of the inputs are noise alone, as where sampling begins: then all that a caption means is as likely.
 HIGHEST = 900
 TRUST = 0.4
-HEEDED = 0.4
+HEEDED = 0.4  # guided at 7.5, three times as far as a caption says
 # Sampling begins with frames that do not agree, and where each tells all by itself nothing else teaches a network to
 # ask the others. So from this level on so many frames of half of the clips are of other scenes; in half the scene is
 # faint, each frame's background a normal deviate of up to LEANS of the way from the middle: so its own noise leads it.
