@@ -170,7 +170,7 @@ def convolve_in_two_dimensions(unet: UNet3DConditionModel) -> None:
 
 def _in_two_dimensions(convolution: nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
     """Return a convolution over frames of (B, C, F, h, w)."""
-    flat = F.conv2d(x.flatten(3), convolution.weight.squeeze(-1), convolution.bias, padding=(1, 0))
+    flat = F.conv2d(x.flatten(3), convolution.weight.squeeze(-1), convolution.bias, 1, (1, 0))
     return flat.reshape(*flat.shape[:3], *x.shape[3:])
 
 
