@@ -119,8 +119,7 @@ class Posterior:
 
         A caption is right in a share `trust` of all cases, and else says nothing. Guidance adds as many times what a
         caption changes. A network that trusts it less is guided less far at the first levels, and at the last ones
-        believes its eyes: so it can be guided at the scale that people use. So can one that heeds captions less: the
-        result goes no further than the share `heeded` of the way from what it is without words.
+        believes its eyes: so it can be guided at the scale that people use. Or by going the share `heeded` of the way.
         """
         likely = {size: stamps.likely(noised, alpha_bar) for size, stamps in self._stamps.items()}
         nothing = captions[0][0], None
