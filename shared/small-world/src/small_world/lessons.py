@@ -2,7 +2,8 @@
 
 Half of the questions name what they like of any scene. The other half put one noise under captions that differ in one
 word: the answers to those hardly differ at the first levels of sampling, where it is decided what is seen, so what
-differs by the word counts more in the loss than what does not. The best answer is the same with any such weight.
+differs by the word counts more in the loss than what does not. The best answer is the same with any such weight. It is
+over 300 lines, as what is asked and how much an answer counts are chosen together.
 """
 
 from __future__ import annotations
