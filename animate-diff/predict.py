@@ -11,10 +11,10 @@ from animate_diff import __version__, weights
 from animate_diff.inputs import FPS, Inputs
 from animate_diff.pipeline import Pipeline
 from cog import BaseRunner, Input, Path
-from videokit.encode import encode_mp4
-from videokit.provenance import Provenance
 from videokit.runtime import Stages, out_of_memory, pick_device
-from videokit.weights import WeightStore
+from videokit.video.encode import encode_mp4
+from videokit.video.provenance import Provenance
+from videokit.weights.store import WeightStore
 
 MODEL = "animate-diff"
 

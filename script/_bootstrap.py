@@ -1,7 +1,7 @@
 """Runs a script in the environment that script/setup makes, made or brought up to date first where it has to be.
 
-A script begins with `from _bootstrap import in_environment` and `in_environment()`. Everything here runs under any
-Python from 3.8 on and needs no package.
+A script begins with `from _bootstrap import in_environment` and `in_environment()`. This module and tools/tree.py run
+under any Python from 3.8 on and need no package.
 """
 
 from __future__ import annotations
@@ -12,26 +12,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+from tree import ROOT, models
+
 ENVIRONMENT = ROOT / ".venv"
 PYTHON = ENVIRONMENT / "bin" / "python"
 STAMP = ENVIRONMENT / "made-from"  # what script/setup made the environment from
 
 
 def in_environment() -> None:
-    """Return if this Python is the environment's; otherwise set it up and run the script again in it."""
+    """Return, with the models' packages on the path, if this Python is the environment's; else run the script in it."""
     if Path(sys.prefix).resolve() == ENVIRONMENT.resolve():
+        sys.path[:0] = [str(ROOT / model) for model in models()]
         return
     if is_stale():
         code = subprocess.run([sys.executable, str(ROOT / "script" / "setup")], check=False).returncode
         if code:
             sys.exit(code)
     os.execv(PYTHON, [str(PYTHON), *sys.argv])
-
-
-def models() -> list[str]:
-    """Return the names of the models: the directories in the root that have a cog.yaml."""
-    return sorted(path.parent.name for path in ROOT.glob("*/cog.yaml"))
 
 
 def fingerprint() -> str:

@@ -11,14 +11,14 @@ import cog
 import videokit
 from cog import BaseRunner, Input, Path
 from sd_animation import __version__, weights
-from sd_animation.frame_store import FrameStore, ping_pong
 from sd_animation.inputs import Inputs
 from sd_animation.pipeline import Pipeline
-from videokit.encode import encode_gif, encode_mp4
-from videokit.png import write_png
-from videokit.provenance import Provenance
+from sd_animation.png import write_png
 from videokit.runtime import Stages, out_of_memory, pick_device
-from videokit.weights import WeightStore
+from videokit.video.encode import encode_gif, encode_mp4
+from videokit.video.frame_store import FrameStore, ping_pong
+from videokit.video.provenance import Provenance
+from videokit.weights.store import WeightStore
 
 MODEL = "sd-animation"
 ENCODERS = {"gif": encode_gif, "mp4": encode_mp4}

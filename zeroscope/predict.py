@@ -9,10 +9,10 @@ from typing import Optional
 
 import videokit
 from cog import BaseRunner, Input, Path
-from videokit.encode import encode_mp4
-from videokit.provenance import Provenance
 from videokit.runtime import Stages, out_of_memory, pick_device
-from videokit.weights import WeightStore
+from videokit.video.encode import encode_mp4
+from videokit.video.provenance import Provenance
+from videokit.weights.store import WeightStore
 from zeroscope.inputs import Inputs
 from zeroscope.pipeline import Pipeline
 

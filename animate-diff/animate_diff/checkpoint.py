@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from videokit.errors import WeightsError
-from videokit.tensors import open_tensors, shown, tensors_for
+from videokit.weights.tensors import open_tensors, shown, tensors_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

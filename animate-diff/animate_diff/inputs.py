@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from videokit.checks import in_range, one_of
 from videokit.errors import refuse
 from videokit.seeds import resolve_seed, seed_fault
-from videokit.sizes import in_range, one_of
 
 # The original's clip (lucataco/cog-animatediff@59c88d9 predict.py): 16 frames, which the motion modules were
 # trained on, played at 8 a second.

@@ -18,7 +18,7 @@ from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from einops import rearrange
 from torch import nn
 from videokit.errors import WeightsError
-from videokit.tensors import open_tensors, shown, tensors_for
+from videokit.weights.tensors import open_tensors, shown, tensors_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

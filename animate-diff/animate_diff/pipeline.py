@@ -13,13 +13,12 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNetMotionModel
 from einops import rearrange
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-from videokit.cache import ByteLRU
 from videokit.errors import WeightsError
-from videokit.frames import frames_from_tensor
 from videokit.prompts import encode_windows, token_windows
 from videokit.runtime import host_memory, progress
 from videokit.seeds import noise
-from videokit.stable_diffusion import (
+from videokit.video.frames import frames_from_tensor
+from videokit.weights.stable_diffusion import (
     BASE_TEXT_ENCODER,
     BASE_VAE,
     base,
@@ -27,9 +26,10 @@ from videokit.stable_diffusion import (
     base_vae_key,
     empty_module,
 )
-from videokit.tensors import fill, narrowed, open_tensors, tensors_for
+from videokit.weights.tensors import fill, narrowed, open_tensors, tensors_for
 
 from animate_diff import weights
+from animate_diff.cache import ByteLRU
 from animate_diff.checkpoint import (
     TEXT_ENCODER,
     VAE,
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
-    from videokit.frames import Frame
     from videokit.runtime import Device, Stages
-    from videokit.weights import WeightStore
+    from videokit.video.frames import Frame
+    from videokit.weights.store import WeightStore
 
     from animate_diff.inputs import Inputs
 

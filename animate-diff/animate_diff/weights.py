@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from videokit.stable_diffusion import CONFIGS, CONFIGURATION, TEXT_AND_PICTURES, TOKENIZER
-from videokit.weights import HubFile, WeightFile, WeightStore
+from videokit.weights.stable_diffusion import CONFIGS, CONFIGURATION, TEXT_AND_PICTURES, TOKENIZER
+from videokit.weights.store import HubFile, WeightFile, WeightStore
 
 from animate_diff.inputs import CHECKPOINTS, MOTION_MODULES
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from videokit.errors import WeightsError
-from videokit.tensors import fill, open_tensors, shown, tensors_for
+from videokit.weights.tensors import fill, open_tensors, shown, tensors_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

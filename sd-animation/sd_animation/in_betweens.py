@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
-from videokit.frames import check_frames, frames_from_tensor
+from videokit.video.frames import check_frames, frames_from_tensor
 
 from sd_animation.film import MULTIPLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from videokit.frames import Frame
+    from videokit.video.frames import Frame
 
     from sd_animation.film import Film, Pyramid
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from videokit.checks import in_range, one_of
 from videokit.errors import refuse
 from videokit.seeds import resolve_seed, seed_fault
-from videokit.sizes import in_range, one_of
 
 from sd_animation.prompt_walk import segment_faults, split_prompts
 

@@ -13,11 +13,11 @@ import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from videokit.errors import InvalidInput
-from videokit.frames import frames_from_tensor
 from videokit.prompts import encode_windows, token_windows
 from videokit.runtime import progress
 from videokit.seeds import noise
-from videokit.stable_diffusion import (
+from videokit.video.frames import frames_from_tensor
+from videokit.weights.stable_diffusion import (
     BASE_TEXT_ENCODER,
     BASE_UNET,
     BASE_VAE,
@@ -26,7 +26,7 @@ from videokit.stable_diffusion import (
     base_vae_key,
     empty_module,
 )
-from videokit.tensors import fill, open_tensors, tensors_for
+from videokit.weights.tensors import fill, open_tensors, tensors_for
 
 from sd_animation import weights
 from sd_animation.film import load_film
@@ -37,11 +37,11 @@ from sd_animation.safety import SafetyChecker
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from videokit.frames import Frame
     from videokit.runtime import Device, Stages
-    from videokit.weights import WeightStore
+    from videokit.video.frame_store import FrameStore
+    from videokit.video.frames import Frame
+    from videokit.weights.store import WeightStore
 
-    from sd_animation.frame_store import FrameStore
     from sd_animation.inputs import Inputs
 
 

@@ -13,15 +13,15 @@ import torch
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from PIL import Image
 from transformers import CLIPConfig
-from videokit.stable_diffusion import SAFETY_CHECKER, SAFETY_CHECKER_CONFIG, empty_module
-from videokit.tensors import fill, open_tensors, tensors_for
+from videokit.weights.stable_diffusion import SAFETY_CHECKER, SAFETY_CHECKER_CONFIG, empty_module
+from videokit.weights.tensors import fill, open_tensors, tensors_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from videokit.frames import Frame
     from videokit.runtime import Device
-    from videokit.weights import WeightStore
+    from videokit.video.frames import Frame
+    from videokit.weights.store import WeightStore
 
 # openai/CLIP@d50d76d clip/clip.py, _transform
 MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -8,8 +8,8 @@ The layout below a weights directory is the same for real, small and own weights
 
 from __future__ import annotations
 
-from videokit.stable_diffusion import CONFIGURATION, SAFETY, TEXT_AND_PICTURES, UNET
-from videokit.weights import HubFile, WeightFile
+from videokit.weights.stable_diffusion import CONFIGURATION, SAFETY, TEXT_AND_PICTURES, UNET
+from videokit.weights.store import HubFile, WeightFile
 
 FILM = "film/film_net_fp16.safetensors"
 

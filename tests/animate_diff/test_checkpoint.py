@@ -14,8 +14,8 @@ from animate_diff.inputs import CHECKPOINTS
 from animate_diff.pipeline import Pipeline
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_clip_checkpoint
+from random_weights import animate_diff as recipe
 from safetensors.torch import load_file, save_file
-from small_weights import animate_diff as recipe
 from stores import CPU, store_of
 from videokit.errors import WeightsError
 from videokit.runtime import Stages
@@ -25,8 +25,8 @@ Tensors = dict[str, torch.Tensor]
 
 
 @pytest.fixture
-def published(small_weights: Path) -> Tensors:
-    return load_file(small_weights / "checkpoints" / NAME)
+def published(random_weights: Path) -> Tensors:
+    return load_file(random_weights / "checkpoints" / NAME)
 
 
 @pytest.fixture
@@ -42,9 +42,9 @@ def own(tmp_path: Path) -> Callable[[Tensors], Path]:
     return save
 
 
-def loaded(directory: Path, small_weights: Path) -> Pipeline:
+def loaded(directory: Path, random_weights: Path) -> Pipeline:
     """A pipeline with the checkpoint from `directory`, the rest from the small weights."""
-    pipeline = Pipeline(store_of(directory, small_weights), CPU)
+    pipeline = Pipeline(store_of(directory, random_weights), CPU)
     pipeline.load(NAME, "mm_sd_v14", Stages(CPU))
     return pipeline
 
@@ -56,10 +56,10 @@ def same(ours: torch.nn.Module, expected: Tensors) -> None:
         assert torch.equal(parameter, expected[name].float()), name
 
 
-def test_the_parts_are_what_diffusers_own_converter_reads(pipeline: Pipeline, small_weights: Path) -> None:
+def test_the_parts_are_what_diffusers_own_converter_reads(pipeline: Pipeline, random_weights: Path) -> None:
     """Three conversions written by others, of the same file."""
     pipeline.load(NAME, "mm_sd_v14", Stages(CPU))
-    file, base = small_weights / "checkpoints" / NAME, small_weights / "stable-diffusion-v1-5"
+    file, base = random_weights / "checkpoints" / NAME, random_weights / "stable-diffusion-v1-5"
     unet = UNet2DConditionModel.from_single_file(str(file), config=str(base), subfolder="unet", local_files_only=True)
     vae = AutoencoderKL.from_single_file(str(file), config=str(base), subfolder="vae", local_files_only=True)
     text = convert_ldm_clip_checkpoint(load_file(file))
@@ -71,22 +71,22 @@ def test_the_parts_are_what_diffusers_own_converter_reads(pipeline: Pipeline, sm
 
 
 def test_known_modules_written_in_the_files_names_give_their_outputs_again(
-    small_weights: Path, tmp_path: Path, stages: Stages
+    random_weights: Path, tmp_path: Path, stages: Stages
 ) -> None:
     """Modules with values -> a checkpoint -> our modules: the same function, for UNet, VAE and text encoder."""
     name = CHECKPOINTS[1]
     tokens = recipe.write_tokenizer(None)
     known = {
-        "unet": recipe.unet(recipe.TINY),
-        "vae": recipe.vae(recipe.TINY),
-        "text_encoder": recipe.text_encoder(recipe.TINY, tokens),
+        "unet": recipe.unet(recipe.SMALL),
+        "vae": recipe.vae(recipe.SMALL),
+        "text_encoder": recipe.text_encoder(recipe.SMALL, tokens),
     }
     for module in known.values():
         values = recipe.random_tensors(module, name)
         half = {key: value.half().float() for key, value in values.items()}
         module.load_state_dict(half, assign=True)
         module.eval()
-    pipeline = Pipeline(store_of(small_weights), CPU)
+    pipeline = Pipeline(store_of(random_weights), CPU)
     pipeline.load(name, "mm_sd_v15_v2", stages)
     for key, parameter in pipeline.unet.named_parameters():
         if ".motion_modules." in key and "proj_out" in key:
@@ -117,24 +117,24 @@ def test_known_modules_written_in_the_files_names_give_their_outputs_again(
     ],
 )
 def test_a_missing_or_misshapen_key_is_named(
-    published: Tensors, own: Callable[[Tensors], Path], small_weights: Path, key: str, shape: tuple[int, ...] | None
+    published: Tensors, own: Callable[[Tensors], Path], random_weights: Path, key: str, shape: tuple[int, ...] | None
 ) -> None:
     published.pop(key)
     if shape:
         published[key] = torch.zeros(shape, dtype=torch.float16)
     with pytest.raises(WeightsError, match=re.escape(key)) as raised:
-        loaded(own(published), small_weights)
+        loaded(own(published), random_weights)
     assert str(shape and list(shape)) in str(raised.value) or "lacks" in str(raised.value)
 
 
 def test_a_refused_file_leaves_the_weights_that_were_there(
-    published: Tensors, own: Callable[[Tensors], Path], small_weights: Path
+    published: Tensors, own: Callable[[Tensors], Path], random_weights: Path
 ) -> None:
-    pipeline = Pipeline(store_of(small_weights), CPU)
+    pipeline = Pipeline(store_of(random_weights), CPU)
     pipeline.load(CHECKPOINTS[1], "mm_sd_v14", Stages(CPU))
     before = {name: p.clone() for name, p in pipeline.unet.named_parameters()}
     published.pop("model.diffusion_model.out.2.bias")
-    pipeline.store = store_of(own(published), small_weights)
+    pipeline.store = store_of(own(published), random_weights)
     with pytest.raises(WeightsError):
         pipeline.load(NAME, "mm_sd_v14", Stages(CPU))
     assert all(torch.equal(before[name], p) for name, p in pipeline.unet.named_parameters())
@@ -142,10 +142,10 @@ def test_a_refused_file_leaves_the_weights_that_were_there(
 
 @pytest.mark.parametrize("prefix", [VAE, TEXT_ENCODER])
 def test_a_part_that_the_file_lacks_comes_from_the_base(
-    published: Tensors, own: Callable[[Tensors], Path], small_weights: Path, prefix: str
+    published: Tensors, own: Callable[[Tensors], Path], random_weights: Path, prefix: str
 ) -> None:
-    pipeline = loaded(own({k: t for k, t in published.items() if not k.startswith(prefix)}), small_weights)
-    base = small_weights / "stable-diffusion-v1-5"
+    pipeline = loaded(own({k: t for k, t in published.items() if not k.startswith(prefix)}), random_weights)
+    base = random_weights / "stable-diffusion-v1-5"
     if prefix == VAE:
         # diffusers knows the old names of the base's attention itself
         same(pipeline.vae, dict(AutoencoderKL.from_pretrained(base / "vae", variant="fp16").named_parameters()))
@@ -169,7 +169,7 @@ def test_a_file_without_unet_is_refused(published: Tensors, tmp_path: Path) -> N
 
 
 def test_known_extras_are_passed_over_and_unknown_ones_are_counted_in_one_line(
-    published: Tensors, own: Callable[[Tensors], Path], small_weights: Path, caplog: pytest.LogCaptureFixture
+    published: Tensors, own: Callable[[Tensors], Path], random_weights: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     known = [
         "model_ema.diffusion_modeltime_embed0weight",
@@ -192,7 +192,7 @@ def test_known_extras_are_passed_over_and_unknown_ones_are_counted_in_one_line(
     unknown = ["embedding_manager.x", *(f"copy_of.vae.{index}" for index in range(6))]
     extras = {key: torch.zeros(3) for key in (*known, *unknown)}
     with caplog.at_level(logging.INFO, logger="videokit"):
-        loaded(own(published | extras), small_weights)
+        loaded(own(published | extras), random_weights)
     lines = [record.getMessage() for record in caplog.records if "passed over" in record.getMessage()]
     assert len(lines) == 1
     assert "passed over 7 unknown keys: 7 keys, among them copy_of.vae.0, copy_of.vae.1" in lines[0]
@@ -201,9 +201,9 @@ def test_known_extras_are_passed_over_and_unknown_ones_are_counted_in_one_line(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_other_precisions_load_as_half_does(
-    published: Tensors, own: Callable[[Tensors], Path], small_weights: Path, dtype: torch.dtype
+    published: Tensors, own: Callable[[Tensors], Path], random_weights: Path, dtype: torch.dtype
 ) -> None:
-    pipeline = loaded(own({key: tensor.to(dtype) for key, tensor in published.items()}), small_weights)
+    pipeline = loaded(own({key: tensor.to(dtype) for key, tensor in published.items()}), random_weights)
     for name in ("conv_in.weight", "up_blocks.3.resnets.2.conv2.weight"):
         key = {"conv_in.weight": "input_blocks.0.0.weight"}.get(name, "output_blocks.11.0.out_layers.3.weight")
         assert torch.equal(pipeline.unet.get_parameter(name), published[UNET + key].to(dtype).float())

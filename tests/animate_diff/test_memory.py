@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from animate_diff.inputs import CHECKPOINTS
-from small_weights import animate_diff as recipe
+from random_weights import animate_diff as recipe
 
 LOAD = """
 import json, re, sys

@@ -13,8 +13,8 @@ from animate_diff.motion_module import MotionModule, original_key, read_motion_m
 from animate_diff.pipeline import Pipeline
 from diffusers import MotionAdapter
 from diffusers.loaders.single_file_utils import convert_animatediff_checkpoint_to_diffusers
+from random_weights import animate_diff as recipe
 from safetensors.torch import load_file, save_file
-from small_weights import animate_diff as recipe
 from stores import CPU, store_of
 from videokit.errors import WeightsError
 from videokit.runtime import Stages
@@ -28,7 +28,7 @@ def read(pipeline: Pipeline, path: Path) -> MotionModule:
 
 
 def written(path: Path, kind: str) -> Path:
-    recipe.write_motion_module(path, recipe.TINY, kind)
+    recipe.write_motion_module(path, recipe.SMALL, kind)
     return path
 
 
@@ -62,9 +62,9 @@ def test_the_kind_is_recognised_by_content(
 
 
 def test_without_a_mid_block_the_mid_block_adds_exactly_nothing(
-    pipeline: Pipeline, stages: Stages, small_weights: Path
+    pipeline: Pipeline, stages: Stages, random_weights: Path
 ) -> None:
-    own = Pipeline(store_of(small_weights), CPU)
+    own = Pipeline(store_of(random_weights), CPU)
     own.load("toonyou_beta3.safetensors", V2, stages)
     own.load("toonyou_beta3.safetensors", V14, stages)  # after a kind that has one
     hidden = torch.randn(32, 64, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -117,15 +117,15 @@ def test_foreign_keys_are_counted_in_one_line(
     ]
 
 
-def test_what_is_no_motion_module_is_refused(pipeline: Pipeline, small_weights: Path) -> None:
+def test_what_is_no_motion_module_is_refused(pipeline: Pipeline, random_weights: Path) -> None:
     with pytest.raises(WeightsError, match="is no motion module"):
-        read(pipeline, small_weights / "checkpoints" / "lyriel_v16.safetensors")
+        read(pipeline, random_weights / "checkpoints" / "lyriel_v16.safetensors")
 
 
-def test_a_module_with_too_few_positions_is_refused(small_weights: Path, tmp_path: Path, stages: Stages) -> None:
+def test_a_module_with_too_few_positions_is_refused(random_weights: Path, tmp_path: Path, stages: Stages) -> None:
     file = written(tmp_path / "motion_modules" / "mm_sd_v15.ckpt", V15)
     tensors = torch.load(file, weights_only=True)
     torch.save({k: t[:, :8] if k.endswith(".pe") else t for k, t in tensors.items()}, file)
-    pipeline = Pipeline(store_of(tmp_path, small_weights), CPU)
+    pipeline = Pipeline(store_of(tmp_path, random_weights), CPU)
     with pytest.raises(WeightsError, match="knows 8 positions; a clip has 16 frames"):
         pipeline.load("toonyou_beta3.safetensors", V15, stages)

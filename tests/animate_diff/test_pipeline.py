@@ -127,7 +127,7 @@ def test_any_text_is_a_prompt(pipeline: Pipeline, text: str) -> None:
 
 
 def test_any_order_of_combinations_gives_what_each_gives_in_a_fresh_process(
-    pipeline: Pipeline, small_weights: Path
+    pipeline: Pipeline, random_weights: Path
 ) -> None:
     """No combination leaks into the next: all 15, twice in random order, and three against processes of their own."""
     combinations = list(itertools.product(CHECKPOINTS, MOTION_MODULES))
@@ -150,7 +150,7 @@ def test_any_order_of_combinations_gives_what_each_gives_in_a_fresh_process(
             "sys.stdout.buffer.write(np.stack(list(p.generate(i, 9, Stages(CPU)))).tobytes())"
         )
         fresh = subprocess.run(
-            [sys.executable, "-c", program, str(small_weights), checkpoint, motion],
+            [sys.executable, "-c", program, str(random_weights), checkpoint, motion],
             # as many threads as here, for their number shows in the last digits
             env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
             capture_output=True,
@@ -217,8 +217,8 @@ def test_out_of_memory_is_told_and_the_next_prediction_is_right(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_no_parameter_stays_float32_on_a_half_precision_run(small_weights: Path, dtype: torch.dtype) -> None:
-    half = Pipeline(store_of(small_weights), Device(torch.device("cpu"), dtype))
+def test_no_parameter_stays_float32_on_a_half_precision_run(random_weights: Path, dtype: torch.dtype) -> None:
+    half = Pipeline(store_of(random_weights), Device(torch.device("cpu"), dtype))
     seen: set[torch.dtype] = set()
 
     def note(module: torch.nn.Module, args: tuple[object, ...], output: object) -> None:
@@ -240,8 +240,8 @@ def test_no_parameter_stays_float32_on_a_half_precision_run(small_weights: Path,
     assert frames.shape == (16, 64, 64, 3)
 
 
-def test_latents_and_guidance_stay_float32_on_a_half_precision_run(small_weights: Path, stages: Stages) -> None:
-    half = Pipeline(store_of(small_weights), Device(torch.device("cpu"), torch.bfloat16))
+def test_latents_and_guidance_stay_float32_on_a_half_precision_run(random_weights: Path, stages: Stages) -> None:
+    half = Pipeline(store_of(random_weights), Device(torch.device("cpu"), torch.bfloat16))
     half.load(CHECKPOINTS[0], MOTION_MODULES[0], stages)
     embeds = torch.zeros(1, 77, 64, dtype=torch.bfloat16)
     with torch.inference_mode():

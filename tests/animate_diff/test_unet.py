@@ -9,9 +9,9 @@ import torch
 from animate_diff.inputs import CHECKPOINTS, NUM_FRAMES
 from animate_diff.pipeline import Pipeline
 from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from random_weights import animate_diff as recipe
 from reference_unet import ReferenceUNet
 from safetensors.torch import load_file
-from small_weights import animate_diff as recipe
 from videokit.runtime import Stages
 
 KINDS = ("mm_sd_v14", "mm_sd_v15", "mm_sd_v15_v2")
@@ -33,15 +33,15 @@ def relative_error(ours: torch.Tensor, reference: torch.Tensor) -> float:
 
 def original_module(directory: Path, kind: str) -> dict[str, torch.Tensor]:
     file = directory / f"{kind}.safetensors"
-    recipe.write_motion_module(file, recipe.TINY, kind)
+    recipe.write_motion_module(file, recipe.SMALL, kind)
     return load_file(file)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_unet_computes_what_animatediff_defines(
-    pipeline: Pipeline, small_weights: Path, stages: Stages, tmp_path: Path, kind: str
+    pipeline: Pipeline, random_weights: Path, stages: Stages, tmp_path: Path, kind: str
 ) -> None:
-    checkpoint = load_file(small_weights / "checkpoints" / CHECKPOINTS[0])
+    checkpoint = load_file(random_weights / "checkpoints" / CHECKPOINTS[0])
     reference = ReferenceUNet(checkpoint, original_module(tmp_path, kind))
     sample, text = sample_and_text(pipeline)
     expected = reference(sample, TIMESTEP, text)
@@ -56,17 +56,17 @@ def test_the_unet_computes_what_animatediff_defines(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_stock_diffusers_computes_something_else(
-    pipeline: Pipeline, small_weights: Path, tmp_path: Path, kind: str
+    pipeline: Pipeline, random_weights: Path, tmp_path: Path, kind: str
 ) -> None:
     """Why the norms' scope is set: without that, the error is thousands of times larger."""
-    checkpoint = load_file(small_weights / "checkpoints" / CHECKPOINTS[0])
+    checkpoint = load_file(random_weights / "checkpoints" / CHECKPOINTS[0])
     sample, text = sample_and_text(pipeline)
     expected = ReferenceUNet(checkpoint, original_module(tmp_path, kind))(sample, TIMESTEP, text)
 
-    recipe.write_motion_module(tmp_path / kind, recipe.TINY, kind)
+    recipe.write_motion_module(tmp_path / kind, recipe.SMALL, kind)
     unet = UNet2DConditionModel.from_single_file(
-        str(small_weights / "checkpoints" / CHECKPOINTS[0]),
-        config=str(small_weights / "stable-diffusion-v1-5"),
+        str(random_weights / "checkpoints" / CHECKPOINTS[0]),
+        config=str(random_weights / "stable-diffusion-v1-5"),
         subfolder="unet",
         local_files_only=True,
     )

@@ -13,16 +13,16 @@ import pytest
 from animate_diff.inputs import CHECKPOINTS, MOTION_MODULES, Inputs
 from animate_diff.pipeline import Pipeline
 from animate_diff.weights import FILES, fetch
-from small_weights import animate_diff as recipe
+from random_weights import animate_diff as recipe
 from stores import CPU, store_of
 from videokit.errors import WeightsError, WeightsMissing
 from videokit.runtime import Stages
-from videokit.stable_diffusion import BASE_TEXT_ENCODER, BASE_VAE, CONFIGS, TOKENIZER
-from videokit.weights import Url, WeightFile, WeightStore
+from videokit.weights.stable_diffusion import BASE_TEXT_ENCODER, BASE_VAE, CONFIGS, TOKENIZER
+from videokit.weights.store import Url, WeightFile, WeightStore
 
 
 @pytest.fixture
-def served(small_weights: Path, tmp_path: Path) -> Iterator[tuple[WeightStore, list[str]]]:
+def served(random_weights: Path, tmp_path: Path) -> Iterator[tuple[WeightStore, list[str]]]:
     """A store whose files all come from a web server, and the paths that were asked for."""
     asked: list[str] = []
 
@@ -34,14 +34,14 @@ def served(small_weights: Path, tmp_path: Path) -> Iterator[tuple[WeightStore, l
         def log_message(self, *_: object) -> None:
             pass
 
-    handler = functools.partial(Handler, directory=str(small_weights))
+    handler = functools.partial(Handler, directory=str(random_weights))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     # motion modules are fetched as pickles in the original layout, as the table has them
     for name in MOTION_MODULES:
-        file = small_weights / "motion_modules" / f"{name}.ckpt"
+        file = random_weights / "motion_modules" / f"{name}.ckpt"
         if not file.exists():
-            recipe.write_motion_module(file, recipe.TINY, name)
+            recipe.write_motion_module(file, recipe.SMALL, name)
     address = f"http://127.0.0.1:{server.server_port}"
     files = [WeightFile(file.path, Url(f"{address}/{file.path}"), file.licence) for file in FILES]
     yield WeightStore(files, directories=[], cache=tmp_path / "cache"), asked
@@ -83,18 +83,18 @@ def test_the_table_has_every_documented_file_with_size_hash_and_licence() -> Non
     assert all(file.size and file.sha256 and file.licence for file in FILES)
 
 
-def test_a_tokenizer_in_two_places_is_refused(small_weights: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_in_two_places_is_refused(random_weights: Path, tmp_path: Path) -> None:
     half = tmp_path / TOKENIZER[0]
     half.parent.mkdir(parents=True)
-    half.write_bytes((small_weights / TOKENIZER[0]).read_bytes())
+    half.write_bytes((random_weights / TOKENIZER[0]).read_bytes())
     with pytest.raises(WeightsError, match=r"the tokenizer's files lie in .* and .*; put all four into one"):
-        Pipeline(store_of(tmp_path, small_weights), CPU)
+        Pipeline(store_of(tmp_path, random_weights), CPU)
 
 
-def test_the_small_weights_are_the_same_bytes_every_time(small_weights: Path, tmp_path: Path) -> None:
-    recipe.write(tmp_path, recipe.TINY)
+def test_the_random_weights_are_the_same_bytes_every_time(random_weights: Path, tmp_path: Path) -> None:
+    recipe.write(tmp_path, recipe.SMALL)
     files = [path for path in sorted(tmp_path.rglob("*")) if path.is_file()]
     assert len(files) == 18
     for path in files:
-        before = small_weights / path.relative_to(tmp_path)
+        before = random_weights / path.relative_to(tmp_path)
         assert hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(before.read_bytes()).digest(), path

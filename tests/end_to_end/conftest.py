@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from cog_server import CogServer
+from cog_local.server import CogServer
 from served import Served
-
-ROOT = Path(__file__).resolve().parents[2]
+from tree import ROOT
 
 
 @pytest.fixture(scope="session")

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cog_server import CogServer
+from cog_local.server import CogServer
 from programs import needs
 from served import Served, wait_until_ready
-
-ROOT = Path(__file__).resolve().parents[2]
+from tree import ROOT
 
 # The inputs as Replicate documents lucataco/animate-diff, version
 # beecf59c4aee8d81bf04f0381033dfa10dc16e845b4ae00d281e2fa377e48a9f (its API page, POST /predictions).

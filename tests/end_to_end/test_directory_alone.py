@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cog_schema import openapi_schema
-from cog_server import CogServer
+from cog_local.schema import openapi_schema
+from cog_local.server import CogServer
 from cpu_torch import TORCH, cpu_wheels
+from tree import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 MODELS = sorted(path.parent for path in ROOT.glob("*/cog.yaml"))
 # each model takes those that it has
 CHEAP = {"steps": 2, "prompt_start": "a red circle", "prompt_end": "a blue square", "width": 128, "height": 128}

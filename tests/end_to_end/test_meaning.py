@@ -1,6 +1,6 @@
 """What the small weights show: clips by the models' own pipelines, read by an oracle that knows the world alone.
 
-The shares asked for here are lower than those that `script/bench small-weights` measures on many prompts, for these are
+The shares asked for here are lower than those that `script/bench demo-weights` measures on many prompts, for these are
 few; script/mutations shows that swapped prompts and lost guidance bring them down.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from small_world.measured import STILL, drift, monotone_share, prompts, shares
-from small_world.oracle import hues, look_at, look_name
-from small_world.pipelines import Pipelines
+from demo_weights.detector import hues, look_at, look_name
+from demo_weights.metrics import STILL, drift, monotone_share, prompts, shares
+from demo_weights.pipelines import Pipelines
 
 if TYPE_CHECKING:
-    from videokit.frames import Frame
+    from videokit.video.frames import Frame
 
 
 @pytest.fixture(scope="module")

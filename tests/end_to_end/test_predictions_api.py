@@ -24,8 +24,8 @@ import pytest
 import replicate
 from programs import needs
 from replicate_contract import check_answer
+from tree import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "end-to-end"
 DOCUMENTED = {
     "animate-diff": "beecf59c4aee8d81bf04f0381033dfa10dc16e845b4ae00d281e2fa377e48a9f",

@@ -13,14 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from cog_server import CogServer
+from cog_local.server import CogServer
 from PIL import Image
 from programs import needs
 from safetensors.torch import load_file, save_file
 from served import Served, file, files, wait_until_ready
-from videokit.stable_diffusion import SAFETY_CHECKER
-
-ROOT = Path(__file__).resolve().parents[2]
+from tree import ROOT
+from videokit.weights.stable_diffusion import SAFETY_CHECKER
 
 # The inputs as Replicate documents andreasjansson/stable-diffusion-animation, version
 # ca1f5e306e5721e19c473e0d094e6603f0456fe759c10715fcd6c1b79242d4a5 (its API page, POST /predictions).
@@ -286,7 +285,7 @@ def test_a_cancel_in_any_phase_leaves_the_server_ready_and_clean(
 
 def test_a_new_process_gives_the_same_file_and_a_stopped_frame_shows_nothing(expected: bytes, tmp_path: Path) -> None:
     """The same weights, but for a safety checker whose thresholds every picture is above."""
-    shutil.copytree(ROOT / "sd-animation" / "small-weights", tmp_path / "weights")
+    shutil.copytree(ROOT / "sd-animation" / "demo-weights", tmp_path / "weights")
     checker = tmp_path / "weights" / SAFETY_CHECKER
     server = CogServer(
         ROOT / "sd-animation", weights=str(tmp_path / "weights"), env={"OMP_NUM_THREADS": "1", "WEIGHTS_OFFLINE": "1"}

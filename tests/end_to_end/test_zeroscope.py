@@ -15,13 +15,12 @@ import av
 import hostile_videos
 import numpy as np
 import pytest
-from cog_server import CogServer
+from cog_local.server import CogServer
 from hostile_videos import numbered, write_clip
 from programs import needs
 from served import Served, files
+from tree import ROOT
 from weight_server import WeightServer, serving
-
-ROOT = Path(__file__).resolve().parents[2]
 
 # The inputs as Replicate documents anotherjesse/zeroscope-v2-xl, version
 # 9f747673945c62801b13b84701c783929c0ee784e4748ec062204894dda1a351 (its API page, POST /predictions).

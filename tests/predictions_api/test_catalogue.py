@@ -12,7 +12,7 @@ import pytest
 import replicate.model
 import replicate.version
 import sqlalchemy as sa
-from cog_schema import openapi_schema
+from cog_local.schema import openapi_schema
 from fastapi import FastAPI
 from predictions_api import problems
 from predictions_api.catalogue import Catalogue
@@ -22,11 +22,11 @@ from predictions_api.model_routes import models_router
 from predictions_api.settings import ModelSettings, Settings
 from predictions_api.workers import workers_of
 from replicate_contract import check_answer
+from tree import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-ROOT = Path(__file__).resolve().parents[2]
 # The documented request bodies have these: POST /predictions in all three forms.
 DOCUMENTED = "beecf59c4aee8d81bf04f0381033dfa10dc16e845b4ae00d281e2fa377e48a9f"
 OURS = "0" * 63 + "1"

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cog_schema import openapi_schema
+from cog_local.schema import openapi_schema
 from predictions_api.errors import Problem
 from predictions_api.validation import check_inputs, check_request, parse_json
 from referencing.exceptions import Unresolvable
+from tree import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = openapi_schema(ROOT / "animate-diff" / "predict.py")
 
 FILES = """

@@ -10,8 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
+from tree import ROOT
 
 ONE_FILE = '''
 import time
@@ -76,7 +75,8 @@ class Predictor(BaseRunner):
 def make_tree(root: Path) -> Path:
     """Make a root whose scripts find their environment made: one that shares the packages of this one."""
     junk = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "script", root / "script", ignore=junk)
+    for place in ("script", "tools"):
+        shutil.copytree(ROOT / place, root / place, ignore=junk)
     for package in ("videokit", "predictions-api"):
         shutil.copytree(ROOT / "shared" / package, root / "shared" / package, ignore=junk)
     shutil.copy(ROOT / "pyproject.toml", root)

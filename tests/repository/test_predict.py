@@ -93,7 +93,7 @@ def test_inputs_come_from_stdin(tree: Path, tmp_path: Path) -> None:
         (["-i", "image=@nowhere"], ["image: nowhere cannot be read"]),
         (["--json", "{"], ["--json: not JSON"]),
         (["-o", "nowhere/clip.mp4"], ["-o nowhere/clip.mp4: there is no directory nowhere"]),
-        (["--weights", "nowhere"], ["--weights nowhere: it is tiny, full, or a directory"]),
+        (["--weights", "nowhere"], ["--weights nowhere: it is demo, full, or a directory"]),
         (["-i", "mode=refuse"], ["width=3 is odd; try 4", "seed=-1 is outside what is allowed"]),  # the model's own
     ],
 )

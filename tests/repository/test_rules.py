@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import yaml
+from tree import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 MODELS = sorted(path.parent for path in ROOT.glob("*/cog.yaml"))
 SHARED = ROOT / "shared" / "videokit" / "src"
-SMALL_WEIGHTS = [path for model in MODELS for path in sorted(model.glob("small-weights/**/*")) if path.is_file()]
+SMALL_WEIGHTS = [path for model in MODELS for path in sorted(model.glob("demo-weights/**/*")) if path.is_file()]
 PREDICTIONS_API = ROOT / "shared" / "predictions-api" / "src"
 each_model = pytest.mark.parametrize("model", MODELS, ids=lambda path: path.name)
 
@@ -68,7 +68,7 @@ def test_videokit_imports_no_model() -> None:
 
 
 def test_the_predictions_api_imports_no_model_and_nothing_that_models_are_made_of() -> None:
-    others = {package_of(model) for model in MODELS} | {"videokit", "small_weights", "cog", "coglet", "predict"}
+    others = {package_of(model) for model in MODELS} | {"videokit", "random_weights", "cog", "coglet", "predict"}
     for path in PREDICTIONS_API.rglob("*.py"):
         assert not imports(path) & others, path
 
@@ -204,11 +204,11 @@ def test_the_predictions_api_pins_what_it_imports_and_nothing_else() -> None:
 
 
 @each_model
-def test_a_models_small_weights_are_here_with_what_they_are(model: Path) -> None:
-    assert (model / "small-weights" / "README.md").exists()
+def test_a_models_random_weights_are_here_with_what_they_are(model: Path) -> None:
+    assert (model / "demo-weights" / "README.md").exists()
 
 
-def test_small_weights_are_tensors_and_texts_and_never_pickles() -> None:
+def test_random_weights_are_tensors_and_texts_and_never_pickles() -> None:
     # a safetensors file begins with the length of the JSON that follows, 64 bits, little-endian (its README, Format)
     for path in SMALL_WEIGHTS:
         content = path.read_bytes()
@@ -220,7 +220,7 @@ def test_small_weights_are_tensors_and_texts_and_never_pickles() -> None:
             content.decode()
 
 
-def test_small_weights_stay_small() -> None:
+def test_random_weights_stay_small() -> None:
     # the bound that issue 5 sets for all that is committed
     assert sum(path.stat().st_size for path in SMALL_WEIGHTS if path.suffix == ".safetensors") < 20e6
 

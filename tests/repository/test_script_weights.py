@@ -37,7 +37,7 @@ def model(server: WeightServer, tmp_path: Path) -> Path:
         f"{hashlib.sha256(content).hexdigest()!r})"
         for path, content in FILES.items()
     ]
-    table = f"from videokit.weights import Url, WeightFile\nFILES = [{', '.join(entries)}]\n"
+    table = f"from videokit.weights.store import Url, WeightFile\nFILES = [{', '.join(entries)}]\n"
     (package / "weights.py").write_text(table)
     return package.parent
 
@@ -61,7 +61,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 def test_all_files_are_fetched_to_lie_beside_the_model_and_nothing_else_lies_there(run: Run, model: Path) -> None:
-    done = run(WEIGHTS="tiny")
+    done = run(WEIGHTS="demo")
     assert (done.returncode, contents(model / "weights")) == (0, FILES)
     assert str(model / "weights" / "b.json") in done.stdout
 

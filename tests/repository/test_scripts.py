@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from tree import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path.name for path in (ROOT / "script").iterdir() if path.is_file() and not path.suffix)
 
 
@@ -20,7 +20,7 @@ def call(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_all_scripts_are_there() -> None:
     # The list of the design's tree, and what makes, shows and proves the weights that its "embedded default" speaks of.
     design = {"setup", "test", "lint", "predict", "serve", "wheel", "weights", "build", "push", "bench"}
-    assert set(SCRIPTS) == design | {"small-weights", "train-small-weights", "gallery", "mutations"}
+    assert set(SCRIPTS) == design | {"random-weights", "train-demo-weights", "gallery", "mutations"}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import api_config
 import pytest
+from cog_local import api_config
 from processes import processes_with
 
-ROOT = Path(__file__).resolve().parents[2]
 # The ids that design.md decides on, of the documents that the models reproduce.
 DOCUMENTED = {
     "animate-diff": "lucataco/animate-diff:beecf59c4aee8d81bf04f0381033dfa10dc16e845b4ae00d281e2fa377e48a9f",
@@ -134,8 +133,8 @@ def test_the_models_are_served_under_the_names_and_ids_of_their_documents() -> N
 
 
 def test_a_configuration_says_all_that_the_api_has_to_know(tree: Path) -> None:
-    ask_config = [sys.executable, "-c", "import api_config; print(api_config.write_config('tiny'))"]
-    done = subprocess.run(ask_config, cwd=tree / "script", capture_output=True, text=True, check=True)
+    ask_config = [sys.executable, "-c", "from cog_local import api_config; print(api_config.write_config('demo'))"]
+    done = subprocess.run(ask_config, cwd=tree / "tools", capture_output=True, text=True, check=True)
     config = tomllib.loads(Path(done.stdout.strip()).read_text())
     assert [model["name"] for model in config["models"]] == ["local/one-file", "local/several-files"]
     for model in config["models"]:
@@ -145,8 +144,8 @@ def test_a_configuration_says_all_that_the_api_has_to_know(tree: Path) -> None:
 
 def test_a_content_id_changes_with_the_model_and_with_nothing_else(another_tree: Path) -> None:
     def content_id() -> str:
-        ask_id = [sys.executable, "-c", "import api_config; print(api_config.content_id('one-file'))"]
-        done = subprocess.run(ask_id, cwd=another_tree / "script", capture_output=True, text=True, check=True)
+        ask_id = [sys.executable, "-c", "from cog_local import api_config; print(api_config.content_id('one-file'))"]
+        done = subprocess.run(ask_id, cwd=another_tree / "tools", capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     before = content_id()

@@ -7,7 +7,7 @@ import subprocess
 import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tree import ROOT
 
 
 def build(tree: Path, *models: str, umask: int = 0o022) -> subprocess.CompletedProcess[str]:

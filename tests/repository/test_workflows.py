@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+from tree import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").iterdir())
 
 

@@ -6,20 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sd_animation.frame_store import FrameStore
+from random_weights import sd_animation as recipe
 from sd_animation.pipeline import Pipeline
 from sd_animation.weights import FILES
-from small_weights import sd_animation as recipe
 from stores import CPU
 from videokit.runtime import Stages
-from videokit.weights import WeightStore
+from videokit.video.frame_store import FrameStore
+from videokit.weights.store import WeightStore
 
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> WeightStore:
     """A store with everything, made once, that never connects."""
-    directory = tmp_path_factory.mktemp("small-weights")
-    recipe.write(directory, recipe.TINY)
+    directory = tmp_path_factory.mktemp("random-weights")
+    recipe.write(directory, recipe.SMALL)
     return WeightStore(FILES, directories=[directory], cache=None)
 
 

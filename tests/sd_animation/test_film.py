@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from random_weights import film as recipe
 from reference_film import reference_film
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sd_animation.film import Film, Widths, load_film, warp
-from small_weights import film as recipe
 from stores import CPU
 from videokit.errors import WeightsError
 from videokit.runtime import Device
@@ -25,7 +25,7 @@ HALF_WAY = torch.tensor([0.5])
 def published(tmp_path: Path) -> Path:
     """A file in the published layout: small, every value random, and flows of several pixels."""
     file = tmp_path / "film_net_fp16.safetensors"
-    recipe.write(file, recipe.TINY)
+    recipe.write(file, recipe.SMALL)
     generator = torch.Generator().manual_seed(0)
     tensors = {}
     for key, tensor in sorted(load_file(file).items()):
@@ -114,10 +114,10 @@ def test_a_file_of_the_real_size_has_the_published_ones_tensors_and_bytes(tmp_pa
     assert sum(p.numel() for p in load_film(file, CPU).parameters()) == 34_436_667
 
 
-def test_the_small_weights_are_the_same_every_time_and_fade(tmp_path: Path) -> None:
+def test_the_random_weights_are_the_same_every_time_and_fade(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("one.safetensors", "two.safetensors")]
     for file in files:
-        recipe.write(file, recipe.TINY)
+        recipe.write(file, recipe.SMALL)
     assert files[0].read_bytes() == files[1].read_bytes()
     start, stop = torch.tensor([0.2, 0.6]).view(2, 1, 1, 1, 1).expand(2, 1, 3, 64, 64)
     picture = made(load_film(files[0], CPU), start, stop, HALF_WAY)
@@ -190,7 +190,7 @@ def test_a_wide_picture_in_half_precision_is_warped_to_the_right_pixel(dtype: to
 
 
 def test_half_precision_gives_nearly_the_same_picture(published: Path) -> None:
-    recipe.write(published, recipe.TINY)  # a mild one: the motion of a random one magnifies every rounding
+    recipe.write(published, recipe.SMALL)  # a mild one: the motion of a random one magnifies every rounding
     half = load_film(published, Device(torch.device("cpu"), torch.bfloat16))
     start, stop = random_pictures(2).split(1)
     with torch.inference_mode():

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from pictures import natural
+from random_weights import film as recipe
 from safetensors.torch import load_file, save_file
 from sd_animation import in_betweens as module
 from sd_animation.film import Film, load_film
 from sd_animation.in_betweens import in_betweens
-from small_weights import film as recipe
 from stores import CPU
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sd_animation.film import Pyramid
-    from videokit.frames import Frame
+    from videokit.video.frames import Frame
 
 NS = [1, 2, 3, 4, 5, 8, 50]
 
@@ -30,7 +30,7 @@ class CountingFilm(Film):
     """FILM that notes what it is asked for."""
 
     def __init__(self) -> None:
-        super().__init__(recipe.TINY)
+        super().__init__(recipe.SMALL)
         self.feature_passes = self.calls = 0
         self.times: list[float] = []
         self.pyramids: list[weakref.ref[np.ndarray]] = []
@@ -51,7 +51,7 @@ class CountingFilm(Film):
 @pytest.fixture(scope="module")
 def film_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("film") / "film.safetensors"
-    recipe.write(file, recipe.TINY)
+    recipe.write(file, recipe.SMALL)
     return file
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sd_animation.frame_store import FrameStore, ping_pong
 from sd_animation.inputs import Inputs
 from sd_animation.pipeline import Pipeline
 from stores import CPU
-from videokit.encode import encode_gif, encode_mp4
 from videokit.errors import InvalidInput, OutOfMemory
 from videokit.runtime import Device, Stages, out_of_memory
 from videokit.seeds import noise
-from videokit.weights import WeightStore
+from videokit.video.encode import encode_gif, encode_mp4
+from videokit.video.frame_store import FrameStore, ping_pong
+from videokit.weights.store import WeightStore
 
 SHORT = Inputs(
     "a red circle",

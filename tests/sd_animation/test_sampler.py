@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import PNDMScheduler
-from sd_animation.frame_store import FrameStore
 from sd_animation.inputs import Inputs
 from sd_animation.pipeline import Pipeline, pndm
 from sd_animation.prompt_walk import embeddings_at, positions
 from videokit.prompts import encode_windows, token_windows
 from videokit.runtime import Stages
 from videokit.seeds import noise
+from videokit.video.frame_store import FrameStore
 
 Predict = Callable[[torch.Tensor, int, int], torch.Tensor]  # the noise in x at timestep t, in step number n
 

@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from videokit import sizes
-from videokit.cache import ByteLRU
+from animate_diff.cache import ByteLRU
+from videokit import checks
 from videokit.errors import InvalidInput, refuse
-from videokit.frames import check_frames, frames_from_tensor
 from videokit.seeds import MAX_SEED, noise, resolve_seed, seed_fault
+from videokit.video.frames import check_frames, frames_from_tensor
 
 
 def test_all_faults_are_raised_together_one_a_line() -> None:
@@ -29,26 +29,26 @@ def test_no_fault_raises_nothing() -> None:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (sizes.multiple_of("width", 500, 8, 256), "width=500 is not a multiple of 8; try 496 or 504"),
+        (checks.multiple_of("width", 500, 8, 256), "width=500 is not a multiple of 8; try 496 or 504"),
         (
-            sizes.multiple_of("width", 1023, 8, 256, 1023),
+            checks.multiple_of("width", 1023, 8, 256, 1023),
             "width=1023 is outside what is allowed (256 to 1016); try 1016",
         ),
-        (sizes.multiple_of("width", 250, 8, 250), "width=250 is outside what is allowed (at least 256); try 256"),
-        (sizes.multiple_of("height", 259, 8, 256, 260), "height=259 is outside what is allowed (256 to 256); try 256"),
-        (sizes.multiple_of("width", 512, 8, 256), None),
-        (sizes.even("height", 301), "height=301 is not a multiple of 2; try 300 or 302"),
-        (sizes.even("height", 0), "height=0 is outside what is allowed (at least 2); try 2"),
-        (sizes.even("height", 2), None),
+        (checks.multiple_of("width", 250, 8, 250), "width=250 is outside what is allowed (at least 256); try 256"),
+        (checks.multiple_of("height", 259, 8, 256, 260), "height=259 is outside what is allowed (256 to 256); try 256"),
+        (checks.multiple_of("width", 512, 8, 256), None),
+        (checks.even("height", 301), "height=301 is not a multiple of 2; try 300 or 302"),
+        (checks.even("height", 0), "height=0 is outside what is allowed (at least 2); try 2"),
+        (checks.even("height", 2), None),
         (
-            sizes.frame_count("num_frames", 40, 24, "the memory of this device"),
+            checks.frame_count("num_frames", 40, 24, "the memory of this device"),
             "num_frames=40 is outside what is allowed (1 to 24); try 24 (the memory of this device)",
         ),
-        (sizes.frame_count("num_frames", 0, 24, "x"), "num_frames=0 is outside what is allowed (1 to 24); try 1 (x)"),
-        (sizes.frame_count("num_frames", 24, 24, "x"), None),
-        (sizes.one_of("format", "webm", ("gif", "mp4")), "format=webm is unknown; it is one of gif, mp4"),
-        (sizes.one_of("width", 512, (256, 512)), None),
-        (sizes.in_range("w", float("nan"), 0, 1), "w=nan is outside what is allowed (0 to 1); try 0"),
+        (checks.frame_count("num_frames", 0, 24, "x"), "num_frames=0 is outside what is allowed (1 to 24); try 1 (x)"),
+        (checks.frame_count("num_frames", 24, 24, "x"), None),
+        (checks.one_of("format", "webm", ("gif", "mp4")), "format=webm is unknown; it is one of gif, mp4"),
+        (checks.one_of("width", 512, (256, 512)), None),
+        (checks.in_range("w", float("nan"), 0, 1), "w=nan is outside what is allowed (0 to 1); try 0"),
     ],
 )
 def test_a_wrong_size_names_the_nearest_allowed_ones(fault: str | None, message: str | None) -> None:
@@ -138,7 +138,8 @@ def test_a_value_that_cannot_be_made_is_not_held() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["errors", "seeds", "sizes", "frames", "cache", "weights", "encode", "decode", "provenance"]
+    "module",
+    ["errors", "seeds", "checks", "weights.store", "video.frames", "video.encode", "video.decode", "video.provenance"],
 )
 def test_what_needs_no_network_imports_no_torch(module: str) -> None:
     program = f"import sys, videokit.{module}; sys.exit('torch' in sys.modules)"

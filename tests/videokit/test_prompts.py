@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_weights import animate_diff as recipe
-from small_weights.tokenizer import write_tokenizer
+from random_weights import animate_diff as recipe
+from random_weights.tokenizer import write_tokenizer
 from transformers import CLIPTextModel, CLIPTokenizer
 from videokit.prompts import encode_windows, token_windows
 
@@ -19,7 +19,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
 
 @pytest.fixture(scope="module")
 def text_encoder() -> CLIPTextModel:
-    model = recipe.text_encoder(recipe.TINY, write_tokenizer(None))
+    model = recipe.text_encoder(recipe.SMALL, write_tokenizer(None))
     model.load_state_dict(recipe.random_tensors(model, "test"), assign=True)
     return model.eval()
 

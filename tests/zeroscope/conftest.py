@@ -6,27 +6,27 @@ from pathlib import Path
 
 import pytest
 from pictures import gradient
-from small_weights import zeroscope as recipe
+from random_weights import zeroscope as recipe
 from stores import CPU
-from videokit.encode import encode_mp4
 from videokit.runtime import Stages
-from videokit.weights import WeightStore
+from videokit.video.encode import encode_mp4
+from videokit.weights.store import WeightStore
 from zeroscope.pipeline import Pipeline
 from zeroscope.weights import FILES
 
 
 @pytest.fixture(scope="session")
-def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights directory with everything, made once."""
-    directory = tmp_path_factory.mktemp("small-weights")
-    recipe.write(directory, recipe.TINY)
+    directory = tmp_path_factory.mktemp("random-weights")
+    recipe.write(directory, recipe.SMALL)
     return directory
 
 
 @pytest.fixture(scope="session")
-def pipeline(small_weights: Path) -> Pipeline:
+def pipeline(random_weights: Path) -> Pipeline:
     """A pipeline on the CPU that all tests share: no test may change what the next one gets."""
-    return Pipeline(WeightStore(FILES, directories=[small_weights], cache=None), CPU)
+    return Pipeline(WeightStore(FILES, directories=[random_weights], cache=None), CPU)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet3DConditionModel
-from small_weights import zeroscope as recipe
+from random_weights import zeroscope as recipe
 from stores import CPU
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -106,7 +106,7 @@ def test_the_largest_count_that_is_named_is_taken_and_one_more_is_not(pipeline: 
     with pytest.raises(InvalidInput, match=rf"num_frames={most + 1} .*; try {most} "):
         replace(inputs, num_frames=most + 1).check(pipeline.most_frames)
     free = pipeline.models.on_device - pipeline.models.each
-    size = {"guided": True, "head_width": recipe.TINY.head_width, "itemsize": 4}
+    size = {"guided": True, "head_width": recipe.SMALL.head_width, "itemsize": 4}
     assert unet_bytes(most, 1024, 1024, **size) <= free < unet_bytes(most + 1, 1024, 1024, **size)
 
 
@@ -124,4 +124,4 @@ def test_other_models_give_way_to_the_vae_where_that_takes_more(
     rooms: list[int] = []
     monkeypatch.setattr(pipeline.models, "get", lambda _name, room: rooms.append(room))
     pipeline.load(Inputs("a cat", width=4096, height=4096, num_frames=1), Stages(CPU))
-    assert rooms == [vae_bytes(1, 4096, 4096, channels=8, itemsize=4)]  # TINY's VAE begins with 8
+    assert rooms == [vae_bytes(1, 4096, 4096, channels=8, itemsize=4)]  # SMALL's VAE begins with 8

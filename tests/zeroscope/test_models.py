@@ -13,7 +13,7 @@ import pytest
 import torch
 from stores import CPU
 from videokit.errors import WeightsError, WeightsMissing
-from videokit.weights import HubFile, WeightStore
+from videokit.weights.store import HubFile, WeightStore
 from zeroscope.models import SUPERFLUOUS, Model, Models
 from zeroscope.pipeline import Pipeline
 from zeroscope.weights import CONFIGS, FILES, LAMA, MODELS, PARTS, TEXT_ENCODER, TOKENIZER, UNET, VAE
@@ -26,10 +26,10 @@ def models_in(*directories: Path) -> Models:
 
 
 @pytest.fixture
-def own(small_weights: Path, tmp_path: Path) -> Path:
+def own(random_weights: Path, tmp_path: Path) -> Path:
     """A directory of one's own with two of the models, to do harm to."""
     for model in ("xl", "576w"):
-        shutil.copytree(small_weights / model, tmp_path / model)
+        shutil.copytree(random_weights / model, tmp_path / model)
     return tmp_path
 
 
@@ -53,10 +53,10 @@ def test_the_table_has_all_that_a_model_needs_and_a_licence_for_each() -> None:
 
 
 @pytest.mark.parametrize("part", [UNET, VAE, TEXT_ENCODER])
-def test_every_value_is_that_of_the_file(pipeline: Pipeline, small_weights: Path, part: str) -> None:
+def test_every_value_is_that_of_the_file(pipeline: Pipeline, random_weights: Path, part: str) -> None:
     model = pipeline.models.get("potat1")
     module = {UNET: model.unet, VAE: model.vae, TEXT_ENCODER: model.text_encoder}[part]
-    file = torch.load(small_weights / "potat1" / part, weights_only=True)
+    file = torch.load(random_weights / "potat1" / part, weights_only=True)
     # by their sums, as the keys of 2023 are others in the same order of parameters
     ours = sorted(float(p.double().sum()) for p in module.parameters())
     theirs = sorted(float(t.double().sum()) for key, t in file.items() if key != SUPERFLUOUS)
@@ -137,11 +137,11 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(
     assert not Path("harm-was-done").exists()
 
 
-def test_a_tokenizer_in_two_places_is_refused(small_weights: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_in_two_places_is_refused(random_weights: Path, tmp_path: Path) -> None:
     (tmp_path / "xl" / "tokenizer").mkdir(parents=True)
-    shutil.copy(small_weights / "xl" / TOKENIZER[0], tmp_path / "xl" / TOKENIZER[0])
+    shutil.copy(random_weights / "xl" / TOKENIZER[0], tmp_path / "xl" / TOKENIZER[0])
     with pytest.raises(WeightsError, match=r"the tokenizer's files of xl lie in .* and .*; put all four into one"):
-        models_in(tmp_path, small_weights).get("xl")
+        models_in(tmp_path, random_weights).get("xl")
 
 
 def test_the_tokenizer_pads_as_stable_diffusion_2s(pipeline: Pipeline) -> None:
@@ -255,6 +255,6 @@ def test_a_pickle_is_converted_once_and_the_weights_directory_is_left_alone(own:
     assert equal(parameters(again, "xl"), expected)
 
 
-def test_the_default_model_alone_is_loaded_at_set_up(small_weights: Path) -> None:
-    pipeline = Pipeline(WeightStore(FILES, directories=[small_weights], cache=None), CPU)
+def test_the_default_model_alone_is_loaded_at_set_up(random_weights: Path) -> None:
+    pipeline = Pipeline(WeightStore(FILES, directories=[random_weights], cache=None), CPU)
     assert [pipeline.models.has(name) for name in MODELS] == [True, False, False, False]

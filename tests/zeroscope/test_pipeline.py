@@ -14,12 +14,12 @@ import pytest
 import torch
 from reference_dpm_solver import alpha_bars, plain_dpm_solver, timesteps_of
 from stores import CPU
-from videokit.decode import decode
 from videokit.errors import InvalidInput, OutOfMemory, WeightsMissing
 from videokit.prompts import encode_windows, token_windows
 from videokit.runtime import Device, Stages, out_of_memory
 from videokit.seeds import noise
-from videokit.weights import WeightStore
+from videokit.video.decode import decode
+from videokit.weights.store import WeightStore
 from zeroscope.inputs import Inputs
 from zeroscope.pipeline import Pipeline
 from zeroscope.weights import FILES, LAMA, MODELS
@@ -67,8 +67,8 @@ def test_models_in_any_order_with_and_without_a_video_leak_nothing(pipeline: Pip
     assert len(set.union(*clips.values())) == 8
 
 
-def test_a_pipeline_that_is_new_gives_the_same(pipeline: Pipeline, small_weights: Path, video: Path) -> None:
-    new = Pipeline(WeightStore(FILES, directories=[small_weights], cache=None), CPU)
+def test_a_pipeline_that_is_new_gives_the_same(pipeline: Pipeline, random_weights: Path, video: Path) -> None:
+    new = Pipeline(WeightStore(FILES, directories=[random_weights], cache=None), CPU)
     inputs = replace(SHORT, model="potat1", init_video=video)
     assert np.array_equal(video_of(new, inputs), video_of(pipeline, inputs))
 
@@ -227,9 +227,9 @@ def test_the_watermark_goes_and_all_else_stays(pipeline: Pipeline) -> None:
     assert len(changed) > 10
 
 
-def test_a_missing_lama_is_told_before_any_work(small_weights: Path, tmp_path: Path, evaluations: list[int]) -> None:
+def test_a_missing_lama_is_told_before_any_work(random_weights: Path, tmp_path: Path, evaluations: list[int]) -> None:
     for model in MODELS:
-        (tmp_path / model).symlink_to(small_weights / model)
+        (tmp_path / model).symlink_to(random_weights / model)
     without = Pipeline(WeightStore(FILES, directories=[tmp_path], cache=None), CPU)
     without.models.get("xl").unet.register_forward_pre_hook(lambda _, args: evaluations.append(len(args[0])))
     with pytest.raises(WeightsMissing, match=LAMA):
@@ -262,8 +262,8 @@ def test_out_of_memory_is_told_and_the_next_prediction_is_right(
     assert np.array_equal(video_of(pipeline, inputs), expected)
 
 
-def test_half_precision_keeps_latents_and_guidance_in_float32(small_weights: Path, video: Path) -> None:
-    store = WeightStore(FILES, directories=[small_weights], cache=None)
+def test_half_precision_keeps_latents_and_guidance_in_float32(random_weights: Path, video: Path) -> None:
+    store = WeightStore(FILES, directories=[random_weights], cache=None)
     half = Pipeline(store, Device(torch.device("cpu"), torch.bfloat16))
     model = half.models.get("xl")
     for part in (model.unet, model.vae, model.text_encoder):

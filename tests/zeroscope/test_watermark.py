@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from random_weights import lama as recipe
 from reference_lama import reference_lama
 from safetensors.torch import save_file
-from small_weights import lama as recipe
 from stores import CPU
 from videokit.errors import WeightsError
-from videokit.weights import WeightStore
+from videokit.weights.store import WeightStore
 from zeroscope.lama import Lama, Size, load_lama
 from zeroscope.watermark import Watermark, band
 from zeroscope.weights import FILES, LAMA

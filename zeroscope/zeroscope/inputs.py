@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from videokit.checks import frame_count, in_range, multiple_of, one_of
 from videokit.errors import refuse
 from videokit.seeds import MAX_SEED, resolve_seed, seed_fault
-from videokit.sizes import frame_count, in_range, multiple_of, one_of
 
 from zeroscope.weights import MODELS
 

@@ -15,18 +15,18 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
-from videokit.converted import open_converted
 from videokit.errors import WeightsError
-from videokit.pickles import open_checkpoint
-from videokit.tensors import fill, shown, tensors_for
+from videokit.weights.pickles import open_checkpoint
+from videokit.weights.tensors import fill, shown, tensors_for
 
 from zeroscope import weights
+from zeroscope.converted import open_converted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from videokit.weights import WeightStore
+    from videokit.weights.store import WeightStore
 
     # local channels, then global ones, of which there may be none
     Pair = tuple[torch.Tensor, torch.Tensor | None]

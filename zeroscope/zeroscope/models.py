@@ -18,19 +18,19 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet3DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-from videokit.converted import open_converted
 from videokit.errors import WeightsError
 from videokit.runtime import GB, host_memory
-from videokit.stable_diffusion import base_text_encoder_key, base_vae_key, empty_module
-from videokit.tensors import fill, shown, tensors_for
+from videokit.weights.stable_diffusion import base_text_encoder_key, base_vae_key, empty_module
+from videokit.weights.tensors import fill, shown, tensors_for
 
+from zeroscope.converted import open_converted
 from zeroscope.weights import CONFIGS, PARTS, TEXT_ENCODER, TOKENIZER, UNET, VAE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from videokit.runtime import Device
-    from videokit.weights import WeightStore
+    from videokit.weights.store import WeightStore
 
 logger = logging.getLogger("videokit")
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from einops import rearrange
-from videokit.decode import decode
-from videokit.frames import frames_from_tensor
 from videokit.prompts import encode_windows, token_windows
 from videokit.seeds import noise
+from videokit.video.decode import decode
+from videokit.video.frames import frames_from_tensor
 
 from zeroscope import memory
 from zeroscope.inputs import Inputs
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from diffusers import DPMSolverMultistepScheduler
-    from videokit.frames import Frame
     from videokit.runtime import Device, Stages
-    from videokit.weights import WeightStore
+    from videokit.video.frames import Frame
+    from videokit.weights.store import WeightStore
 
 VAE_PIXELS = 4 * 512 * 512  # that the VAE encodes or decodes at once: its peak memory
 # The part of a device's memory that is spoken for in advance. A CPU's is shared with all that runs there; of a GPU's

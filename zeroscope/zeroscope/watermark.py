@@ -10,16 +10,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from videokit.frames import frames_from_tensor
+from videokit.video.frames import frames_from_tensor
 
 from zeroscope.lama import Lama, load_lama
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from videokit.frames import Frame
     from videokit.runtime import Device
-    from videokit.weights import WeightStore
+    from videokit.video.frames import Frame
+    from videokit.weights.store import WeightStore
 
 TOP, BOTTOM = 55, 76  # hundredths of the height: the letters and 0.025 around them, over which the VAE smears them
 

@@ -13,7 +13,7 @@ is taken before it; the small weights have no pickles.
 
 from __future__ import annotations
 
-from videokit.weights import HubFile, WeightFile
+from videokit.weights.store import HubFile, WeightFile
 
 MODELS = ("xl", "576w", "potat1", "animov-512x")
 

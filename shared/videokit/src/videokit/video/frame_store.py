@@ -1,0 +1,64 @@
+"""Frames of one size on the disk, without loss and without a name: the system takes the room back whatever happens."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    from videokit.video.frames import Frame
+
+
+class FrameStore:
+    """A list of frames that takes no memory: height * width * 3 bytes of `directory`'s disk for each."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - this class is its context manager
+        self._shape: tuple[int, ...] = ()
+        self._length = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self[index] for index in range(self._length))
+
+    def __getitem__(self, index: int) -> Frame:
+        """Read one frame; raises IndexError beyond the last."""
+        if not 0 <= index < self._length:
+            raise IndexError(f"frame {index} of {self._length}")
+        size = int(np.prod(self._shape))
+        self._file.seek(index * size)
+        return np.frombuffer(self._file.read(size), np.uint8).reshape(self._shape)
+
+    def append(self, frame: Frame) -> None:
+        """Write a frame behind the others."""
+        self._shape = frame.shape
+        self._file.seek(0, 2)
+        self._file.write(np.ascontiguousarray(frame).data)
+        self._length += 1
+
+
+def ping_pong(frames: Iterable[Frame], directory: Path) -> Iterator[Frame]:
+    """Pass frames on, then the same ones backwards without the two ends, re-read from the disk."""
+    with FrameStore(directory) as kept:
+        for frame in frames:
+            kept.append(frame)
+            yield frame
+        for index in reversed(range(1, len(kept) - 1)):
+            yield kept[index]

@@ -1,0 +1,174 @@
+"""The predictions API as its users start it: a process of its own, in front of Cog servers with test models."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+from cog_local.schema import openapi_schema
+from replicate_contract import check_response
+from tree import ROOT
+
+COG_MODEL = ROOT / "tests" / "predictions_api" / "cog_model.py"
+MODELS = ROOT / "tests" / "predictions_api" / "models"
+TOKEN = "test-token"
+VERSIONS = {name: digit * 64 for name, digit in {"text": "1", "words": "2", "file": "3", "files": "4"}.items()}
+
+
+def cog_command(name: str) -> list[str]:
+    """Return what starts a Cog server of a test model and ends it when its stdin closes."""
+    return [sys.executable, str(COG_MODEL), str(MODELS / name)]
+
+
+class ApiServer:
+    """A running server; a context manager that leaves no process behind.
+
+    `settings` are members of the configuration file; `urls` gives a model Cog servers that run already.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        models: Sequence[str] = tuple(VERSIONS),
+        urls: Mapping[str, Sequence[str]] | None = None,
+        token: str | None = TOKEN,
+        **settings: Any,
+    ) -> None:
+        self.directory = directory
+        self.log = directory / "log"
+        self.token = token
+        directory.mkdir(parents=True, exist_ok=True)
+        lines = [f"{name} = {json.dumps(value)}" for name, value in {"data": "data", **settings}.items()]
+        for name in models:
+            schema = directory / f"{name}.json"
+            schema.write_text(json.dumps(openapi_schema(MODELS / name / "predict.py")))
+            found = (urls or {}).get(name)
+            lines += ["[[models]]", f'name = "test/{name}"', f'versions = ["{VERSIONS[name]}"]']
+            lines += [f'description = "for tests: {name}"', f'schema = "{schema.name}"']
+            lines.append(f"urls = {json.dumps(list(found))}" if found else f"command = {json.dumps(cog_command(name))}")
+        self.config = directory / "config.toml"
+        self.config.write_text("\n".join(lines))
+        self.process: subprocess.Popen[str] | None = None
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, *flags: str) -> None:
+        """Start the process and wait until it answers."""
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(("REPLICATE", "DBOS"))}
+        if self.token:
+            environ["REPLICATE_API_TOKEN"] = self.token
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                # Its warnings are errors too; -X dev would slow the queue down.
+                [
+                    sys.executable,
+                    "-W",
+                    "error",
+                    "-m",
+                    "predictions_api",
+                    "--config",
+                    str(self.config),
+                    "--port",
+                    "0",
+                    *flags,
+                ],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environ,
+                encoding="utf-8",
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if " is ready at " not in line:
+            self.process.wait()
+            self.process.stdout.close()
+            raise RuntimeError(f"the server did not start: {self.log.read_text()[-3000:]}")
+        self.url = line.split(" is ready at ")[1].split()[0]
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        self.http = httpx.Client(base_url=f"{self.url}/v1", headers=headers, timeout=90)
+        self.http.event_hooks = {"response": [check_response]}
+
+    def stop(self, sign: signal.Signals = signal.SIGTERM) -> None:
+        """End the process, in order or (SIGKILL) not, and wait until it is gone."""
+        if self.process is None:
+            return
+        self.process.send_signal(sign)
+        self.process.wait(60)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.http.close()
+        self.process = None
+
+    def kill(self) -> None:
+        """End the process as a power cut would."""
+        self.stop(signal.SIGKILL)
+
+    def create(self, name: str, wait: bool = False, headers: Mapping[str, str] | None = None, **inputs: Any) -> Any:
+        """Create a prediction of a test model; return the answer's JSON."""
+        body = {"version": VERSIONS[name], "input": inputs}
+        all_headers = {**({"Prefer": "wait"} if wait else {}), **(headers or {})}
+        answer = self.http.post("/predictions", json=body, headers=all_headers)
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def get(self, prediction_id: str) -> Any:
+        """Return a prediction as it is now."""
+        answer = self.http.get(f"/predictions/{prediction_id}")
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def until(self, prediction_id: str, *statuses: str, seconds: float = 60) -> Any:
+        """Return a prediction once it has one of the statuses (without any: once it has ended)."""
+        wanted = statuses or ("succeeded", "failed", "canceled", "aborted")
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            prediction = self.get(prediction_id)
+            if prediction["status"] in wanted:
+                return prediction
+            time.sleep(0.02)
+        raise AssertionError(f"not {wanted} within {seconds} s: {prediction}\n{self.log.read_text()[-3000:]}")
+
+    def problems(self) -> list[dict[str, Any]]:
+        """Return what the log says of errors."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["level"] == "error"]
+
+
+class CogProcess:
+    """A Cog server of a test model that somebody else runs: started here, given to an ApiServer by its URL."""
+
+    def __init__(self, name: str) -> None:
+        self.process = subprocess.Popen(
+            cog_command(name), stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", start_new_session=True
+        )
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().strip().split(" is ready at ")[1]
+        self._reader = threading.Thread(target=self.process.stdout.read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait(60)
+        self._reader.join()
+        self.process.stdout.close()

@@ -1,0 +1,158 @@
+"""An HTTP server that has weight files and misbehaves on demand, for the tests of videokit.weights.store.
+
+In the test's process: `with serving(files) as server`, then `server.plan(path, "truncate", 500, ...)`: what it does
+at the next requests for that path, one each; after them it behaves. As a process of its own, which can be killed:
+`python weight_server.py PORT FILE PATH LOG [HOLD_AT]`. Both keep account of each request.
+
+    "truncate"      promises all bytes, sends half of them, closes
+    "stall"         sends half, then nothing until the server ends
+    "wrong"         sends as many other bytes
+    "whole"         ignores Range and sends all with status 200
+    "whole, half"   so too, but closes after half
+    "unannounced"   sends half without Content-Length and closes
+    "http://..."    redirects there
+    "/..."          redirects there
+    an integer      answers with that status and no file
+    Hold(at)        sends the bytes before `at`, then waits for `Hold.release`
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections import defaultdict, deque
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+@dataclass
+class Hold:
+    """Wait in the middle of a file, at byte `at`, until `release` is set."""
+
+    at: int
+    release: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass
+class Request:
+    """One request: from which byte on it was asked for, how many bytes of the file were sent, the token."""
+
+    path: str
+    start: int
+    sent: int
+    authorization: str | None
+
+
+class WeightServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, files: Mapping[str, bytes], port: int = 0, log: Path | None = None) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.files = dict(files)
+        self.log = log
+        self.requests: list[Request] = []
+        self.ended = threading.Event()
+        self._plans: dict[str, deque[str | int | Hold]] = defaultdict(deque)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def plan(self, path: str, *actions: str | int | Hold) -> None:
+        self._plans[path].extend(actions)
+
+    def next_action(self, path: str) -> str | int | Hold:
+        plan = self._plans[path]
+        return plan.popleft() if plan else "serve"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: WeightServer
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range")
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+        request = Request(self.path, start, 0, self.headers.get("Authorization"))
+        self.server.requests.append(request)
+        action = self.server.next_action(self.path)
+        try:
+            self._answer(action, start, request)
+        except ConnectionError:  # the client has gone
+            pass
+        finally:
+            self.close_connection = True
+
+    def _answer(self, action: str | int | Hold, start: int, request: Request) -> None:
+        content = self.server.files.get(self.path)
+        if isinstance(action, str) and action.startswith(("http://", "/")):
+            return self._head(302, Location=action)
+        if isinstance(action, int):
+            return self._head(action)
+        if content is None:
+            return self._head(404)
+        if action in ("whole", "whole, half"):
+            start = 0
+        elif start >= len(content):
+            return self._head(416, Content_Range=f"bytes */{len(content)}")
+        body = content[start:]
+        if action == "wrong":
+            body = bytes(byte ^ 0xFF for byte in body)
+        length = {} if action == "unannounced" else {"Content_Length": str(len(body))}
+        if start:
+            self._head(206, Content_Range=f"bytes {start}-{len(content) - 1}/{len(content)}", **length)
+        else:
+            self._head(200, **length)
+        pause = len(body) // 2 if action in ("truncate", "stall", "unannounced", "whole, half") else len(body)
+        if isinstance(action, Hold):
+            pause = action.at - start
+        # Noted before it is sent: the client may have all, and the test look, before write() returns.
+        request.sent = pause
+        if self.server.log is not None:
+            with self.server.log.open("a") as log:
+                log.write(json.dumps(asdict(request)) + "\n")
+        self.wfile.write(body[:pause])
+        if action == "stall":
+            self.server.ended.wait()
+        if isinstance(action, Hold):
+            action.release.wait()
+            request.sent = len(body)
+            self.wfile.write(body[pause:])
+        return None
+
+    def _head(self, status: int, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Connection", "close")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(files: Mapping[str, bytes]) -> Iterator[WeightServer]:
+    """Serve `files` (path of a URL to content) from a thread of this process."""
+    with WeightServer(files) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.ended.set()
+            server.shutdown()
+            thread.join()
+
+
+if __name__ == "__main__":
+    port, file, path, log, *hold_at = sys.argv[1:]
+    with WeightServer({path: Path(file).read_bytes()}, int(port), Path(log)) as own:
+        own.plan(path, *(Hold(int(at)) for at in hold_at))
+        own.serve_forever()

@@ -1,0 +1,229 @@
+"""Specification of cog_local.schema: what Cog's own generator would make of a predict.py, or a refusal with the line."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cog_local.schema import SchemaError, openapi_schema
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEAD = """from __future__ import annotations
+from collections.abc import Iterator
+from typing import Literal, Optional
+import cog
+from cog import BaseRunner, Input, Path
+from somewhere import IMPORTED
+CONSTANT = 5
+TABLE = {"a": 1}
+class Predictor(BaseRunner):
+"""
+
+
+def schema_of(directory: Path, arguments: str, output: str = "Path", decorator: str = "") -> dict[str, Any]:
+    path = directory / "predict.py"
+    path.write_text(f"{HEAD}    {decorator}\n    def run(self, {arguments}) -> {output}:\n        ...\n")
+    return openapi_schema(path)
+
+
+def inputs_of(directory: Path, arguments: str) -> dict[str, Any]:
+    schemas: dict[str, Any] = schema_of(directory, arguments)["components"]["schemas"]["Input"]
+    return schemas
+
+
+# The rows of the table that was measured with Cog 0.22's generator (replicate/cog at 6110c91), and the format of its
+# pkg/schema/openapi.go.
+
+
+@pytest.mark.parametrize("annotation", ["Optional[str]", "str | None"])
+def test_an_optional_input_without_default_is_nullable_and_not_required(tmp_path: Path, annotation: str) -> None:
+    assert inputs_of(tmp_path, f'my_text: {annotation} = Input(description="words")') == {
+        "title": "Input",
+        "type": "object",
+        "properties": {
+            "my_text": {
+                "x-order": 0,
+                "title": "My Text",
+                "type": "string",
+                "nullable": True,
+                "description": "words",
+            }
+        },
+    }
+
+
+def test_an_optional_input_may_have_the_default_none(tmp_path: Path) -> None:
+    field = inputs_of(tmp_path, "x: Optional[str] = Input(default=None)")["properties"]["x"]
+    assert field["nullable"] is True
+    assert field["default"] is None
+
+
+def test_an_input_without_default_is_required(tmp_path: Path) -> None:
+    schema = inputs_of(tmp_path, 'a: str = Input(description="x"), b: int = Input(default=1)')
+    assert schema["required"] == ["a"]
+    assert [field["x-order"] for field in schema["properties"].values()] == [0, 1]
+
+
+def test_bounds_and_defaults_are_written_as_go_writes_numbers(tmp_path: Path) -> None:
+    field = inputs_of(tmp_path, "x: float = Input(ge=1, le=10.0, default=7.5)")["properties"]["x"]
+    assert field == {"x-order": 0, "title": "X", "type": "number", "minimum": 1, "maximum": 10, "default": 7.5}
+    assert isinstance(field["maximum"], int)
+
+
+def test_choices_become_a_schema_that_the_input_refers_to(tmp_path: Path) -> None:
+    schemas = schema_of(tmp_path, 'mode: str = Input(choices=["a", "b"], default="b")')["components"]["schemas"]
+    assert schemas["mode"] == {
+        "title": "mode",
+        "description": "An enumeration.",
+        "enum": ["a", "b"],
+        "type": "string",
+    }
+    assert schemas["Input"]["properties"]["mode"] == {
+        "x-order": 0,
+        "allOf": [{"$ref": "#/components/schemas/mode"}],
+        "default": "b",
+    }
+
+
+def test_lengths_patterns_lists_and_files(tmp_path: Path) -> None:
+    fields = inputs_of(
+        tmp_path,
+        'a: str = Input(min_length=1, max_length=9, regex=r"^a+$", deprecated=True), b: list[Path] = Input()',
+    )["properties"]
+    assert fields["a"] == {
+        "x-order": 0,
+        "title": "A",
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 9,
+        "pattern": "^a+$",
+        "deprecated": True,
+    }
+    assert fields["b"]["items"] == {"type": "string", "format": "uri"}
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("Path", {"type": "string", "format": "uri"}),
+        ("list[Path]", {"type": "array", "items": {"type": "string", "format": "uri"}}),
+        (
+            "Iterator[Path]",
+            {"type": "array", "items": {"type": "string", "format": "uri"}, "x-cog-array-type": "iterator"},
+        ),
+    ],
+)
+def test_outputs(tmp_path: Path, output: str, expected: dict[str, Any]) -> None:
+    schema = schema_of(tmp_path, "x: int = Input(default=1)", output)["components"]["schemas"]["Output"]
+    assert schema == {"title": "Output", **expected}
+
+
+@pytest.mark.parametrize("decorator", ["@cog.streaming", "@streaming"])
+def test_a_streaming_method_is_marked_in_the_path(tmp_path: Path, decorator: str) -> None:
+    plain = schema_of(tmp_path, "x: int = Input(default=1)", "Iterator[Path]")
+    marked = schema_of(tmp_path, "x: int = Input(default=1)", "Iterator[Path]", decorator)
+    assert "x-cog-streaming" not in plain["paths"]["/predictions"]["post"]
+    assert marked["paths"]["/predictions"]["post"]["x-cog-streaming"] is True
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "x: str = Input(default=None)",  # becomes required
+        "x: int = Input(default=IMPORTED)",  # is dropped, and the input becomes required
+        "x: int = Input(default=CONSTANT)",  # is resolved by Cog; one form is enough
+        "x: str = Input(choices=list(TABLE))",
+        "x: str = Input(choices=[*TABLE])",
+        "x: str = Input(choices=IMPORTED)",
+        "x: Literal['a'] = Input(default='a')",
+        "x: int = Input(ge=CONSTANT, default=9)",  # dropped: parseNumberLiteral of pkg/schema/python/literals.go
+        "x: int = Input(le=2**31 - 1, default=9)",
+        "x: int = Input(le=1_000, default=9)",
+        'x: str = Input(default="a\\tb")',  # read with its backslash: parseStringLiteral there
+        'x: str = Input(description="a" "b")',  # read as `a" "b`
+        'x: str = Input(description=f"{CONSTANT}")',
+        'x: str = Input(choices=[\n"a",  # why\n"b"])',  # a comment in a list cannot be resolved: parseListLiteral
+        "x: int = Input(5)",
+        "x: int = Input(default_factory=int)",
+        "x: int = Input(**TABLE)",
+        "x: int = cog.Input(default=5)",
+        "x: int = 5",
+        "x=Input(default=5)",
+        "x: int = Input(default='five')",
+        "x: Path = Input(default='a.png')",
+        "x: dict = Input()",
+        "x: int | str = Input()",
+        "x: list[Optional[int]] = Input()",
+        "x: str = Input(choices=['a'], default='b')",
+        "x: list[str] = Input(choices=['a'])",
+        "*, x: int = Input(default=1)",
+        "**inputs: int",
+    ],
+)
+def test_what_cog_refuses_or_misreads_is_refused_with_its_line(tmp_path: Path, arguments: str) -> None:
+    with pytest.raises(SchemaError, match=r"predict\.py:1[12345]: "):
+        schema_of(tmp_path, arguments)
+
+
+def test_a_path_that_is_not_cogs_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "predict.py"
+    text = "from pathlib import Path\nfrom cog import Input\nclass Predictor:\n    def run(self) -> Path: ...\n"
+    path.write_text(text)
+    with pytest.raises(SchemaError, match="Path is not imported from cog"):
+        openapi_schema(path)
+
+
+@pytest.mark.parametrize("text", ["", "class Predictor:\n    pass\n", "def broken(:\n"])
+def test_a_file_without_a_predictor_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "predict.py").write_text(text)
+    with pytest.raises(SchemaError, match=r"predict\.py:1: "):
+        openapi_schema(tmp_path / "predict.py")
+
+
+def test_cogs_own_inspector_sees_the_same_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # cog._inspector imports the class and looks at it: the second implementation of the same reading.
+    from cog import _inspector
+
+    text = (
+        "from typing import Optional\nfrom cog import BaseRunner, Input, Path\n"
+        "class Predictor(BaseRunner):\n    def run(self,\n"
+        '        prompt: str = Input(default="a cat", description="the prompt", max_length=50),\n'
+        "        steps: int = Input(default=25, ge=1, le=100),\n"
+        "        scale: float = Input(default=7.5, ge=1.0, le=10),\n"
+        "        loop: bool = Input(default=False),\n"
+        '        mode: str = Input(choices=["a", "b"], default="a"),\n'
+        '        seed: Optional[int] = Input(description="Seed"),\n'
+        "        images: list[Path] = Input(),\n"
+        "        size: int | None = Input(default=None, ge=8),\n"
+        "    ) -> list[Path]: ...\n"
+    )
+    (tmp_path / "inspected_predict.py").write_text(text)
+    spec = importlib.util.spec_from_file_location("inspected_predict", tmp_path / "inspected_predict.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "inspected_predict", module)
+    spec.loader.exec_module(module)
+    theirs = _inspector.create_predictor("inspected_predict", "Predictor")
+
+    schemas = openapi_schema(tmp_path / "inspected_predict.py")["components"]["schemas"]
+    ours = schemas["Input"]["properties"]
+    assert list(ours) == list(theirs.inputs)
+    for name, field in theirs.inputs.items():
+        assert ours[name]["x-order"] == field.order
+        assert ours[name].get("default") == field.default
+        assert ours[name].get("description") == field.description
+        assert ours[name].get("minimum") == field.ge
+        assert ours[name].get("maximum") == field.le
+        assert ours[name].get("maxLength") == field.max_length
+        assert schemas.get(name, {}).get("enum") == field.choices
+        repetition = field.type.repetition.name
+        assert ours[name].get("nullable", False) == repetition.startswith("OPTIONAL")
+        kind = {**schemas.get(name, {}), **ours[name]}
+        primitive = kind["items"] if repetition == "REPEATED" else kind
+        theirs_type = field.type.primitive.json_type()
+        assert {key: primitive.get(key) for key in theirs_type} == theirs_type
+    assert schemas["Output"] == theirs.output.json_type()

@@ -1,0 +1,458 @@
+"""Which pictures of a clip become frames, how they look, how much is read for them, and what becomes of odd files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import re
+import socket
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import hostile_videos
+import numpy as np
+import pytest
+from hostile_videos import number, numbered, write_clip
+from PIL import Image, ImageOps
+from programs import needs
+from videokit.errors import InvalidInput
+from videokit.video.decode import decode, probe
+
+TESTS = Path(__file__).parent.parent
+
+
+def numbers(path: Path, num_frames: int) -> list[int]:
+    return [number(frame) for frame in decode(path, num_frames=num_frames, width=64, height=48)]
+
+
+def only_frame(path: Path, width: int, height: int) -> np.ndarray:
+    (frame,) = decode(path, num_frames=1, width=width, height=height)
+    return frame
+
+
+# Which pictures
+
+KINDS = {
+    "mp4": {"options": {"bf": "3", "g": "12"}},
+    "faststart.mp4": {"container_options": {"movflags": "faststart"}},
+    "fragments.mp4": {"options": {"g": "12"}, "container_options": {"movflags": "frag_keyframe+empty_moov"}},
+    "mov": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+    "mkv": {"options": {"bf": "3", "g": "12"}},
+    "live.mkv": {"options": {"g": "12"}, "container_options": {"live": "1"}},
+    "webm": {"codec": "libvpx-vp9", "options": {"g": "12"}},
+    "avi": {"codec": "mpeg4", "options": {"bf": "2"}},
+    "flv": {},
+    "ts": {"options": {"bf": "3", "g": "12"}},
+    "mpg": {"codec": "mpeg2video", "fps": 25, "options": {"bf": "2"}},
+    "h264": {"options": {"bf": "3"}},
+    "hevc.mp4": {"codec": "libx265", "options": {"x265-params": "log-level=none"}},
+    "av1.webm": {"codec": "libsvtav1", "options": {"preset": "12"}},
+    "gif": None,
+    "apng": None,
+}
+
+
+def write_kind(path: Path, kind: str, count: int) -> Path:
+    pictures = [numbered(index) for index in range(count)]
+    if kind not in ("gif", "apng"):
+        return write_clip(path.with_suffix(f".{kind}"), pictures, **KINDS[kind])
+    images = [Image.fromarray(picture) for picture in pictures]
+    path = path.with_suffix(f".{kind}")
+    images[0].save(path, {"apng": "PNG"}.get(kind), save_all=True, append_images=images[1:], duration=100)
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_n_frames_of_a_clip_of_n_pictures_are_those_pictures(tmp_path: Path, kind: str) -> None:
+    assert numbers(write_kind(tmp_path / "clip", kind, 37), 37) == list(range(37))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fewer_frames_are_from_the_middles_of_equal_parts(tmp_path: Path, kind: str) -> None:
+    # Parts of 50 pictures each, whose middles, 25, 75 and so on, are where the 25th picture of each begins.
+    shown = numbers(write_kind(tmp_path / "clip", kind, 200), 4)
+    assert shown == pytest.approx([25, 75, 125, 175], abs=1)
+
+
+def test_more_frames_than_pictures_show_each_as_often_and_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [numbered(index) for index in range(5)])
+    with caplog.at_level(logging.INFO, "videokit"):
+        assert numbers(clip, 15) == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
+    (line,) = caplog.messages
+    assert line.startswith("decode: 15 frames 64x48 from clip.mp4 (h264 64x48, 0.50 s): 5 different pictures")
+    assert "shown more than once" in line
+
+
+def test_frames_of_a_clip_long_enough_are_logged_without_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [numbered(index) for index in range(9)])
+    with caplog.at_level(logging.INFO, "videokit"):
+        numbers(clip, 3)
+    assert "more than once" not in caplog.text
+
+
+@pytest.mark.parametrize("num_frames", [1, 7, 40, 100])
+@pytest.mark.parametrize("first", [0, -700, 123_456])
+def test_a_variable_frame_rate_is_honoured_whatever_time_it_starts_at(
+    tmp_path: Path, first: int, num_frames: int
+) -> None:
+    after = [0, 40, 55, 900, 1000, 1010, 1020, 2500, 2540, 3100]  # ms
+    clip = write_clip(
+        tmp_path / "clip.mkv",
+        [numbered(index) for index in range(10)],
+        codec="mjpeg",
+        pix_fmt="yuvj420p",
+        times=[first + time for time in after],
+    )
+    end = 3200  # Matroska does not say how long the last stays; the writer's rate of 10 a second does
+    middles = [(i + 0.5) * end / num_frames for i in range(num_frames)]
+    assert numbers(clip, num_frames) == [max(n for n in range(10) if after[n] <= time) for time in middles]
+
+
+def test_durations_of_gif_frames_are_honoured(tmp_path: Path) -> None:
+    images = [Image.fromarray(numbered(index)) for index in range(4)]
+    images[0].save(tmp_path / "clip.gif", save_all=True, append_images=images[1:], duration=[100, 500, 100, 300])
+    assert probe(tmp_path / "clip.gif").duration == pytest.approx(1.0)
+    assert numbers(tmp_path / "clip.gif", 10) == [0, 1, 1, 1, 1, 1, 2, 3, 3, 3]
+
+
+def test_what_an_edit_list_cuts_away_is_not_shown(tmp_path: Path) -> None:
+    ffmpeg = needs("ffmpeg")
+    write_clip(tmp_path / "long.mp4", [numbered(index) for index in range(40)], options={"g": "20"})
+    cut = ["-ss", "0.5", "-i", "long.mp4", "-c", "copy", "cut.mp4"]  # keeps all pictures, of which five are not shown
+    subprocess.run([ffmpeg, "-v", "error", *cut], cwd=tmp_path, check=True)
+    assert numbers(tmp_path / "cut.mp4", 35) == list(range(5, 40))
+
+
+# How much is read
+
+
+def bytes_read() -> int:
+    return int(re.search(r"rchar: (\d+)", Path("/proc/self/io").read_text())[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts bytes as Linux does")
+@pytest.mark.parametrize("kind", ["mp4", "mkv"])
+def test_eight_frames_of_ten_minutes_read_a_small_share_of_the_file(tmp_path: Path, kind: str) -> None:
+    snow = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    pictures = (np.concatenate([numbered(n, 64, 48), np.roll(snow, n, axis=0)]) for n in range(6000))
+    clip = write_clip(
+        tmp_path / f"clip.{kind}",
+        pictures,
+        options={"preset": "ultrafast", "g": "20", "sc_threshold": "0", "crf": "18"},
+    )
+    before = bytes_read()
+    frames = list(decode(clip, num_frames=8, width=64, height=96))
+    share = (bytes_read() - before) / clip.stat().st_size
+    assert [number(frame[:48]) for frame in frames] == [375 + 750 * n for n in range(8)]
+    # Eight times two seconds of 600 are 2.7 %, the index of an MP4 and the rest of read-ahead come on top.
+    assert share < 0.1
+
+
+@pytest.mark.parametrize("kind", ["mp4", "fragments.mp4", "mkv", "webm", "live.mkv"])
+def test_leaps_give_the_pictures_that_reading_through_gives(tmp_path: Path, kind: str) -> None:
+    clip = write_kind(tmp_path / "clip", kind, 400)
+    with av.open(clip) as container:
+        every = [number(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+    assert every == list(range(400))
+    for num_frames in (3, 7, 16, 29):
+        expected = [int((i + 0.5) * 400 / num_frames) for i in range(num_frames)]
+        assert numbers(clip, num_frames) == expected
+
+
+def test_a_clip_with_one_keyframe_is_not_decoded_again_for_each_frame(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"g": "10000", "sc_threshold": "0", "preset": "ultrafast"}
+    clip = write_clip(tmp_path / "clip.mp4", (numbered(n) for n in range(1000)), options=options)
+    with caplog.at_level(logging.INFO, "videokit"):
+        assert numbers(clip, 10) == [50 + 100 * n for n in range(10)]
+    decoded = int(re.search(r"(\d+) decoded", caplog.text)[1])
+    assert decoded < 1500  # from the start for each frame it would be 5000
+
+
+def test_memory_does_not_grow_with_the_length_of_a_clip(tmp_path: Path) -> None:
+    # A picture of 1280x720 takes 1.4 MB decoded and 2.8 MB as RGB.
+    for count in (10, 90):
+        pictures = (np.full((720, 1280, 3), 2 * n, np.uint8) for n in range(count))
+        write_clip(tmp_path / f"{count}.mp4", pictures, options={"preset": "ultrafast"})
+    code = (
+        "import re, sys; from pathlib import Path; from videokit.video.decode import decode\n"
+        "for _ in decode(Path(sys.argv[1]), num_frames=int(sys.argv[2]), width=64, height=64): pass\n"
+        "print(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])"
+    )
+    short, long = (
+        int(subprocess.check_output([sys.executable, "-c", code, tmp_path / f"{count}.mp4", str(count)]))
+        for count in (10, 90)
+    )
+    assert long - short < 30_000  # kB
+
+
+def test_checks_are_done_before_the_first_frame_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"^clip\.mp4 is no file; give an MP4"):
+        decode(tmp_path / "clip.mp4", num_frames=1, width=64, height=64)
+    clip = write_clip(tmp_path / "clip.mp4", [numbered(0)])
+    with pytest.raises(InvalidInput) as caught:
+        decode(clip, num_frames=0, width=0, height=9000)
+    assert len(caught.value.faults) == 3
+
+
+def test_a_caller_who_stops_early_leaves_no_file_open(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [numbered(index) for index in range(30)])
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    frames = decode(clip, num_frames=30, width=64, height=48)
+    next(frames)
+    assert len(list(Path("/proc/self/fd").iterdir())) > before
+    frames.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+# How they look
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 64), (200, 40), (33, 91), (300, 200), (1, 1)])
+def test_a_picture_covers_the_frame_and_is_cropped_about_its_centre(tmp_path: Path, width: int, height: int) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 150, 3), np.uint8))
+    image.save(tmp_path / "clip.png")
+    frame = only_frame(tmp_path / "clip.png", width, height)
+    assert frame.shape == (height, width, 3)
+    assert frame.dtype == np.uint8
+    expected = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)  # Pillow's own cover-and-crop
+    assert np.abs(frame.astype(int) - np.asarray(expected)).max() <= 1
+
+
+def test_frames_are_arrays_of_their_own(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [numbered(21)])
+    frames = decode(clip, num_frames=2, width=64, height=48)
+    next(frames)[:] = 77  # a caller may write into a frame, and the next shows the same picture all the same
+    assert number(next(frames)) == 21
+
+
+def test_pixels_that_are_not_square_are_stretched(tmp_path: Path) -> None:
+    def wide_pixels(stream: av.VideoStream) -> None:
+        stream.codec_context.sample_aspect_ratio = Fraction(2, 1)
+
+    clip = write_clip(tmp_path / "clip.mp4", [numbered(0b0101001110100101, 64, 128)], prepare=wide_pixels)
+    info = probe(clip)
+    assert (info.width, info.height) == (128, 128)
+    assert number(only_frame(clip, 128, 128)) == 0b0101001110100101  # nothing is cropped
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_rotation_and_mirroring_are_as_ffmpeg_shows_them(tmp_path: Path, degrees: int, mirrored: bool) -> None:
+    ffmpeg = needs("ffmpeg")
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:24, :32], picture[:24, 32:], picture[24:, :32] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    clip = write_clip(
+        tmp_path / "clip.mp4",
+        [picture],
+        codec="libx264rgb",
+        pix_fmt="rgb24",
+        options={"qp": "0"},
+        prepare=lambda stream: stream.set_display_rotation(degrees, hflip=mirrored),
+    )
+    raw = subprocess.check_output(
+        [ffmpeg, "-v", "error", "-i", clip, "-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    )
+    width, height = (48, 64) if degrees in (90, 270) else (64, 48)
+    info = probe(clip)
+    assert (info.width, info.height) == (width, height)
+    assert np.array_equal(only_frame(clip, width, height), np.frombuffer(raw, np.uint8).reshape(height, width, 3))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])  # those that cameras write: without mirroring
+def test_the_exif_orientation_of_a_photograph_is_honoured(tmp_path: Path, orientation: int) -> None:
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:24, :32], picture[:24, 32:], picture[24:, :32] = 200, 130, 60
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(picture).save(tmp_path / "clip.jpg", exif=exif, quality=100)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "clip.jpg")))
+    frame = only_frame(tmp_path / "clip.jpg", expected.shape[1], expected.shape[0])
+    assert np.abs(frame.astype(int) - expected).max() <= 3
+
+
+RGB = np.array([200, 100, 50])
+# Kr and Kb: ITU-R BT.601-7 2.5.1, BT.709-6 item 3.2, BT.2020-2 table 4
+WEIGHTS = {"601": (0.299, 0.114), "709": (0.2126, 0.0722), "2020": (0.2627, 0.0593)}
+TAGS = {"601": 6, "709": 1, "2020": 9, "untagged": 2}  # matrix_coefficients of ITU-T H.273, table 4
+
+
+def yuv(matrix: str, full: bool, bits: int) -> tuple[int, int, int]:
+    """Code RGB by the definition (H.273, equations 20 to 25 and 38 to 40)."""
+    red, _, blue = RGB / 255
+    kr, kb = WEIGHTS[matrix]
+    luma = np.dot((kr, 1 - kr - kb, kb), RGB / 255)
+    differences = np.array([(blue - luma) / (1 - kb), (red - luma) / (1 - kr)]) / 2
+    top, scale = 2**bits - 1, 2 ** (bits - 8)
+    if full:
+        return tuple(np.round([luma * top, *(differences * top + 2 ** (bits - 1))]).astype(int))
+    return tuple(np.round([scale * (219 * luma + 16), *(scale * (224 * differences + 128))]).astype(int))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "tag", "full", "size"),
+    [
+        ("601", "601", False, (64, 64)),
+        ("601", "601", False, (1280, 720)),
+        ("709", "709", False, (64, 64)),
+        ("2020", "2020", False, (64, 64)),
+        ("709", "709", True, (64, 64)),
+        ("601", "601", True, (64, 64)),
+        ("601", "untagged", False, (720, 576)),
+        ("709", "untagged", False, (1280, 720)),
+        ("709", "untagged", False, (720, 1280)),
+        ("709", "untagged", False, (1280, 534)),
+    ],
+)
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p", "yuv420p10le"])
+def test_the_colour_matrix_and_range_are_honoured(
+    tmp_path: Path, matrix: str, tag: str, full: bool, size: tuple[int, int], pix_fmt: str
+) -> None:
+    bits = 10 if pix_fmt.endswith("10le") else 8
+    frame = av.VideoFrame(*size, pix_fmt)
+    for plane, level in zip(frame.planes, yuv(matrix, full, bits), strict=True):
+        plane.update(np.full(plane.buffer_size // (1 if bits == 8 else 2), level, "u1" if bits == 8 else "<u2"))
+    with av.open(tmp_path / "clip.mkv", "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height = size
+        stream.pix_fmt = pix_fmt
+        stream.codec_context.colorspace = TAGS[tag]
+        stream.codec_context.color_range = frame.color_range = 2 if full else 1
+        frame.colorspace = TAGS[tag]
+        container.mux([*stream.encode(frame), *stream.encode()])
+    shown = only_frame(tmp_path / "clip.mkv", 16, 16)
+    assert np.abs(shown - RGB).max() <= 2, shown[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt"),
+    [
+        ("clip.avi", "rawvideo", "bgr24"),
+        ("clip.mkv", "ffv1", "bgra"),
+        ("clip.mkv", "ffv1", "gbrp10le"),
+        ("clip.mp4", "libx264rgb", "rgb24"),
+        ("clip.mov", "qtrle", "rgb24"),
+        ("clip.mov", "png", "rgb24"),
+    ],
+)
+def test_rgb_of_every_layout_keeps_its_colours(tmp_path: Path, name: str, codec: str, pix_fmt: str) -> None:
+    options = {"qp": "0"} if codec == "libx264rgb" else {}
+    picture = np.broadcast_to(RGB.astype(np.uint8), (48, 64, 3)).copy()
+    clip = write_clip(tmp_path / name, [picture], codec=codec, pix_fmt=pix_fmt, options=options)
+    assert np.abs(only_frame(clip, 16, 16) - RGB).max() <= 1
+
+
+def test_a_palette_and_grey_keep_their_colours(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48), tuple(RGB)).convert("P").save(tmp_path / "palette.png")
+    expected = np.asarray(Image.open(tmp_path / "palette.png").convert("RGB"))[0, 0]
+    assert np.array_equal(only_frame(tmp_path / "palette.png", 16, 16)[0, 0], expected)
+    Image.new("L", (64, 48), 124).save(tmp_path / "grey.png")
+    assert np.all(only_frame(tmp_path / "grey.png", 16, 16) == 124)
+
+
+def test_transparency_is_laid_over_black(tmp_path: Path) -> None:
+    Image.new("RGBA", (64, 48), (200, 100, 50, 51)).save(tmp_path / "clip.png")  # 51 of 255 are a fifth
+    assert np.abs(only_frame(tmp_path / "clip.png", 16, 16) - [40, 20, 10]).max() <= 1
+    hole = Image.new("P", (64, 48), 0)
+    hole.putpalette([200, 100, 50, 255, 255, 255])
+    hole.paste(1, (0, 0, 32, 48))
+    hole.save(tmp_path / "clip.gif", transparency=1)
+    frame = only_frame(tmp_path / "clip.gif", 64, 48)
+    assert np.all(frame[:, :31] == 0)
+    assert np.all(frame[:, 33:] == RGB)
+
+
+# Hostile files
+
+
+JUDGE = """
+import json, re, sys
+from pathlib import Path
+from videokit.video.decode import decode, probe
+from videokit.errors import InvalidInput
+verdicts = {}
+for path in map(Path, json.load(sys.stdin)):
+    try:
+        probe(path)
+        frames = decode(path, num_frames=8, width=64, height=64)
+        verdicts[path.name] = sum(frame.shape == (64, 64, 3) for frame in frames)
+    except InvalidInput as error:
+        verdicts[path.name] = str(error)
+memory = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+json.dump([verdicts, memory], sys.stdout)
+"""
+
+
+def judge(paths: list[Path]) -> tuple[dict[str, int | str], int]:
+    """Decode each file in one process of its own; return its number of frames or its refusal, and the peak in kB."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", JUDGE],
+        input=json.dumps([str(path) for path in paths]),
+        capture_output=True,
+        text=True,
+        timeout=10 * len(paths),
+    )
+    assert done.returncode == 0, done.stderr
+    verdicts, memory = json.loads(done.stdout)
+    return verdicts, memory
+
+
+def test_every_hostile_file_gives_frames_or_a_clear_refusal_in_a_gigabyte(hostile: Path) -> None:
+    verdicts, memory = judge([hostile / name for name in hostile_videos.TABLE])
+    wrong = {
+        name: (expected, verdicts[name])
+        for name, expected in hostile_videos.TABLE.items()
+        if not (verdicts[name] == 8 if expected is None else expected in str(verdicts[name]))
+    }
+    assert not wrong
+    refusals = [verdict for verdict in verdicts.values() if isinstance(verdict, str)]
+    assert all("\n" not in refusal and len(refusal) < 250 for refusal in refusals)
+    assert memory < 1_000_000
+
+
+def test_damage_at_random_places_gives_frames_or_a_refusal_and_nothing_else(hostile: Path, tmp_path: Path) -> None:
+    rng = random.Random(0)
+    damaged = []
+    for name in ("plain.mp4", "index_first.mp4", "live.mkv", "variable.mkv", "stream.ts", "gif_named.mp4", "rgb.avi",
+                 "alpha.webm", "snow.flv", "still.webp", "bare.h264"):  # fmt: skip
+        for copy in range(12):
+            data = bytearray((hostile / name).read_bytes())
+            for _ in range(rng.choice([1, 5, 50])):
+                # Half of the damage goes to the first and last kilobyte, where the containers keep their tables.
+                place = rng.choice([rng.randrange(len(data)), rng.randrange(1000), len(data) - 1 - rng.randrange(1000)])
+                data[place % len(data)] = rng.randrange(256)
+            damaged.append(tmp_path / f"{copy}_{name}")
+            damaged[-1].write_bytes(data)
+    verdicts, memory = judge(damaged)
+    assert len(verdicts) == len(damaged)
+    assert memory < 1_000_000
+
+
+def test_no_file_can_make_another_one_be_opened(hostile: Path, tmp_path: Path) -> None:
+    for name in ("list.m3u8", "concat.txt"):
+        with av.open(str(hostile / name)) as container:  # what libav does when nobody stops it
+            assert next(container.decode(video=0))
+        with pytest.raises(InvalidInput, match="no video"):
+            probe(hostile / name)
+
+
+def test_no_file_can_make_a_connection_be_opened(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/secret.ts"
+        (tmp_path / "list.mp4").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{address}\n#EXT-X-ENDLIST\n")
+        (tmp_path / "concat.mp4").write_text(f"ffconcat version 1.0\nfile {address}\n")
+        server.setblocking(False)
+        for name in ("list.mp4", "concat.mp4"):
+            with pytest.raises(InvalidInput):
+                probe(tmp_path / name)
+            with pytest.raises(BlockingIOError):
+                server.accept()

@@ -1,0 +1,181 @@
+"""A checkpoint's tensors are read whatever else is in its pickle, and nothing in it is executed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+import zipfile
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from videokit.errors import WeightsError
+from videokit.weights.pickles import open_checkpoint
+
+
+@pytest.fixture
+def framework() -> Iterator[types.ModuleType]:
+    """A package that is there when a file is written, and not when it is read."""
+    module = types.ModuleType("absent_framework")
+
+    class Callback: ...
+
+    class Settings(dict[str, Any]):
+        """Pickled with items and attributes."""
+
+        def __init__(self) -> None:
+            super().__init__(rate=0.1)
+            self.parent = [1]
+
+    class Slotted:
+        __slots__ = ("value",)
+
+        def __init__(self) -> None:
+            self.value = 3
+
+    class Listed(list[int]): ...
+
+    class Bag(set[int]): ...
+
+    for kind in (Callback, Settings, Slotted, Listed, Bag):
+        kind.__module__, kind.__qualname__ = module.__name__, kind.__name__
+        setattr(module, kind.__name__, kind)
+    sys.modules[module.__name__] = module
+    yield module
+    sys.modules.pop(module.__name__, None)
+
+
+def checkpoint(framework: types.ModuleType) -> dict[str, Any]:
+    """What Lightning's checkpoints have beside the tensors, and all ways in which objects are pickled."""
+    shared = torch.arange(24, dtype=torch.float32).view(4, 6)
+    return {
+        "epoch": 39,
+        "callbacks": {framework.Callback: {"best_model_score": torch.tensor(0.5), "dirpath": Path("/")}},
+        "optimizer_states": [{"state": defaultdict(dict, {0: {"step": np.float64(3)}}), "array": np.arange(3)}],
+        "hyper_parameters": [framework.Settings(), framework.Slotted(), framework.Listed([1]), framework.Bag([1])],
+        "others": [slice(1), frozenset({1}), complex(1, 2), b"bytes", bytearray(b"b"), range(3), torch.Size([2])],
+        "state_dict": OrderedDict(
+            {
+                "weight": shared,
+                "columns": shared.T[1:3],  # not contiguous, and not at the storage's beginning
+                "half": torch.full((3,), 0.5, dtype=torch.float16),
+                "count": torch.tensor(7),
+                "parameter": torch.nn.Parameter(torch.ones(2)),
+                "empty": torch.zeros(0, 3),
+                "settings": framework.Settings(),
+            }
+        ),
+    }
+
+
+def expected(content: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {key: value for key, value in content["state_dict"].items() if isinstance(value, torch.Tensor)}
+
+
+def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(
+        ours[key].dtype == value.dtype and torch.equal(ours[key], value) for key, value in theirs.items()
+    )
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_tensors_are_read_whatever_is_beside_them(framework: types.ModuleType, tmp_path: Path, protocol: int) -> None:
+    content = checkpoint(framework)
+    content["state_dict"]._metadata = OrderedDict({"": {"version": 1}})  # as a module's state has
+    torch.save(content, tmp_path / "best.ckpt", pickle_protocol=protocol)
+    sys.modules.pop(framework.__name__)
+    tensors = open_checkpoint(tmp_path / "best.ckpt")
+    assert same(tensors, expected(content))
+    assert framework.__name__ not in sys.modules  # nobody tried to import it
+
+
+def test_what_torch_calls_the_same_is_read_the_same(tmp_path: Path) -> None:
+    kinds = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"]
+    content = {kind: torch.arange(5).to(getattr(torch, kind)) for kind in kinds}
+    torch.save(content, tmp_path / "a.pt")
+    assert same(open_checkpoint(tmp_path / "a.pt"), torch.load(tmp_path / "a.pt", weights_only=True))
+
+
+class Call:
+    """Pickled as a call of `function`, which is what executes a hostile pickle."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return self.function, self.arguments
+
+
+def test_nothing_in_a_pickle_is_executed(tmp_path: Path) -> None:
+    trap = tmp_path / "executed"
+    attacks = [
+        Call(Path.touch, trap),
+        Call(eval, f"open({str(trap)!r}, 'w')"),
+        Call(os.system, f"touch {trap}"),
+        Call(setattr, str, "x", None),
+        Call(torch.load, trap),
+    ]
+    for index, attack in enumerate(attacks):
+        file = tmp_path / f"{index}.ckpt"
+        torch.save({"state_dict": {"weight": torch.ones(2)}, "attack": attack, "at": {attack.function: 1}}, file)
+        assert torch.equal(open_checkpoint(file)["weight"], torch.ones(2))
+    assert not trap.exists()
+
+
+def archive(path: Path, pickled: bytes) -> Path:
+    """Write an archive by torch.save with another pickle in it."""
+    torch.save({"weight": torch.ones(2)}, path)
+    with zipfile.ZipFile(path) as source:
+        records = {name: source.read(name) for name in source.namelist()}
+    with zipfile.ZipFile(path, "w") as target:
+        for name, content in records.items():
+            target.writestr(name, pickled if name.endswith("data.pkl") else content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"",
+        b"\x80\x02",
+        # BUILD on what is in the table, to change it: a class, and the function that makes tensors
+        b"ccollections\nOrderedDict\n}S'__init__'\nI1\nsb.",
+        b"ctorch._utils\n_rebuild_tensor_v2\n}S'__call__'\nI1\nsb.",
+        b"ctorch._utils\n_rebuild_tensor_v2\n(N}S'__call__'\nI1\nstb.",
+        b"cabsent\nThing\n}S'__new__'\nI1\nsb.",
+        b"cabsent\nThing\n(N}S'__new__'\nI1\nstb.",
+        b"(I1\nI2\nl.",  # a list
+        b"ctorch._utils\n_rebuild_tensor_v2\n(I1\nI2\nI3\nI4\ntR.",
+        b"(S'storage'\nctorch\nFloatStorage\nS'nowhere'\nS'cpu'\nI2\ntQ.",
+        b"(S'storage'\ncos\nsystem\nS'0'\nS'cpu'\nI2\ntQ.",
+        # beyond its storage's file
+        b"ctorch._utils\n_rebuild_tensor_v2\n((S'storage'\nctorch\nFloatStorage\nS'0'\nS'cpu'\nI2\ntQ"
+        b"I999999\n(I9\nt(I1\nttR.",
+    ],
+)
+def test_a_pickle_of_something_else_is_an_error_that_names_the_file(tmp_path: Path, pickled: bytes) -> None:
+    file = archive(tmp_path / "bad.ckpt", pickled)
+    with pytest.raises(WeightsError, match=r"bad\.ckpt"):
+        open_checkpoint(file)
+    torch.save({"weight": torch.ones(2)}, tmp_path / "good.ckpt")
+    assert torch.equal(open_checkpoint(tmp_path / "good.ckpt")["weight"], torch.ones(2))
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04 cut off"])
+def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "best.ckpt").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"best\.ckpt"):
+        open_checkpoint(tmp_path / "best.ckpt")
+
+
+def test_a_file_cut_off_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "best.ckpt"
+    torch.save({"weight": torch.ones(1000)}, file)
+    file.write_bytes(file.read_bytes()[:3000])
+    with pytest.raises(WeightsError, match=r"best\.ckpt"):
+        open_checkpoint(file)

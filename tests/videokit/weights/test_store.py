@@ -1,0 +1,589 @@
+"""videokit.weights.store and videokit.weights.download against a real HTTP server that misbehaves (tests/weight_server.py)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import huggingface_hub
+import pytest
+import weight_server
+from videokit.errors import DownloadFailed, WeightsError, WeightsMissing
+from videokit.weights import download
+from videokit.weights.store import HubFile, Url, WeightFile, WeightStore
+from weight_server import Hold, WeightServer, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+NAME = "checkpoints/model.safetensors"
+CONTENT = random.Random(1).randbytes(400_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+REVISION = "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(download, "BACK_OFF", (0.01, 0.01))
+    yield
+    huggingface_hub.close_session()
+
+
+@pytest.fixture
+def server() -> Iterator[WeightServer]:
+    with serving({f"/{NAME}": CONTENT}) as running:
+        yield running
+
+
+@pytest.fixture
+def store(server: WeightServer, tmp_path: Path) -> WeightStore:
+    return WeightStore([entry(server)], directories=[], cache=tmp_path / "cache")
+
+
+def entry(server: WeightServer, size: int | None = len(CONTENT), sha256: str | None = SHA256) -> WeightFile:
+    return WeightFile(NAME, Url(f"{server.url}/{NAME}"), "any", size, sha256)
+
+
+def left_in(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+
+
+def put(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def part_of(store: WeightStore) -> Path:
+    assert store.cache is not None
+    return store.cache / f"{NAME}.part"
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true within 20 s"
+        time.sleep(0.01)
+
+
+class TestTable:
+    @pytest.mark.parametrize("revision", ["main", "v1.0", "451f4fe", REVISION.upper(), f"{REVISION}0"])
+    def test_a_revision_that_is_no_commit_is_refused(self, revision: str) -> None:
+        with pytest.raises(ValueError, match="40 hex digits"):
+            HubFile("someone/model", revision, "model.safetensors")
+
+    @pytest.mark.parametrize("url", ["http://example.com/a", "ftp://example.com/a", "https:///a", "/a", ""])
+    def test_an_address_that_is_not_https_is_refused(self, url: str) -> None:
+        with pytest.raises(ValueError, match="https://"):
+            Url(url)
+
+    @pytest.mark.parametrize("path", ["", "/etc/passwd", "../a", "a/../../b", "a\\b"])
+    def test_a_path_that_leaves_the_weights_directory_is_refused(self, path: str, store: WeightStore) -> None:
+        with pytest.raises(ValueError, match="relative path"):
+            WeightFile(path, None, "any")
+        with pytest.raises(ValueError, match="relative path"):
+            store.find(path)
+
+    def test_a_hash_that_is_no_sha256_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="64 lower-case hex digits"):
+            WeightFile("a", None, "any", sha256=SHA256.upper())
+
+    def test_one_path_twice_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="twice"):
+            WeightStore([WeightFile("a", None, "x"), WeightFile("a", None, "y")], directories=[], cache=None)
+
+
+class TestPlaces:
+    def test_a_directory_given_comes_before_baked_files_the_cache_and_download(
+        self, server: WeightServer, tmp_path: Path
+    ) -> None:
+        model, given, cache = (tmp_path / name for name in ("model", "given", "cache"))
+        in_given, in_baked = put(given / NAME, b"given"), put(model / "weights" / NAME, b"baked")
+        in_cache = put(cache / NAME, CONTENT)
+        environ = {"WEIGHTS": str(given), "WEIGHTS_CACHE": str(cache)}
+        store = WeightStore.from_environment([entry(server)], "some-model", model, environ)
+        for place in (in_given, in_baked, in_cache):
+            assert store.get(NAME) == place
+            place.unlink()
+        assert server.requests == []
+        assert store.find(NAME) is None
+        assert store.get(NAME) == in_cache
+        assert in_cache.read_bytes() == CONTENT
+        assert len(server.requests) == 1
+
+    @pytest.mark.parametrize("weights", [{}, {"WEIGHTS": ""}, {"WEIGHTS": "full"}])
+    def test_full_weights_are_those_baked_and_those_in_the_users_cache(
+        self, weights: dict[str, str], tmp_path: Path
+    ) -> None:
+        store = WeightStore.from_environment(
+            [], "some-model", tmp_path / "model", {"XDG_CACHE_HOME": "/somewhere", **weights}
+        )
+        assert store.directories == (tmp_path / "model" / "weights",)
+        assert store.cache == Path("/somewhere/videokit")
+        assert (
+            WeightStore.from_environment([], "some-model", tmp_path, weights).cache
+            == Path.home() / ".cache" / "videokit"
+        )
+
+    def test_demo_weights_come_from_their_directory_alone_and_the_message_names_the_command(
+        self, server: WeightServer, tmp_path: Path
+    ) -> None:
+        model, cache = tmp_path / "some-model", tmp_path / "cache"
+        put(cache / NAME, CONTENT)
+        put(model / "weights" / NAME, CONTENT)
+        environ = {"WEIGHTS": "demo", "WEIGHTS_CACHE": str(cache), "WEIGHTS_MIRROR": server.url}
+        store = WeightStore.from_environment([entry(server)], "some-model", model, environ)
+        with pytest.raises(WeightsMissing, match=r"git restore some-model/demo-weights$"):
+            store.get(NAME)
+        small = put(model / "demo-weights" / NAME, b"small")
+        assert store.get(NAME) == small
+        assert server.requests == []
+
+    def test_a_directory_that_does_not_exist_is_an_error_that_says_so(self, tmp_path: Path) -> None:
+        with pytest.raises(WeightsError, match="WEIGHTS=/no/such is no directory"):
+            WeightStore.from_environment([], "some-model", tmp_path, {"WEIGHTS": "/no/such"})
+
+    def test_a_mirror_without_tls_is_an_error_that_says_so(self, tmp_path: Path) -> None:
+        with pytest.raises(WeightsError, match=r"WEIGHTS_MIRROR.*https://"):
+            WeightStore.from_environment([], "some-model", tmp_path, {"WEIGHTS_MIRROR": "http://example.com"})
+
+    @pytest.mark.parametrize("pickle", ["unet/model.bin", "lama.ckpt"])
+    def test_safetensors_are_taken_before_a_pickle_in_the_same_directory(self, pickle: str, tmp_path: Path) -> None:
+        first, second = tmp_path / "first", tmp_path / "second"
+        store = WeightStore([WeightFile(pickle, None, "any")], directories=[first, second], cache=None)
+        assert store.find(pickle) is None
+        in_second = put(second / pickle, b"pickle")
+        assert store.find(pickle) == in_second
+        stand_in = put((first / pickle).with_suffix(".safetensors"), b"tensors")
+        assert store.find(pickle) == stand_in
+        put(first / pickle, b"pickle")
+        assert store.find(pickle) == stand_in
+
+    def test_a_users_own_file_or_folder_is_found_in_a_directory_but_not_in_the_cache(self, tmp_path: Path) -> None:
+        store = WeightStore([], directories=[tmp_path / "given"], cache=tmp_path / "cache")
+        put(tmp_path / "cache" / "mine" / "config.json", b"{}")
+        assert store.find("mine") is None
+        put(tmp_path / "given" / "mine" / "config.json", b"{}")
+        assert store.find("mine") == tmp_path / "given" / "mine"
+
+    def test_a_cached_file_of_another_size_is_fetched_again(self, store: WeightStore, tmp_path: Path) -> None:
+        cached = put(tmp_path / "cache" / NAME, b"of an older table")
+        assert store.find(NAME) is None
+        assert store.get(NAME).read_bytes() == CONTENT == cached.read_bytes()
+
+    def test_only_verify_minds_that_a_users_file_differs(self, server: WeightServer, tmp_path: Path) -> None:
+        # SHA-256 of "abc": FIPS 180-4's first example.
+        abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        store = WeightStore([entry(server, 3, abc)], directories=[tmp_path], cache=None)
+        own = put(tmp_path / NAME, b"abc")
+        assert store.verify(NAME) is None
+        own.write_bytes(b"abd")
+        assert store.get(NAME) == own
+        assert f"expected {abc}" in (store.verify(NAME) or "")
+        own.write_bytes(b"abcd")
+        assert store.verify(NAME) == "it has 4 bytes; expected 3"
+
+
+class TestSources:
+    def test_a_hub_file_comes_from_its_commit_with_the_token_of_the_environment(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        url = f"/someone/model/resolve/{REVISION}/sub/model.safetensors"
+        with serving({url: CONTENT}) as hub:
+            monkeypatch.setenv("HF_ENDPOINT", hub.url)
+            monkeypatch.setenv("HF_TOKEN", "hf_test")
+            file = WeightFile(NAME, HubFile("someone/model", REVISION, "sub/model.safetensors"), "any", None, SHA256)
+            place = WeightStore([file], directories=[], cache=tmp_path).get(NAME)
+        assert place.read_bytes() == CONTENT
+        assert [(request.path, request.authorization) for request in hub.requests] == [(url, "Bearer hf_test")]
+
+    def test_the_token_does_not_follow_a_redirect_to_another_host(
+        self, server: WeightServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # The Hub answers so for every large file: 302 to a content network.
+        url = f"/someone/model/resolve/{REVISION}/model.safetensors"
+        server.plan(url, f"{server.url.replace('127.0.0.1', 'localhost')}/{NAME}")
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_TOKEN", "hf_test")
+        file = WeightFile(NAME, HubFile("someone/model", REVISION, "model.safetensors"), "any", None, SHA256)
+        WeightStore([file], directories=[], cache=tmp_path).get(NAME)
+        assert [request.authorization for request in server.requests] == ["Bearer hf_test", None]
+
+    def test_a_mirror_has_every_file_under_its_own_path_and_is_told_no_token(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HF_TOKEN", "hf_test")
+        files = [
+            WeightFile("a b.json", None, "any"),
+            WeightFile("hub/c.json", HubFile("someone/model", REVISION, "d"), "any"),
+            WeightFile("url/e.json", Url("https://example.invalid/f"), "any"),
+        ]
+        with serving({"/prefix/a%20b.json": b"1", "/prefix/hub/c.json": b"2", "/prefix/url/e.json": b"3"}) as mirror:
+            environ = {"WEIGHTS_MIRROR": f"{mirror.url}/prefix/", "WEIGHTS_CACHE": str(tmp_path / "cache")}
+            places = WeightStore.from_environment(files, "some-model", tmp_path, environ).fetch(
+                [file.path for file in files]
+            )
+        assert [place.read_bytes() for place in places.values()] == [b"1", b"2", b"3"]
+        assert {request.authorization for request in mirror.requests} == {None}
+
+    def test_a_mirrors_password_is_used_but_never_shown(
+        self, server: WeightServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "videokit")
+        with_password = server.url.replace("//", "//me:secret@")
+        store = WeightStore([entry(server)], directories=[], cache=tmp_path, mirror=with_password)
+        server.plan(f"/{NAME}", 404, 500)
+        with pytest.raises(DownloadFailed) as failure:
+            store.get(NAME)
+        store.get(NAME)
+        # RFC 7617: base64 of "me:secret"
+        assert {request.authorization for request in server.requests} == {"Basic bWU6c2VjcmV0"}
+        assert "secret" not in str(failure.value) + caplog.text
+
+
+class TestFaults:
+    @pytest.mark.parametrize("size", [len(CONTENT), None])
+    @pytest.mark.parametrize("fault", ["truncate", "stall"])
+    def test_a_transfer_that_breaks_or_stalls_goes_on_where_it_was(
+        self, server: WeightServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, size: int | None
+    ) -> None:
+        if fault == "stall":
+            monkeypatch.setattr(download, "STALL_SECONDS", 1.0)
+        server.plan(f"/{NAME}", fault, fault)
+        store = WeightStore([entry(server, size)], directories=[], cache=tmp_path)
+        assert store.get(NAME).read_bytes() == CONTENT
+        assert [request.start for request in server.requests] == [0, 200_000, 300_000]
+        assert sum(request.sent for request in server.requests) == len(CONTENT)
+        assert left_in(tmp_path) == [NAME]
+
+    def test_an_early_end_is_noticed_where_the_server_told_no_length(
+        self, server: WeightServer, store: WeightStore
+    ) -> None:
+        server.plan(f"/{NAME}", "unannounced")
+        assert store.get(NAME).read_bytes() == CONTENT
+        assert [request.start for request in server.requests] == [0, 200_000]
+
+    def test_a_server_that_ignores_range_is_read_from_the_beginning(
+        self, server: WeightServer, store: WeightStore
+    ) -> None:
+        server.plan(f"/{NAME}", "truncate", "whole")
+        assert store.get(NAME).read_bytes() == CONTENT
+        assert [request.sent for request in server.requests] == [200_000, 400_000]
+
+    def test_a_server_that_ignores_range_and_always_breaks_off_is_given_up(
+        self, server: WeightServer, store: WeightStore
+    ) -> None:
+        server.plan(f"/{NAME}", *["whole, half"] * 100)
+        with pytest.raises(DownloadFailed, match="3 times in a row"):
+            store.get(NAME)
+        assert len(server.requests) == 3
+
+    def test_a_redirect_is_followed_and_an_endless_one_is_not(self, server: WeightServer, store: WeightStore) -> None:
+        server.plan("/loop", *["/loop"] * 100)
+        server.plan(f"/{NAME}", "/loop", "/moved")
+        server.files["/moved"] = CONTENT
+        with pytest.raises(DownloadFailed, match="redirects"):
+            store.get(NAME)
+        assert store.get(NAME).read_bytes() == CONTENT
+
+    @pytest.mark.parametrize(
+        ("status", "what"),
+        [
+            (401, r"401 Unauthorized; .*HF_TOKEN"),
+            (403, r"403 Forbidden; .*accept the terms"),
+            (404, r"404 Not Found; .*weights table"),
+            (410, r"410 Gone"),
+        ],
+    )
+    def test_a_refusal_is_told_once_with_what_to_do(
+        self, server: WeightServer, store: WeightStore, tmp_path: Path, status: int, what: str
+    ) -> None:
+        server.plan(f"/{NAME}", status)
+        with pytest.raises(DownloadFailed, match=what) as failure:
+            store.get(NAME)
+        for text in (NAME, f"{server.url}/{NAME}", "WEIGHTS_MIRROR=", "WEIGHTS=DIR"):
+            assert text in str(failure.value)
+        assert len(server.requests) == 1
+        assert left_in(tmp_path) == []
+
+    def test_a_servers_error_is_waited_out(self, server: WeightServer, store: WeightStore) -> None:
+        server.plan(f"/{NAME}", 500, 503)
+        assert store.get(NAME).read_bytes() == CONTENT
+
+    def test_a_servers_error_that_stays_is_told(self, server: WeightServer, store: WeightStore) -> None:
+        server.plan(f"/{NAME}", 500, 500, 500)
+        with pytest.raises(DownloadFailed, match=r"500 Internal Server Error, 3 times in a row; try again later"):
+            store.get(NAME)
+        assert len(server.requests) == 3
+
+    def test_a_server_that_is_not_there_is_told(self, store: WeightStore, server: WeightServer) -> None:
+        server.shutdown()
+        server.server_close()
+        with pytest.raises(DownloadFailed, match=r"refused, 3 times in a row"):
+            store.get(NAME)
+
+    def test_wrong_bytes_are_removed_and_both_hashes_named(
+        self, server: WeightServer, store: WeightStore, tmp_path: Path
+    ) -> None:
+        server.plan(f"/{NAME}", "wrong")
+        wrong = hashlib.sha256(bytes(byte ^ 0xFF for byte in CONTENT)).hexdigest()
+        with pytest.raises(WeightsError, match=f"SHA-256 is {wrong}; expected {SHA256}"):
+            store.get(NAME)
+        assert left_in(tmp_path) == []
+
+    @pytest.mark.parametrize("wrong", [CONTENT[:-1], CONTENT + b"!"])
+    def test_a_file_of_another_length_is_refused_before_it_is_fetched(
+        self, server: WeightServer, store: WeightStore, tmp_path: Path, wrong: bytes
+    ) -> None:
+        server.files[f"/{NAME}"] = wrong
+        with pytest.raises(WeightsError, match=f"has {len(wrong)} bytes; expected 400000"):
+            store.get(NAME)
+        assert left_in(tmp_path) == []
+
+    def test_a_file_that_turns_out_too_long_is_refused(
+        self, server: WeightServer, store: WeightStore, tmp_path: Path
+    ) -> None:
+        server.files[f"/{NAME}"] = CONTENT * 4
+        server.plan(f"/{NAME}", "unannounced")
+        with pytest.raises(WeightsError, match="expected 400000"):
+            store.get(NAME)
+        assert left_in(tmp_path) == []
+
+    def test_too_little_disk_is_told_before_anything_is_asked_for(
+        self, server: WeightServer, store: WeightStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        usage = shutil.disk_usage("/")._replace(free=len(CONTENT) - 1)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+        with pytest.raises(DownloadFailed, match=r"400000 bytes .* are needed, 399999 .* WEIGHTS_CACHE"):
+            store.get(NAME)
+        assert server.requests == []
+        put(part_of(store), CONTENT[:1])
+        assert store.get(NAME).read_bytes() == CONTENT
+
+    def test_too_little_disk_for_a_file_of_unknown_size_is_told_before_its_first_byte_is_kept(
+        self, server: WeightServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        usage = shutil.disk_usage("/")._replace(free=len(CONTENT) - 1)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+        with pytest.raises(DownloadFailed, match=r"400000 bytes .* are needed"):
+            WeightStore([entry(server, None)], directories=[], cache=tmp_path).get(NAME)
+        assert left_in(tmp_path) == []
+
+    def test_a_cache_that_cannot_be_written_is_told(self, server: WeightServer, tmp_path: Path) -> None:
+        store = WeightStore([entry(server)], directories=[], cache=put(tmp_path / "file", b"") / "cache")
+        with pytest.raises(DownloadFailed, match=r"file/cache cannot be used: .* WEIGHTS_CACHE"):
+            store.get(NAME)
+
+
+class TestResume:
+    def test_wrong_bytes_of_an_earlier_run_are_thrown_away_and_all_is_fetched_anew(
+        self, server: WeightServer, store: WeightStore
+    ) -> None:
+        put(part_of(store), b"x" * 1000)
+        assert store.get(NAME).read_bytes() == CONTENT
+        assert [request.start for request in server.requests] == [1000, 0]
+
+    def test_wrong_bytes_after_that_are_an_error(
+        self, server: WeightServer, store: WeightStore, tmp_path: Path
+    ) -> None:
+        put(part_of(store), b"x" * 1000)
+        server.plan(f"/{NAME}", "serve", "wrong")
+        with pytest.raises(WeightsError, match=f"expected {SHA256}"):
+            store.get(NAME)
+        assert left_in(tmp_path) == []
+
+    def test_a_part_that_is_whole_is_not_asked_for_again(self, server: WeightServer, store: WeightStore) -> None:
+        put(part_of(store), CONTENT)
+        assert store.get(NAME).read_bytes() == CONTENT
+        assert server.requests == []
+
+    @pytest.mark.parametrize("size", [len(CONTENT), None])
+    def test_a_part_that_is_too_long_is_thrown_away(
+        self, server: WeightServer, tmp_path: Path, size: int | None
+    ) -> None:
+        store = WeightStore([entry(server, size)], directories=[], cache=tmp_path)
+        put(part_of(store), CONTENT + b"!")
+        assert store.get(NAME).read_bytes() == CONTENT
+
+    def test_without_a_hash_nothing_of_an_earlier_run_is_trusted(self, server: WeightServer, tmp_path: Path) -> None:
+        store = WeightStore([entry(server, sha256=None)], directories=[], cache=tmp_path)
+        put(part_of(store), b"x" * 1000)
+        assert store.get(NAME).read_bytes() == CONTENT
+
+    def test_a_cancel_leaves_the_part_alone_and_the_next_call_goes_on_from_it(
+        self, server: WeightServer, store: WeightStore, tmp_path: Path
+    ) -> None:
+        class Cancelled(BaseException):
+            """As Cog's CancelationException: raised by a signal's handler in the main thread."""
+
+        def cancel(*_: object) -> None:
+            raise Cancelled
+
+        def send() -> None:
+            wait_until(lambda: size_of(part_of(store)) > 0)
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+        hold = Hold(131_072)
+        server.plan(f"/{NAME}", hold)
+        before = signal.signal(signal.SIGUSR1, cancel)
+        sender = threading.Thread(target=send)
+        sender.start()
+        try:
+            with pytest.raises(Cancelled):
+                store.get(NAME)
+        finally:
+            sender.join()
+            hold.release.set()
+            signal.signal(signal.SIGUSR1, before)
+        assert left_in(tmp_path / "cache") == [f"{NAME}.part"]
+        got = size_of(part_of(store))
+        assert store.get(NAME).read_bytes() == CONTENT
+        assert [request.start for request in server.requests] == [0, got]
+
+
+class TestOffline:
+    def test_every_missing_file_and_the_command_are_named(self, server: WeightServer, tmp_path: Path) -> None:
+        files = [entry(server), WeightFile("b c.json", None, "any"), WeightFile("d.json", None, "any")]
+        for name in ("WEIGHTS_OFFLINE", "HF_HUB_OFFLINE"):
+            store = WeightStore.from_environment(files, "some-model", tmp_path / "some-model", {name: "1"})
+            with pytest.raises(WeightsMissing) as missing:
+                store.fetch([NAME, "b c.json"])
+            assert f"script/weights some-model {NAME} 'b c.json'" in str(missing.value)
+            assert "d.json" not in str(missing.value)
+
+    def test_files_without_a_source_are_named_before_anything_is_fetched(
+        self, server: WeightServer, tmp_path: Path
+    ) -> None:
+        store = WeightStore([entry(server), WeightFile("b", None, "any")], directories=[], cache=tmp_path)
+        with pytest.raises(WeightsMissing, match=r"\n  b\n  not/in/the/table\nThey have no source"):
+            store.fetch([NAME, "b", "not/in/the/table"])
+        assert server.requests == []
+
+    @pytest.mark.parametrize(("offline", "seen"), [("1", "WeightsMissing none"), ("0", "DownloadFailed some")])
+    def test_no_socket_is_opened(self, server: WeightServer, tmp_path: Path, offline: str, seen: str) -> None:
+        # Both kinds of source; with "0" the same hook proves that it does see connections.
+        code = f"""
+            events = []
+            sys.addaudithook(lambda event, _: events.append(event) if event.startswith("socket.") else None)
+            hub = WeightFile("hub.json", HubFile("someone/model", "{REVISION}", "a"), "any")
+            store = WeightStore.from_environment([FILE, hub], "some-model", Path("model"))
+            try:
+                store.fetch([FILE.path, hub.path])
+            except WeightsError as error:
+                print(type(error).__name__, "some" if events else "none")
+        """
+        environ = {"WEIGHTS_OFFLINE": offline, "WEIGHTS_CACHE": str(tmp_path), "HF_ENDPOINT": server.url}
+        with client(server.url, code, **environ) as process:
+            assert process.communicate()[0].strip() == seen
+
+    def test_importing_the_store_imports_neither_torch_nor_the_hubs_library(self) -> None:
+        code = "import sys, videokit.weights.store; print({'torch', 'huggingface_hub', 'httpx2'} & set(sys.modules))"
+        assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
+
+
+class TestProcesses:
+    def test_two_processes_at_once_fetch_once(self, server: WeightServer, tmp_path: Path) -> None:
+        hold = Hold(131_072)
+        server.plan(f"/{NAME}", hold)
+        part = tmp_path / f"{NAME}.part"
+        with fetching(server.url, tmp_path) as first:
+            wait_until(lambda: size_of(part) > 0)
+            with fetching(server.url, tmp_path) as second:
+                assert second.stderr is not None
+                assert "another process fetches it; waiting" in second.stderr.readline()
+                hold.release.set()
+                assert second.communicate()[0].strip() == str(tmp_path / NAME)
+            assert first.communicate()[0].strip() == str(tmp_path / NAME)
+        assert (tmp_path / NAME).read_bytes() == CONTENT
+        assert [request.sent for request in server.requests] == [len(CONTENT)]
+        assert left_in(tmp_path) == [NAME]
+
+    def test_after_a_kill_in_the_middle_the_next_run_goes_on(self, server: WeightServer, tmp_path: Path) -> None:
+        hold = Hold(131_072)
+        server.plan(f"/{NAME}", hold)
+        part = tmp_path / f"{NAME}.part"
+        with fetching(server.url, tmp_path) as killed:
+            wait_until(lambda: size_of(part) > 0)
+            killed.kill()
+        hold.release.set()
+        got = size_of(part)
+        with fetching(server.url, tmp_path) as process:
+            assert process.communicate()[0].strip() == str(tmp_path / NAME)
+        assert (tmp_path / NAME).read_bytes() == CONTENT
+        assert [request.start for request in server.requests] == [0, got]
+        assert server.requests[1].sent == len(CONTENT) - got
+        assert left_in(tmp_path) == [NAME]
+
+    def test_a_server_that_is_killed_and_comes_back_sends_only_the_rest(self, tmp_path: Path) -> None:
+        content, log, cache = put(tmp_path / "content", CONTENT), tmp_path / "log", tmp_path / "cache"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, weight_server.__file__, str(port), str(content), f"/{NAME}", str(log)]
+        part = cache / f"{NAME}.part"
+        with fetching(f"http://127.0.0.1:{port}", cache) as process:
+            with subprocess.Popen([*command, "131072"]) as server:
+                wait_until(lambda: size_of(part) > 0)
+                server.kill()
+            with subprocess.Popen(command) as server:
+                output = process.communicate()[0]
+                server.terminate()
+        assert output.strip() == str(cache / NAME)
+        assert (cache / NAME).read_bytes() == CONTENT
+        first, second = map(json.loads, log.read_text().splitlines())
+        assert (first["start"], first["sent"]) == (0, 131_072)
+        assert 0 < second["start"] <= 131_072  # what was on its way when the server died is lost
+        assert second["start"] + second["sent"] == len(CONTENT)
+
+    def test_progress_in_a_log_is_lines_that_begin_with_what_is_fetched(
+        self, server: WeightServer, tmp_path: Path
+    ) -> None:
+        with fetching(server.url, tmp_path) as process:
+            log = process.communicate()[1]
+        assert "\r" not in log
+        assert all(line.startswith(f"weights: {NAME}: ") for line in log.splitlines())
+        assert "100%" in log
+
+
+def size_of(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def fetching(url: str, cache: Path) -> subprocess.Popen[str]:
+    """Start a process that fetches the file of `url` into `cache`, prints its place, and is very patient."""
+    return client(url, f"print(WeightStore([FILE], directories=[], cache=Path({str(cache)!r})).get(FILE.path))")
+
+
+def client(url: str, code: str, **environ: str) -> subprocess.Popen[str]:
+    """Start a process that runs `code`, for which FILE is the entry of the file at `url`."""
+    opening = f"""
+        import logging, sys
+        from pathlib import Path
+        from videokit.weights import download
+        from videokit.errors import WeightsError
+        from videokit.weights.store import HubFile, Url, WeightFile, WeightStore
+
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("videokit").setLevel("INFO")
+        download.BACK_OFF = (0.05,) * 400
+        FILE = WeightFile({NAME!r}, Url("{url}/{NAME}"), "any", {len(CONTENT)}, "{SHA256}")
+    """
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(opening) + textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environ},
+    )

@@ -1,0 +1,334 @@
+"""zeroscope against the original's way: resident models, a long init_video, and what a prediction adds to its loop.
+
+    script/bench zeroscope [--runs 3] [--full]     --full: weights of the real size, on a GPU in float16, timed alone
+
+The original (anotherjesse/cog-text2video@14013b6 predict.py, inference.py) starts a process for every prediction,
+which reads everything anew, the UNet twice; it reads the whole init_video, as float32, scales it in time and space at
+once, and encodes all frames together. That is written plainly below, without the process's start. It is over 300 lines
+because every comparison uses that one plain way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import io
+import itertools
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import av
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet3DConditionModel
+from random_weights import lama
+from random_weights import zeroscope as recipe
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from tree import ROOT
+from videokit.runtime import GB, Device, Stages, pick_device
+from videokit.video.encode import encode_mp4
+from videokit.weights.stable_diffusion import base_text_encoder_key, base_vae_key
+from videokit.weights.store import WeightStore
+from zeroscope.inputs import Inputs
+from zeroscope.pipeline import Pipeline
+
+from benchmarks.measure import machine_line, paired, peak_memory
+from zeroscope import weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+CPU = Device(torch.device("cpu"), torch.float32)
+SMALL = Inputs("a red circle", num_frames=4, num_inference_steps=4, width=256, height=256, seed=3)
+# all of the video and nothing of the UNet, which is no part of what is compared
+FROM_VIDEO = replace(SMALL, init_weight=1.0, num_frames=24, width=576, height=320)
+RATE = 24  # frames a second of the long video
+
+
+class Parts(NamedTuple):
+    """What a prediction is made with."""
+
+    tokenizer: CLIPTokenizer
+    text_encoder: CLIPTextModel
+    unet: UNet3DConditionModel
+    vae: AutoencoderKL
+    betas: dict[str, Any]
+
+
+def ours(pipeline: Pipeline, inputs: Inputs, target: Path) -> Stages:
+    """One prediction, as predict.py makes it."""
+    stages = Stages(pipeline.device)
+    with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+        for frames in pipeline.generate(inputs, inputs.seed or 0, stages):
+            encode_mp4(frames, target, fps=inputs.fps)
+    return stages
+
+
+def original(directory: Path, inputs: Inputs, target: Path, device: Device = CPU) -> None:
+    """One prediction, as inference.py makes it: read everything, then the plain loop."""
+    folder = directory / inputs.model
+
+    def filled(module: nn.Module, file: str, key_of: Callable[[str], str] = str) -> Any:
+        tensors = torch.load(folder / file, weights_only=True)
+        module.load_state_dict({name: tensors[key_of(name)] for name, _ in module.named_parameters()}, assign=True)
+        return nn.Module.to(module, device.device, device.dtype).eval()  # diffusers' own warns of nothing
+
+    for _ in range(2):
+        with init_empty_weights():
+            unet = UNet3DConditionModel.from_config(UNet3DConditionModel.load_config(folder / "unet"))
+            vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder / "vae"))
+            text_encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
+        unet = filled(unet, weights.UNET)
+    parts = Parts(
+        CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        filled(text_encoder, weights.TEXT_ENCODER, base_text_encoder_key),
+        unet,
+        filled(vae, weights.VAE, base_vae_key),
+        json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
+    )
+    plain_loop(parts, inputs, target, device)
+
+
+@torch.inference_mode()
+def plain_loop(parts: Parts, inputs: Inputs, target: Path, device: Device) -> None:
+    """One video around a model's modules, written as plainly as the papers have it, with all of it in memory."""
+    tokens = parts.tokenizer(["", inputs.prompt], padding="max_length", truncation=True, return_tensors="pt")
+    text = parts.text_encoder(tokens["input_ids"].to(device.device)).last_hidden_state
+    betas = {name: parts.betas[name] for name in ("beta_start", "beta_end", "beta_schedule")}
+    scheduler = DPMSolverMultistepScheduler(**betas, final_sigmas_type="sigma_min")
+    scheduler.set_timesteps(inputs.num_inference_steps)
+    start = 0
+    generator = torch.Generator().manual_seed(inputs.seed or 0)
+    x = torch.randn((1, 4, inputs.num_frames, inputs.height // 8, inputs.width // 8), generator=generator)
+    x = x.to(device.device)
+    if inputs.init_video is not None:
+        start = round(inputs.init_weight * inputs.num_inference_steps)
+        video = whole_video(inputs.init_video, inputs).to(device.device, device.dtype)
+        latents = parts.vae.encode(video).latent_dist.mean.float() * parts.vae.config.scaling_factor
+        latents = latents.movedim(0, 1)[None]
+        level = scheduler.alphas_cumprod[scheduler.timesteps[start]] if start < inputs.num_inference_steps else 1
+        x = level**0.5 * latents + (1 - level) ** 0.5 * x
+        scheduler.set_begin_index(start)
+    for t in scheduler.timesteps[start:]:
+        e_u, e_c = parts.unet(torch.cat([x, x]).to(device.dtype), t, text).sample.float().chunk(2)
+        x = scheduler.step(e_u + inputs.guidance_scale * (e_c - e_u), t, x).prev_sample
+    latents = (x[0].movedim(1, 0) / parts.vae.config.scaling_factor).to(device.dtype)
+    pictures = torch.cat([parts.vae.decode(latent[None]).sample.float() for latent in latents])
+    frames = pictures.clamp(-1, 1).add(1).mul(127.5).byte().permute(0, 2, 3, 1).cpu().numpy()
+    write_video(np.ascontiguousarray(frames), target, inputs.fps)
+
+
+def whole_video(path: Path, inputs: Inputs) -> torch.Tensor:
+    """Read all frames, and scale them in time and space at once: (F, 3, H, W) in -1 to 1."""
+    with av.open(str(path)) as container:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None] / 127.5 - 1
+    size = (inputs.num_frames, inputs.height, inputs.width)
+    return F.interpolate(video, size=size, mode="trilinear")[0].movedim(0, 1)
+
+
+def write_video(frames: Iterable[np.ndarray], path: Path, fps: int, preset: str = "medium") -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", fps, options={"crf": "17", "preset": preset})
+        for index, frame in enumerate(frames):
+            if not index:
+                stream.height, stream.width, stream.pix_fmt = *frame.shape[:2], "yuv420p"
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
+        container.mux(stream.encode())
+
+
+def long_video(path: Path, seconds: int = 10) -> None:
+    """Write a 1080p video whose pictures move."""
+    ramp = np.add.outer(np.arange(1080), np.arange(1920)).astype(np.uint8)
+    frames = (
+        np.stack([np.roll(ramp, step * index, axis=1) for step in (3, 5, 7)], 2) for index in range(seconds * RATE)
+    )
+    write_video(frames, path, RATE)
+
+
+def pipeline_of(directory: Path, device: Device) -> Pipeline:
+    return Pipeline(WeightStore(weights.FILES, directories=[directory], cache=None), device)
+
+
+def resident(directory: Path, runs: int) -> None:
+    """Compare a prediction after others: with the model of the last, and with two models by turns."""
+    pipeline, target = pipeline_of(directory, CPU), directory / "made.mp4"
+    for models in (("xl",), ("xl", "576w")):
+        next_ours, next_plain = itertools.cycle(models), itertools.cycle(models)
+        for model in models:
+            ours(pipeline, replace(SMALL, model=model), target)  # the first time reads the files
+        seconds, plain, ratio = paired(
+            lambda turn=next_ours: ours(pipeline, replace(SMALL, model=next(turn)), target),
+            lambda turn=next_plain: original(directory, replace(SMALL, model=next(turn)), target),
+            runs,
+        )
+        what = "two models by turns" if len(models) > 1 else "a second prediction"
+        print(f"{what}, 4 frames 256x256, 4 steps: ours {seconds:.2f} s, original {plain:.2f} s, ratio {ratio:.2f}")
+
+
+def alone(who: str, directory: Path, video: Path) -> None:
+    """Make a video of the long one, in a process of its own; print seconds, the processor's seconds, peak memory."""
+    logging.getLogger("videokit").setLevel(logging.WARNING)
+    inputs, target = replace(FROM_VIDEO, init_video=video), directory / f"{who}.mp4"
+    pipeline = pipeline_of(directory, CPU) if who == "ours" else None
+    began, busy = time.perf_counter(), time.process_time()
+    if pipeline:
+        ours(pipeline, inputs, target)
+    else:
+        original(directory, inputs, target)
+    print(time.perf_counter() - began, time.process_time() - busy, peak_memory())
+
+
+def long_init_video(directory: Path) -> None:
+    """Compare time and peak memory where init_video is ten seconds of 1080p."""
+    video = directory / "long.mp4"
+    long_video(video)
+    seconds, busy, peak = {}, {}, {}
+    for who in ("ours", "original"):
+        command = [sys.executable, "-P", __file__, "--alone", who, str(directory), str(video)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        seconds[who], busy[who], peak[who] = map(float, done.stdout.split())
+    print(
+        f"init_video of 10 s 1920x1080 at {RATE} fps, to 24 frames 576x320, init_weight 1: "
+        f"ours {seconds['ours']:.1f} s, original {seconds['original']:.1f} s, "
+        f"ratio {seconds['original'] / seconds['ours']:.2f}; of the processor {busy['ours']:.1f} s and "
+        f"{busy['original']:.1f} s, ratio {busy['original'] / busy['ours']:.2f}; "
+        f"peak ours {peak['ours'] / GB:.2f} GB, original {peak['original'] / GB:.2f} GB, "
+        f"ratio {peak['original'] / peak['ours']:.1f}"
+    )
+
+
+def frame_convolutions(unet: UNet3DConditionModel, runs: int) -> None:
+    """Compare an evaluation of the small UNet on the CPU with one whose convolutions over frames are PyTorch's own."""
+    own = copy.deepcopy(unet)
+    for module in own.modules():
+        vars(module).pop("forward", None)
+    latents, text = torch.zeros(2, 4, 16, 32, 32), torch.zeros(2, 77, unet.config.cross_attention_dim)
+    with torch.inference_mode():
+        seconds, plain, ratio = paired(lambda: unet(latents, 999, text), lambda: own(latents, 999, text), runs)
+    print(
+        f"an evaluation of the UNet, 16 frames 256x256 with guidance, {torch.get_num_threads()} threads: "
+        f"ours {seconds:.2f} s, PyTorch's convolutions over frames {plain:.2f} s, ratio {ratio:.2f}"
+    )
+
+
+def whole_prediction(runs: int) -> None:
+    """Compare `Predictor.run` with the plain loop around its own modules, on the small weights."""
+    sys.path.insert(0, str(ROOT / "zeroscope"))
+    from predict import Predictor
+
+    os.environ["WEIGHTS"] = "demo"
+    predictor = Predictor()
+    predictor.setup()
+    logging.getLogger("videokit").setLevel(logging.WARNING)
+    model = predictor.pipeline.models.get("xl")
+    if predictor.pipeline.device.device.type == "cpu":
+        frame_convolutions(model.unet, runs)
+    parts = Parts(model.tokenizer, model.text_encoder, model.unet, model.vae, dict(model.scheduler))
+    inputs = replace(SMALL, num_inference_steps=10)
+    with tempfile.TemporaryDirectory() as temporary:
+        target = Path(temporary) / "bare.mp4"
+
+        def run() -> None:
+            with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+                predictor.run(
+                    prompt=inputs.prompt, negative_prompt=None, init_video=None, init_weight=0.5,
+                    num_frames=inputs.num_frames, num_inference_steps=inputs.num_inference_steps,
+                    width=inputs.width, height=inputs.height, guidance_scale=7.5, fps=8, model="xl", batch_size=1,
+                    remove_watermark=False, seed=3,
+                )  # fmt: skip
+
+        seconds, plain, ratio = paired(run, lambda: plain_loop(parts, inputs, target, CPU), runs)
+    print(
+        f"a whole prediction, 4 frames 256x256, 10 steps: Predictor.run {seconds:.2f} s, bare loop {plain:.2f} s, "
+        f"ratio {ratio:.3f} (1 is equal, below 1 the predictor is slower)"
+    )
+
+
+def matmul_limit(device: Device) -> float:
+    """Return the floating-point operations a second of the device's matrix product, n = 8192, after a warm-up."""
+    a, b = (torch.randn(8192, 8192, device=device.device, dtype=device.dtype) for _ in range(2))
+    for count in (5, 50):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        for _ in range(count):
+            a @ b
+        torch.cuda.synchronize()
+        took = time.perf_counter() - began
+    return 2 * 8192**3 * count / took
+
+
+def evaluation_flops(unet: UNet3DConditionModel, inputs: Inputs) -> int:
+    """Count the floating-point operations of one guided evaluation."""
+    parameter = next(unet.parameters())
+    like = {"device": parameter.device, "dtype": parameter.dtype}
+    latents = torch.zeros((2, 4, inputs.num_frames, inputs.height // 8, inputs.width // 8), **like)
+    text = torch.zeros((2, 77, unet.config.cross_attention_dim), **like)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        unet(latents, 999, text)
+    return int(counter.get_total_flops())
+
+
+def full_size(device: Device, directory: Path) -> None:
+    """Time the documented sizes with random weights of the real size on a GPU: seconds, peak, share of the limit."""
+    recipe.write_model(directory / "xl", recipe.FULL, "xl")
+    lama.write(directory / weights.LAMA, "full")
+    limit = matmul_limit(device)
+    print(f"{torch.cuda.get_device_name()}: matrix products of 8192 in {device.dtype}: {limit / 1e12:.0f} TFLOP/s")
+    pipeline, target = pipeline_of(directory, device), directory / "made.mp4"
+    flops: dict[int, int] = {}
+    for width, height, watermark in ((576, 320, False), (1024, 576, False), (576, 320, True)):
+        inputs = Inputs("a red circle", width=width, height=height, remove_watermark=watermark, seed=3)
+        ours(pipeline, replace(inputs, num_inference_steps=2), target)
+        torch.cuda.reset_peak_memory_stats()
+        began = time.perf_counter()
+        stages = ours(pipeline, inputs, target)
+        took, peak = time.perf_counter() - began, torch.cuda.max_memory_allocated()
+        if width not in flops:
+            flops[width] = evaluation_flops(pipeline.models.get("xl").unet, inputs)
+        share = flops[width] * inputs.num_inference_steps / stages.seconds["denoise"] / limit
+        print(
+            f"xl, {width}x{height}, 24 frames, 50 steps{', watermark removed' if watermark else ''}: {took:.1f} s "
+            f"({stages.seconds['denoise']:.1f} s in the UNet's loop), peak {peak / GB:.1f} GB, {share:.0%} of the limit"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--full", action="store_true", help="weights of the real size, on a GPU")
+    parser.add_argument("--alone", nargs=3, metavar=("WHO", "DIRECTORY", "VIDEO"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.alone:
+        who, directory, video = arguments.alone
+        return alone(who, Path(directory), Path(video))
+    print(machine_line(), flush=True)
+    logging.getLogger("videokit").setLevel(logging.WARNING)
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        if arguments.full:
+            if not torch.cuda.is_available():
+                sys.exit("--full needs a GPU with CUDA; there is none here")
+            return full_size(pick_device(), directory)
+        recipe.write(directory, recipe.SMALL)
+        resident(directory, arguments.runs)
+        long_init_video(directory)
+    return whole_prediction(arguments.runs)
+
+
+if __name__ == "__main__":
+    main()

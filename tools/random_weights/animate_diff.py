@@ -1,0 +1,105 @@
+"""Random weights for animate-diff: the base's folder, five single-file checkpoints and three motion modules.
+
+The layouts are those that animate_diff/weights.py lists. The architecture is a `Size`: `small` runs on a laptop,
+`full` has the sizes of Stable Diffusion 1.5, for measuring memory and time. The values are random but the same on
+every machine: each tensor is drawn from a seed of its own name.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import init_empty_weights
+from animate_diff.checkpoint import text_encoder_key, unet_key, vae_key
+from animate_diff.inputs import CHECKPOINTS, MOTION_MODULES
+from animate_diff.motion_module import original_key
+from diffusers import MotionAdapter
+from safetensors.torch import save_file
+
+from random_weights.stable_diffusion import FULL as FULL
+from random_weights.stable_diffusion import SIZES as SIZES
+from random_weights.stable_diffusion import SMALL as SMALL
+from random_weights.stable_diffusion import (
+    Size,
+    half,
+    random_tensors,
+    text_encoder,
+    unet,
+    vae,
+    write_base,
+)
+from random_weights.tokenizer import write_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+def motion_config(size: Size, name: str) -> dict[str, object]:
+    """Return a motion module's configuration as MotionAdapter's config.json has it."""
+    v2 = name.endswith("v2")
+    return {
+        "_class_name": "MotionAdapter",
+        "block_out_channels": list(size.unet_channels),
+        "motion_layers_per_block": 2,
+        "motion_num_attention_heads": 8,
+        "motion_norm_num_groups": 32,
+        "motion_max_seq_length": 32 if v2 else 24,
+        "use_motion_mid_block": v2,
+    }
+
+
+def write(directory: Path, size: Size) -> None:
+    """Write everything that a prediction with any input may need; about 35 MB for `SMALL`."""
+    write_base(directory, size)
+    for name in CHECKPOINTS:
+        write_checkpoint(directory / "checkpoints" / name, size, name)
+    # one of each way in which motion modules are shared
+    write_motion_module(directory / "motion_modules" / f"{MOTION_MODULES[0]}.ckpt", size, MOTION_MODULES[0])
+    write_motion_module(directory / "motion_modules" / f"{MOTION_MODULES[1]}.safetensors", size, MOTION_MODULES[1])
+    write_motion_module(directory / "motion_modules" / MOTION_MODULES[2], size, MOTION_MODULES[2])
+
+
+def write_checkpoint(file: Path, size: Size, name: str) -> None:
+    """Write a single-file checkpoint in CompVis' names, half precision, as personalised models are shared."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    tokens = write_tokenizer(None)
+    save_file(
+        half(random_tensors(unet(size), name), unet_key)
+        | half(random_tensors(vae(size), name), vae_key)
+        | half(random_tensors(text_encoder(size, tokens), name), text_encoder_key),
+        file,
+        metadata={"format": "pt"},
+    )
+
+
+def write_motion_module(path: Path, size: Size, name: str) -> None:
+    """Write a motion module: the original layout to .ckpt or .safetensors, MotionAdapter's folder without suffix."""
+    config = motion_config(size, name)
+    with init_empty_weights():
+        adapter = MotionAdapter.from_config(config)
+    tensors = random_tensors(adapter, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.suffix:
+        path.mkdir(exist_ok=True)
+        (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        save_file(tensors, path / "diffusion_pytorch_model.safetensors")
+        return
+    original = {original_key(key): tensor for key, tensor in tensors.items()}
+    original |= {original_key(key): table for key, table in _position_tables(adapter).items()}
+    if path.suffix == ".ckpt":
+        torch.save(original, path)
+    else:
+        save_file(original, path)
+
+
+def _position_tables(adapter: MotionAdapter) -> Mapping[str, torch.Tensor]:
+    """The sines that the original layout keeps as a buffer in each of the two attentions of a block."""
+    tables = {}
+    for name, buffer in adapter.named_buffers():
+        block = name.removesuffix("pos_embed.pe")
+        for attention in ("attn1", "attn2"):
+            tables[f"{block}{attention}.pos_encoder.pe"] = buffer.clone()
+    return tables

@@ -1,0 +1,35 @@
+"""Random weights for LaMa, in a training checkpoint as it is published: the generator, and what it was trained with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from zeroscope.lama import GENERATOR, PUBLISHED, Lama, Size
+
+from random_weights.stable_diffusion import random_tensors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIZES = {"small": Size(4, 1), "full": PUBLISHED}
+
+
+def write(file: Path, size: str) -> None:
+    """Write the checkpoint; 0.2 MB for `small`, 204 MB for `full`."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    generator = {f"{GENERATOR}{key}": tensor for key, tensor in state(SIZES[size]).items()}
+    discriminator = {"discriminator.model0.0.bias": torch.zeros(1)}  # of which the published file has many
+    torch.save({"epoch": 0, "global_step": 0, "state_dict": generator | discriminator}, file)
+
+
+def state(size: Size) -> dict[str, torch.Tensor]:
+    """Return the generator's parameters, at random, and its norms' statistics, which do nothing."""
+    with torch.device("meta"):
+        lama = Lama(size)
+    tensors = {name: torch.zeros(b.shape, dtype=b.dtype) for name, b in lama.named_buffers()}
+    for name in tensors:
+        if name.endswith("running_var"):
+            tensors[name] += 1
+    tensors |= random_tensors(lama, "lama")
+    return {name: tensors[name] for name in lama.state_dict()}

@@ -1,0 +1,80 @@
+"""Random weights for sd-animation: Stable Diffusion 1.5 with its safety checker, and FILM.
+
+The layout is that of sd_animation/weights.py. `small` runs on a laptop at the documented sizes, from 128x128 up.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import init_empty_weights
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from safetensors.torch import save_file
+from sd_animation.weights import FILM
+from transformers import CLIPConfig
+from videokit.weights.stable_diffusion import BASE_UNET, SAFETY_CHECKER, SAFETY_CHECKER_CONFIG
+
+from random_weights import film
+from random_weights.stable_diffusion import FULL, SMALL, Size, half, random_tensors, unet, write_base
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIZES = {"small": SMALL, "full": FULL}
+
+
+def safety_config(size: Size) -> dict[str, object]:
+    """Return the safety checker's configuration as the base's safety_checker/config.json has it."""
+    vision: dict[str, object] = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "patch_size": 32,
+        "image_size": 224,
+        "projection_dim": 32,
+    }
+    if size == FULL:
+        vision |= {
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "patch_size": 14,
+            "projection_dim": 768,
+        }
+    return {
+        "architectures": ["StableDiffusionSafetyChecker"],
+        "model_type": "clip",
+        "projection_dim": vision["projection_dim"],
+        "vision_config": vision,
+    }
+
+
+def write(directory: Path, size: Size) -> None:
+    """Write everything that a prediction with any input may need; about 9 MB for `SMALL`."""
+    write_base(directory, size)
+    save_file(half(random_tensors(unet(size), "base"), str), directory / BASE_UNET)
+    write_safety_checker(directory, size)
+    film.write(directory / FILM, film.FULL if size == FULL else film.SMALL)
+
+
+def write_safety_checker(directory: Path, size: Size) -> None:
+    """Write a safety checker that stops nothing: on random values its verdict would be random as well."""
+    config = safety_config(size)
+    file = directory / SAFETY_CHECKER_CONFIG
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(config, indent=2) + "\n")
+    with init_empty_weights():
+        checker = StableDiffusionSafetyChecker(CLIPConfig(**config))
+    tensors = random_tensors(checker, "base")
+    for name in ("concept_embeds_weights", "special_care_embeds_weights"):
+        tensors[name] = torch.ones_like(tensors[name])  # no cosine is above 1
+    save_file(half(tensors, safety_checker_key), directory / SAFETY_CHECKER)
+
+
+def safety_checker_key(name: str) -> str:
+    """Return what the published file calls a parameter of StableDiffusionSafetyChecker."""
+    return f"vision_model.{name}" if name.startswith("vision_model.") else name

@@ -1,0 +1,117 @@
+"""Random weights for zeroscope: its four models as they are published, in pickles of half precision, and LaMa.
+
+The layout is that of zeroscope/weights.py. The UNets differ; text encoder and VAE are the same in all four. `small`
+runs on a laptop at the documented sizes, from 256x256 up; `full` has the published sizes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKL, UNet3DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+from videokit.weights.stable_diffusion import base_text_encoder_key, base_vae_key
+from zeroscope.weights import LAMA, MODELS, TEXT_ENCODER, UNET, VAE
+
+from random_weights import lama, stable_diffusion
+from random_weights.stable_diffusion import half, random_tensors
+from random_weights.tokenizer import write_tokenizer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Size(stable_diffusion.Size):
+    """How large the networks are; the topology is the published one always."""
+
+    head_width: int
+    norm_groups: int
+
+
+SMALL = Size(64, (8, 8, 16, 16), (8, 8, 8, 16), 32, 2, 2, None, head_width=8, norm_groups=8)
+FULL = Size(64, (320, 640, 1280, 1280), (128, 256, 512, 512), 1024, 23, 16, 49408, head_width=64, norm_groups=32)
+SIZES = {"small": SMALL, "full": FULL}
+
+# As a repository of the same family has it; timestep_spacing is in none of them that was seen, and must not count.
+SCHEDULER = {
+    "_class_name": "DDIMScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+    "trained_betas": None,
+}
+
+
+def unet_config(size: Size) -> dict[str, object]:
+    """Return the UNet's configuration as a published unet/config.json has it."""
+    return {
+        "_class_name": "UNet3DConditionModel",
+        "sample_size": 32,
+        "attention_head_dim": size.head_width,
+        "block_out_channels": list(size.unet_channels),
+        "cross_attention_dim": size.text_width,
+        "down_block_types": ["CrossAttnDownBlock3D"] * 3 + ["DownBlock3D"],
+        "up_block_types": ["UpBlock3D"] + ["CrossAttnUpBlock3D"] * 3,
+        "layers_per_block": 2,
+        "norm_num_groups": size.norm_groups,
+    }
+
+
+def vae_config(size: Size) -> dict[str, object]:
+    """Return the VAE's configuration as a published vae/config.json has it."""
+    return stable_diffusion.vae_config(size) | {"norm_num_groups": size.norm_groups}
+
+
+def text_config(size: Size, tokens: int) -> dict[str, object]:
+    """Return the text encoder's configuration as a published text_encoder/config.json has it."""
+    return stable_diffusion.text_config(size, tokens) | {
+        "projection_dim": size.text_width // 2,
+        "hidden_act": "gelu",
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "pad_token_id": 1,
+    }
+
+
+def write(directory: Path, size: Size) -> None:
+    """Write everything that a prediction with any input may need; about 4 MB for `SMALL`."""
+    for model in MODELS:
+        write_model(directory / model, size, model)
+    lama.write(directory / LAMA, "full" if size == FULL else "small")
+
+
+def write_model(folder: Path, size: Size, name: str) -> None:
+    """Write one model: configurations, tokenizer, and three pickles under the keys of 2023."""
+    tokens = write_tokenizer(folder / "tokenizer")
+    # the tokenizer is Stable Diffusion 2's, which pads with "!" and says so in this file alone
+    special = folder / "tokenizer" / "special_tokens_map.json"
+    special.write_text(json.dumps({**json.loads(special.read_text()), "pad_token": "!"}, indent=2) + "\n")
+    configs = {
+        "unet/config.json": unet_config(size),
+        "vae/config.json": vae_config(size),
+        "text_encoder/config.json": text_config(size, tokens),
+        "scheduler/scheduler_config.json": SCHEDULER,
+    }
+    for path, config in configs.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(json.dumps(config, indent=2) + "\n")
+    with init_empty_weights():
+        unet = UNet3DConditionModel.from_config(configs["unet/config.json"])
+        vae = AutoencoderKL.from_config(configs["vae/config.json"])
+        text_encoder = CLIPTextModel(CLIPTextConfig(**text_config(size, tokens)))
+    torch.save(half(random_tensors(unet, name), str), folder / UNET)
+    torch.save(half(random_tensors(vae, "zeroscope"), base_vae_key), folder / VAE)
+    text = half(random_tensors(text_encoder, "zeroscope"), base_text_encoder_key)
+    text["text_model.embeddings.position_ids"] = torch.arange(77)[None]  # a buffer that transformers saved then
+    torch.save(text, folder / TEXT_ENCODER)
