@@ -14,13 +14,13 @@ import replicate.version
 import sqlalchemy as sa
 from cog_local.schema import openapi_schema
 from fastapi import FastAPI
-from predictions_api import problems
-from predictions_api.catalogue import Catalogue
-from predictions_api.database import Database, predictions
 from predictions_api.errors import Problem
-from predictions_api.model_routes import models_router
+from predictions_api.http import problems
+from predictions_api.http.model_routes import models_router
+from predictions_api.run.catalogue import Catalogue
+from predictions_api.run.workers import workers_of
 from predictions_api.settings import ModelSettings, Settings
-from predictions_api.workers import workers_of
+from predictions_api.store.database import Database, predictions
 from replicate_contract import check_answer
 from tree import ROOT
 

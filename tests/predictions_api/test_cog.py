@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 from api_server import CogProcess
-from predictions_api import cog
-from predictions_api.cog import Busy, CogServer, Gone, Progress, Refused, lines_of, plain_error, progress_of
+from predictions_api.run import cog_client
+from predictions_api.run.cog_client import Busy, CogServer, Gone, Progress, Refused, lines_of, plain_error, progress_of
 from replicate.prediction import Prediction
 
 # Sent by coglet 0.23.1 for a model that shows a bar of tqdm's and returns one file; the bars are shortened.
@@ -112,7 +112,7 @@ def test_a_failure_is_told_in_the_models_own_words(model: CogProcess, receiver: 
 def test_a_running_prediction_is_not_started_twice_and_lets_no_other_in(
     model: CogProcess, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cog, "_SLOT_SECONDS", 0.2)
+    monkeypatch.setattr(cog_client, "_SLOT_SECONDS", 0.2)
 
     async def work(server: CogServer) -> None:
         assert await server.start("three", {"sleep": 60, "steps": 600}, receiver.url)

@@ -21,12 +21,12 @@ import pytest
 import replicate
 import sqlalchemy as sa
 from api_in_process import TOKEN, ApiInProcess
-from predictions_api.content import ABANDONED, ContentStore
-from predictions_api.database import files as table
 from predictions_api.errors import Problem
-from predictions_api.file_names import absolute, safe_name
-from predictions_api.files import INLINE_LIMIT, UPLOAD_LIMIT, too_large
-from predictions_api.upkeep import remove_data
+from predictions_api.run.upkeep import remove_data
+from predictions_api.store.content import ABANDONED, ContentStore
+from predictions_api.store.database import files as table
+from predictions_api.store.file_urls import absolute, safe_name
+from predictions_api.store.files import INLINE_LIMIT, UPLOAD_LIMIT, too_large
 
 PIXEL = base64.b64decode(  # a PNG of one pixel
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
@@ -154,13 +154,13 @@ def send_half(api: ApiInProcess) -> socket.socket:
 
 
 def test_an_upload_that_stands_still_is_ended(api: ApiInProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("predictions_api.file_routes.STALLED", 0.1)
+    monkeypatch.setattr("predictions_api.http.file_routes.STALLED", 0.1)
     with send_half(api) as connection:
         assert connection.recv(20).startswith(b"HTTP/1.1 408 ")
 
 
 def test_a_json_body_that_stands_still_is_ended(api: ApiInProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("predictions_api.bodies.SECONDS", 0.1)
+    monkeypatch.setattr("predictions_api.http.requests.SECONDS", 0.1)
     with begin(api, "/v1/predictions", "application/json", "Content-Length: 99", b"{") as connection:
         assert connection.recv(20).startswith(b"HTTP/1.1 408 ")
 
@@ -490,7 +490,7 @@ def test_what_a_dead_server_left_is_cleaned_up_and_what_is_wanted_put_back(
     api.do(api.service.files.sweep())
     assert part.path.exists(), "it may be another server's, which lives"
     later = time.time() + 2 * ABANDONED
-    monkeypatch.setattr("predictions_api.content.time.time", lambda: later)
+    monkeypatch.setattr("predictions_api.store.content.time.time", lambda: later)
     api.do(api.service.files.sweep())
     assert not part.path.exists()
     assert stored(api, b"wanted").read_bytes() == b"wanted"

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import replicate
 from api_in_process import TOKEN, ApiInProcess
-from predictions_api.database import unguessable
-from predictions_api.predictions import Prediction
-from predictions_api.records import AGAIN, Event
-from predictions_api.streams import written
-from predictions_api.upkeep import remove_data
+from predictions_api.http.streams import written
+from predictions_api.run.upkeep import remove_data
+from predictions_api.store.database import unguessable
+from predictions_api.store.predictions import Prediction
+from predictions_api.store.records import AGAIN, Event
 from replicate.stream import EventSource, ServerSentEvent
 
 CLIENT = replicate.Client(api_token=TOKEN)  # asks nothing here: it is the decoder's
@@ -181,7 +181,7 @@ def test_an_event_looks_as_in_replicates_documentation() -> None:
 def test_a_quiet_stream_says_that_it_is_open(
     api: ApiInProcess, running: Prediction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("predictions_api.streams.ALIVE", 0.01)
+    monkeypatch.setattr("predictions_api.http.streams.ALIVE", 0.01)
     with api.anyone.stream("GET", f"/v1/streams/{running.stream_key}") as response:
         lines = response.iter_lines()
         assert next(lines).startswith(":")  # a comment

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cog_local.schema import openapi_schema
 from predictions_api.errors import Problem
-from predictions_api.validation import check_inputs, check_request, parse_json
+from predictions_api.http.validation import check_inputs, check_request, parse_json
 from referencing.exceptions import Unresolvable
 from tree import ROOT
 

@@ -24,12 +24,12 @@ import pytest
 import standardwebhooks
 from api_in_process import TOKEN, ApiInProcess
 from api_server import ApiServer
-from predictions_api.addresses import CheckedTransport, Resolver, address_fault
-from predictions_api.database import Database, now, unguessable
 from predictions_api.errors import Problem
-from predictions_api.predictions import Prediction, new_id
-from predictions_api.records import Records
-from predictions_api.webhooks import APART, Delivery, signed
+from predictions_api.run.addresses import CheckedTransport, Resolver, address_fault
+from predictions_api.run.webhooks import APART, Delivery, signed
+from predictions_api.store.database import Database, now, unguessable
+from predictions_api.store.predictions import Prediction, new_id
+from predictions_api.store.records import Records
 from programs import needs
 from replicate.webhook import Webhooks, WebhookSigningSecret
 
@@ -336,7 +336,7 @@ def test_a_receiver_that_does_not_answer_is_given_up(
     api: ApiInProcess, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receiver.release.clear()
-    monkeypatch.setattr("predictions_api.webhooks.ANSWER_TIME", 0.05)
+    monkeypatch.setattr("predictions_api.run.webhooks.ANSWER_TIME", 0.05)
     made = begin(api, receiver.url + "/wait/for-ever")
     api.append(made, status="succeeded")
     found = delivery(api, made, lambda found: found.attempts > len(RETRY_DELAYS))

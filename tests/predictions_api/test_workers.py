@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 import pytest
 from api_server import CogProcess, cog_command
-from predictions_api import workers as workers_module
-from predictions_api.native import StartFailed
+from predictions_api.run import workers as workers_module
+from predictions_api.run.native import StartFailed
+from predictions_api.run.workers import Workers, workers_of
 from predictions_api.settings import ModelSettings
-from predictions_api.workers import Workers, workers_of
 from processes import processes_with
 
 IDLE = 600.0  # longer than a test
@@ -217,7 +217,7 @@ def test_a_killed_parent_takes_its_servers_along(mark: str) -> None:
     parent = f"""
 import asyncio, httpx
 from predictions_api.settings import ModelSettings
-from predictions_api.workers import workers_of
+from predictions_api.run.workers import workers_of
 async def run():
     model = ModelSettings("test/text", ("1" * 64,), command=tuple({cog_command("text")!r}))
     async with httpx.AsyncClient() as client, workers_of(model, client, idle=600.0).lend() as server:

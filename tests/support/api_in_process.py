@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 import httpx
 import uvicorn
 from predictions_api.app import create_app
-from predictions_api.database import unguessable
-from predictions_api.predictions import Prediction, new_id
-from predictions_api.service import Service
+from predictions_api.run.service import Service
 from predictions_api.settings import Settings
+from predictions_api.store.database import unguessable
+from predictions_api.store.predictions import Prediction, new_id
 
 T = TypeVar("T")
 TOKEN = "r8_test"

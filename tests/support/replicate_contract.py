@@ -22,14 +22,14 @@ import json
 import re
 from datetime import datetime
 from functools import cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import jsonschema
+from tree import ROOT
 
-DOCUMENT = Path(__file__).parent / "predictions_api" / "replicate-openapi.json"
+DOCUMENT = ROOT / "tests" / "predictions_api" / "replicate-openapi.json"
 FORMATS = jsonschema.FormatChecker(formats=())
 PREFIX = re.compile(r"^(/replicate)?/v1")
 OTHERS = re.compile(r"/?$|/(delivery|streams|files/stream-|docs|health|metrics|openapi\.json)")

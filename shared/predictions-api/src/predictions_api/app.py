@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
-from predictions_api import file_routes, prediction_routes, problems, service_routes, streams, webhook_routes
-from predictions_api.gate import Gate
-from predictions_api.model_routes import models_router
-from predictions_api.service import Service
+from predictions_api.http import file_routes, prediction_routes, problems, service_routes, streams
+from predictions_api.http.gate import Gate
+from predictions_api.http.model_routes import models_router
+from predictions_api.run.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -56,7 +56,7 @@ def create_app(settings: Settings) -> ASGIApp:
         models_router(service.catalogue, service.database),
         file_routes.router,
         file_routes.public,
-        webhook_routes.router,
+        service_routes.webhook_router,
         service_routes.router,
         service_routes.public,
         prediction_routes.callbacks,

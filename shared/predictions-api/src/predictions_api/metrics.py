@@ -6,11 +6,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from predictions_api.upkeep import count_waiting
-
 if TYPE_CHECKING:
-    from predictions_api.predictions import Prediction
-    from predictions_api.records import Records
+    from collections.abc import Mapping
 
 BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)  # seconds
 
@@ -18,8 +15,7 @@ BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)  # seconds
 class Metrics:
     """Counts what is recorded here."""
 
-    def __init__(self, records: Records) -> None:
-        self.records = records
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.ended = Counter(
             "predictions_ended", "Predictions that have ended", ["model", "status"], registry=self.registry
@@ -34,19 +30,19 @@ class Metrics:
         self.requests = Counter(
             "requests", "HTTP requests answered", ["method", "route", "status"], registry=self.registry
         )
-        records.changed.append(self._count)
 
-    def _count(self, prediction: Prediction) -> None:
-        if not prediction.ended:
-            return
-        self.ended.labels(prediction.model, prediction.status).inc()
-        if prediction.started_at is not None and prediction.completed_at is not None:
-            self.waited.labels(prediction.model).observe((prediction.started_at - prediction.created_at) / 1e6)
-            self.ran.labels(prediction.model).observe((prediction.completed_at - prediction.started_at) / 1e6)
+    def count_end(
+        self, model: str, status: str, created_at: int, started_at: int | None, completed_at: int | None
+    ) -> None:
+        """Count a prediction that has ended. Times are microseconds since 1970, UTC."""
+        self.ended.labels(model, status).inc()
+        if started_at is not None and completed_at is not None:
+            self.waited.labels(model).observe((started_at - created_at) / 1e6)
+            self.ran.labels(model).observe((completed_at - started_at) / 1e6)
 
-    async def text(self) -> bytes:
-        """Return all figures in Prometheus's text format."""
+    def text(self, waiting: Mapping[str, int]) -> bytes:
+        """Return all figures in Prometheus's text format; `waiting` is how many predictions of each model wait."""
         self.waiting.clear()
-        for model, count in (await count_waiting(self.records.database)).items():
+        for model, count in waiting.items():
             self.waiting.labels(model).set(count)
         return generate_latest(self.registry)

@@ -1,21 +1,26 @@
-"""Request bodies, read within bounds: so many bytes, so much time, JSON and nothing else."""
+"""Read what a request says: its JSON body within bounds, how long it waits, and by which address it came."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from predictions_api.errors import Problem
-from predictions_api.validation import parse_json
+from predictions_api.http.validation import parse_json
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
+    from starlette.requests import HTTPConnection, Request
 
 BYTES_A_VALUE: Final = 32  # of the limit: a million values in a client's body
 IN_A_THREAD: Final = 2**20  # bytes from which on a body is read beside the event loop
 LIMIT: Final = 32 * 2**20  # bytes: the JavaScript client puts up to 10 MB of files into an input, in base64 13.4 MB
 CALLBACK_LIMIT: Final = 2**30  # of Cog's own calls, which carry all outputs of a prediction in base64
 SECONDS: Final = 60.0
+LONGEST_WAIT: Final = 60
+SHORTEST_LIFE: Final = 5  # seconds, as Replicate's documentation says
+LONGEST_LIFE: Final = 366 * 24 * 3600
+_DURATION: Final = re.compile(r"(?=\d)(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?")
 
 
 async def read_json(request: Request, *, limit: int = LIMIT) -> Any:
@@ -53,3 +58,38 @@ async def _read(request: Request, limit: int) -> bytes:
     except TimeoutError:
         raise Problem(408, f"The body did not come within {SECONDS:.0f} seconds") from None
     return b"".join(parts)
+
+
+def seconds_to_wait(prefer: str) -> int | None:
+    """Return the seconds of a `Prefer: wait`, 60 at most; None without. Others are ignored (RFC 7240)."""
+    for preference in prefer.split(","):
+        found = re.fullmatch(r"wait(?:\s*=\s*\"?(\d{1,9})\"?)?", preference.partition(";")[0].strip(), re.IGNORECASE)
+        if found:
+            seconds = LONGEST_WAIT if found[1] is None else min(int(found[1]), LONGEST_WAIT)
+            return seconds or None
+    return None
+
+
+def seconds_to_live(cancel_after: str | None) -> int | None:
+    """Return the seconds of a `Cancel-After`: 90, 90s, 5m, 1h30m45s; Problem 422 for others, and below 5."""
+    if cancel_after is None:
+        return None
+    found = _DURATION.fullmatch(cancel_after.strip())
+    seconds = (
+        sum(int(count or 0) * unit for count, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
+    )
+    if not SHORTEST_LIFE <= seconds <= LONGEST_LIFE:
+        raise Problem(
+            422,
+            f"Cancel-After is {cancel_after[:32]!r}; give a duration like 90s, 5m or 1h30m45s, 5 seconds to 366 days",
+            title="Invalid Cancel-After header",
+        )
+    return seconds
+
+
+def base(request: HTTPConnection) -> str:
+    """Return scheme://host[:port] without a slash at the end: as configured, else as the request came."""
+    public_url: str | None = request.app.state.settings.public_url
+    if public_url:
+        return public_url.rstrip("/")
+    return f"{request.url.scheme}://{request.url.netloc}"

@@ -23,14 +23,14 @@ import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig, Queue, SetWorkflowID
 from sqlalchemy.dialects import postgresql
 
-from predictions_api.database import servers
 from predictions_api.errors import Problem
+from predictions_api.store.database import servers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from predictions_api.database import Database
+    from predictions_api.store.database import Database
 
 LOG = logging.getLogger("predictions_api.engine")
 AT_REST = 0.25  # seconds between two looks at a queue; each costs 2 ms of a processor

@@ -14,8 +14,8 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from predictions_api.cog import CogError, CogServer, Gone
-from predictions_api.native import NativeCog, StartFailed
+from predictions_api.run.cog_client import CogError, CogServer, Gone
+from predictions_api.run.native import NativeCog, StartFailed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

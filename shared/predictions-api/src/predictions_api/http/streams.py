@@ -14,15 +14,15 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import StreamingResponse
 
 from predictions_api.errors import Problem, not_found
-from predictions_api.file_names import absolute
-from predictions_api.urls import base
+from predictions_api.http.requests import base
+from predictions_api.store.file_urls import absolute
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from predictions_api.events import Event
-    from predictions_api.predictions import Prediction
-    from predictions_api.service import Service
+    from predictions_api.run.service import Service
+    from predictions_api.store.events import Event
+    from predictions_api.store.predictions import Prediction
 
 router = APIRouter(tags=["predictions"])
 

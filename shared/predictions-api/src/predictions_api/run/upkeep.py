@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from predictions_api.database import deliveries, events, now, predictions
-from predictions_api.predictions import ENDED, Prediction
+from predictions_api.store.database import deliveries, events, now, predictions
+from predictions_api.store.predictions import ENDED, Prediction
 
 if TYPE_CHECKING:
-    from predictions_api.database import Database
+    from predictions_api.store.database import Database
 
 
 async def unended(database: Database) -> list[tuple[str, str]]:

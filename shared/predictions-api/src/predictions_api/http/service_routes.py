@@ -1,4 +1,4 @@
-"""The routes about the server itself: the account and the hardware that clients ask for, health, figures, the page."""
+"""The routes about the server itself: webhook secret, account, hardware, health, metrics, the documentation page."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from predictions_api.page import page_of
+from predictions_api.http.page import page_of
 
 if TYPE_CHECKING:
-    from predictions_api.service import Service
+    from predictions_api.run.service import Service
 
+webhook_router = APIRouter(tags=["webhooks"])
 router = APIRouter(tags=["server"])
 public = APIRouter(tags=["server"])
+
+
+@webhook_router.get("/webhooks/default/secret")
+async def default_secret(request: Request) -> dict[str, str]:
+    """Return the secret that all webhooks of this server are signed with."""
+    return {"key": request.app.state.service.webhooks.secret}
 
 
 @router.get("/account")
@@ -34,7 +41,7 @@ async def hardware() -> list[dict[str, str]]:
 async def metrics(request: Request) -> Response:
     """Return figures in Prometheus's text format."""
     service: Service = request.app.state.service
-    return Response(await service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    return Response(await service.metrics_text(), media_type=CONTENT_TYPE_LATEST)
 
 
 @public.get("/health")

@@ -16,21 +16,21 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from predictions_api.cog import Busy, CogError, CogServer, Progress, progress_of
-from predictions_api.database import unguessable
 from predictions_api.errors import Problem
-from predictions_api.records import KEEP
+from predictions_api.run.cog_client import Busy, CogError, CogServer, Progress, progress_of
+from predictions_api.store.database import unguessable
+from predictions_api.store.records import KEEP
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     import httpx
 
-    from predictions_api.changes import Changes
-    from predictions_api.files import Files
-    from predictions_api.predictions import Prediction
-    from predictions_api.records import Records
-    from predictions_api.workers import Workers
+    from predictions_api.run.workers import Workers
+    from predictions_api.store.changes import Changes
+    from predictions_api.store.files import Files
+    from predictions_api.store.predictions import Prediction
+    from predictions_api.store.records import Records
 
 LOG = logging.getLogger("predictions_api.driver")
 ATTEMPTS: Final = 2

@@ -1,15 +1,18 @@
-"""How files are named within inputs and outputs, which are JSON values of any shape.
+"""How files are named within inputs and outputs, which are JSON values of any shape: by URLs, or by data: URIs.
 
 In the database an output names its files by path alone, as nobody knows yet by which address a client will ask for it;
 `absolute` adds the address. In an input a file of ours has a URL by whatever name the client knows this server.
+data: URIs (RFC 2397) are the form in which Cog returns files and in which clients may be answered.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
 DELIVERY: Final = re.compile(r"/v1/delivery/([0-9a-z]{52})/[^/?#\s]+")
 OWN: Final = re.compile(r"(?:/replicate)?(?:/v1)?/(files|delivery)/([0-9a-z]{52})(?:/[^/]*)?/?")
 LONGEST: Final = 2048  # of a URL of ours
+DEFAULT_TYPE = "application/octet-stream"
+# RFC 9110 §8.3.1: tokens, and parameters whose values are tokens. Nothing else may reach a header.
+MEDIA_TYPE = re.compile(r"[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+(?:\s*;\s*[\w.-]+=[\w!#$%&'*+.^`|~-]+)*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -71,3 +77,28 @@ def replaced(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, dict):
         return {key: replaced(item, change) for key, item in value.items()}
     return [replaced(item, change) for item in value] if isinstance(value, list) else value
+
+
+def media_type(claimed: str | None) -> str:
+    """Return the media type in lower case; application/octet-stream for none and for what is no media type."""
+    claimed = (claimed or "").strip()
+    return claimed.lower() if len(claimed) <= 255 and MEDIA_TYPE.fullmatch(claimed) else DEFAULT_TYPE
+
+
+def encode_data_uri(content_type: str, content: bytes) -> str:
+    """Return the URI of `content`."""
+    return f"data:{content_type};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def decode_data_uri(uri: str) -> tuple[str, bytes] | None:
+    """Return (media type, content); None for what is no data: URI."""
+    head, comma, body = uri.partition(",")
+    if not comma or head[:5].lower() != "data:":
+        return None
+    claimed = head[5:]
+    if not claimed.lower().endswith(";base64"):
+        return media_type(claimed), unquote_to_bytes(body)
+    try:
+        return media_type(claimed[: -len(";base64")]), base64.b64decode(unquote_to_bytes(body), validate=True)
+    except binascii.Error:
+        return None

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from predictions_api.errors import Problem
 
 if TYPE_CHECKING:
-    from predictions_api.predictions import Prediction
-    from predictions_api.records import Records
+    from predictions_api.store.predictions import Prediction
+    from predictions_api.store.records import Records
 
 LOG = logging.getLogger("predictions_api.changes")
 POLL = 0.2  # seconds

@@ -23,21 +23,21 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from standardwebhooks import Webhook
 
-from predictions_api.addresses import CheckedTransport, Resolver, address_fault
-from predictions_api.database import deliveries, now, secret
 from predictions_api.errors import Problem
-from predictions_api.upkeep import untold
+from predictions_api.run.addresses import CheckedTransport, Resolver, address_fault
+from predictions_api.run.representation import prediction_body
+from predictions_api.run.upkeep import untold
+from predictions_api.store.database import deliveries, now, secret
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable
 
-    from predictions_api.changes import Changes
-    from predictions_api.database import Database
-    from predictions_api.engine import Engine
-    from predictions_api.predictions import Prediction
-    from predictions_api.records import Records
+    from predictions_api.run.engine import Engine
     from predictions_api.settings import Settings
+    from predictions_api.store.changes import Changes
+    from predictions_api.store.database import Database
+    from predictions_api.store.predictions import Prediction
+    from predictions_api.store.records import Records
 
 LOG = logging.getLogger("predictions_api.webhooks")
 QUEUE: Final = "webhooks"
@@ -79,7 +79,7 @@ def signed(key: str, message_id: str, moment: datetime, body: str) -> dict[str, 
 
 
 class Webhooks:
-    """The webhooks of one process. `body` makes what GET would answer for a prediction."""
+    """The webhooks of one process. A call has the body that GET would answer."""
 
     queues: Final = {QUEUE: 1000}  # predictions told of at a time; each is a task that mostly waits
 
@@ -90,7 +90,6 @@ class Webhooks:
         records: Records,
         changes: Changes,
         engine: Engine,
-        body: Callable[[Prediction], Awaitable[dict[str, Any]]],
         *,
         verify: ssl.SSLContext | bool = True,
     ) -> None:
@@ -99,7 +98,6 @@ class Webhooks:
         self.records = records
         self.changes = changes
         self.engine = engine
-        self.body = body
         self.secret = ""  # until open
         self._resolver = Resolver()
         self._private = settings.allow_private_webhooks
@@ -238,7 +236,7 @@ class Webhooks:
         assert prediction.webhook is not None
         host = httpx.URL(prediction.webhook).host
         slot = self._by_host.setdefault(host, asyncio.Semaphore(AT_ONCE_PER_HOST))
-        body = json.dumps(await self.body(prediction))
+        body = json.dumps(prediction_body(prediction, self.settings.default_base))
         status: int | None = None
         async with slot, self._all:
             try:

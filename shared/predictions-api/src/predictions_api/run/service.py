@@ -14,25 +14,24 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 from sqlalchemy.exc import SQLAlchemyError
 
-from predictions_api.catalogue import Catalogue
-from predictions_api.changes import Changes
-from predictions_api.database import Database, now
-from predictions_api.driver import Driver
-from predictions_api.engine import Engine
 from predictions_api.errors import Problem
-from predictions_api.files import Files
 from predictions_api.metrics import Metrics
-from predictions_api.predictions import public
-from predictions_api.records import Records
-from predictions_api.upkeep import count_waiting, overdue, remove_data, unended, with_old_data
-from predictions_api.webhooks import Webhooks, workflow_id
-from predictions_api.workers import workers_of
+from predictions_api.run.catalogue import Catalogue
+from predictions_api.run.driver import Driver
+from predictions_api.run.engine import Engine
+from predictions_api.run.upkeep import count_waiting, overdue, remove_data, unended, with_old_data
+from predictions_api.run.webhooks import Webhooks, workflow_id
+from predictions_api.run.workers import workers_of
+from predictions_api.store.changes import Changes
+from predictions_api.store.database import Database, now
+from predictions_api.store.files import Files
+from predictions_api.store.records import Records
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from predictions_api.predictions import Prediction
     from predictions_api.settings import Settings
+    from predictions_api.store.predictions import Prediction
 
 LOG = logging.getLogger("predictions_api.service")
 PREDICT: Final = "predict"  # the name of the workflow
@@ -49,7 +48,8 @@ class Service:
         self.database = Database(settings.database_url)
         self.records = Records(self.database)
         self.changes = Changes(self.records)
-        self.metrics = Metrics(self.records)
+        self.metrics = Metrics()
+        self.records.changed.append(self._count_end)
         # Cog's servers are reached directly, whatever proxy the environment names.
         self.http = httpx.AsyncClient(limits=httpx.Limits(max_connections=None), trust_env=False)
         self.workers = {model.name: workers_of(model, self.http, idle=settings.idle) for model in settings.models}
@@ -66,7 +66,7 @@ class Service:
         )
         self.engine = Engine(self.database, settings.data)
         self.engine.register(PREDICT, self.driver.drive)
-        self.webhooks = Webhooks(settings, self.database, self.records, self.changes, self.engine, self._told)
+        self.webhooks = Webhooks(settings, self.database, self.records, self.changes, self.engine)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -135,9 +135,14 @@ class Service:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _told(self, prediction: Prediction) -> dict[str, Any]:
-        """Return what a webhook is told of a prediction: what GET would answer."""
-        return public(prediction, self.settings.default_base)
+    def _count_end(self, prediction: Prediction) -> None:
+        if prediction.ended:
+            times = (prediction.created_at, prediction.started_at, prediction.completed_at)
+            self.metrics.count_end(prediction.model, prediction.status, *times)
+
+    async def metrics_text(self) -> bytes:
+        """Return this server's metrics, and the number of waiting predictions of all servers, for Prometheus."""
+        return self.metrics.text(await count_waiting(self.database))
 
     async def cancel(self, prediction_id: str) -> Prediction | None:
         """End a prediction as canceled and return it; one that has ended stays as it is; None where there is none.

@@ -12,14 +12,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from predictions_api.cog import CogError
 from predictions_api.errors import Problem, not_found, unavailable
+from predictions_api.run.cog_client import CogError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from predictions_api.run.workers import Workers
     from predictions_api.settings import ModelSettings
-    from predictions_api.workers import Workers
 
 
 @dataclass(frozen=True)

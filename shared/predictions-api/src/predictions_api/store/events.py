@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from predictions_api.database import events, now, storable
+from predictions_api.store.database import events, now, storable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from predictions_api.predictions import Prediction
+    from predictions_api.store.predictions import Prediction
 
 
 @dataclass(frozen=True)

@@ -17,18 +17,26 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import sqlalchemy as sa
 
-from predictions_api import data_uris
-from predictions_api.content import ContentStore
-from predictions_api.database import files as table
-from predictions_api.database import now, predictions, secret, unguessable
 from predictions_api.errors import Problem
-from predictions_api.file_names import DELIVERY, delivery_path, own_file, replaced, safe_name, texts_in
+from predictions_api.store.content import ContentStore
+from predictions_api.store.database import files as table
+from predictions_api.store.database import now, predictions, secret, unguessable
+from predictions_api.store.file_urls import (
+    DELIVERY,
+    decode_data_uri,
+    delivery_path,
+    encode_data_uri,
+    own_file,
+    replaced,
+    safe_name,
+    texts_in,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from predictions_api.content import Part
-    from predictions_api.database import Database
+    from predictions_api.store.content import Part
+    from predictions_api.store.database import Database
 
 LOG = logging.getLogger("predictions_api.files")
 UPLOAD_LIMIT: Final = 100 * 2**20  # the JavaScript client's README says 100 MiB, Replicate's error "100MB"
@@ -96,7 +104,7 @@ class Files:
         stored: dict[str, str] = {}
         for text in texts_in(output):
             if len(text) >= at_least and text[:5].lower() == "data:" and text not in stored:
-                decoded = await asyncio.to_thread(data_uris.decode, text)
+                decoded = await asyncio.to_thread(decode_data_uri, text)
                 if decoded is not None:
                     stored[text] = (await self._output(prediction_id, name, *decoded)).path
         return replaced(output, lambda text: stored.get(text, text))
@@ -195,7 +203,7 @@ class Files:
                 content = await asyncio.to_thread(self.content.path(file.sha256).read_bytes)
             except FileNotFoundError:  # removed in between
                 return output
-            uris[file.path] = await asyncio.to_thread(data_uris.encode, file.content_type, content)
+            uris[file.path] = await asyncio.to_thread(encode_data_uri, file.content_type, content)
         return replaced(output, lambda text: uris.get(text, text))
 
     async def sweep(self) -> int:

@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from predictions_api.bodies import CALLBACK_LIMIT, read_json
-from predictions_api.database import now, unguessable
 from predictions_api.errors import Problem, not_found
-from predictions_api.file_names import absolute
-from predictions_api.paging import SIZE, Cursor, page_url, parse_time
-from predictions_api.predictions import Prediction, new_id, public
-from predictions_api.preferences import seconds_to_live, seconds_to_wait
-from predictions_api.urls import base
-from predictions_api.validation import EVENTS, CreateRequest, check_inputs, check_request
+from predictions_api.http.requests import CALLBACK_LIMIT, base, read_json, seconds_to_live, seconds_to_wait
+from predictions_api.http.validation import EVENTS, CreateRequest, check_inputs, check_request
+from predictions_api.run.representation import prediction_body
+from predictions_api.store.database import now, unguessable
+from predictions_api.store.file_urls import absolute
+from predictions_api.store.paging import SIZE, Cursor, page_url, parse_time
+from predictions_api.store.predictions import Prediction, new_id
 
 if TYPE_CHECKING:
-    from predictions_api.catalogue import Version
-    from predictions_api.service import Service
+    from predictions_api.run.catalogue import Version
+    from predictions_api.run.service import Service
 
 router = APIRouter(tags=["predictions"])
 callbacks = APIRouter(include_in_schema=False)
@@ -196,7 +195,7 @@ async def receive(request: Request, prediction_id: str, key: str) -> Response:
 
 def _public(request: Request, prediction: Prediction, *, with_logs: bool = True) -> dict[str, Any]:
     agent = request.headers.get("user-agent", "")
-    return public(prediction, base(request), user_agent=agent, with_logs=with_logs)
+    return prediction_body(prediction, base(request), user_agent=agent, with_logs=with_logs)
 
 
 def _service(request: Request) -> Service:

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import sqlalchemy as sa
 from fastapi import APIRouter, Request
 
-from predictions_api.database import predictions
 from predictions_api.errors import Problem
-from predictions_api.predictions import rfc3339
-from predictions_api.urls import base
+from predictions_api.http.requests import base
+from predictions_api.run.representation import rfc3339
+from predictions_api.store.database import predictions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from predictions_api.catalogue import Catalogue, Model, Version
-    from predictions_api.database import Database
+    from predictions_api.run.catalogue import Catalogue, Model, Version
+    from predictions_api.store.database import Database
 
 
 def models_router(catalogue: Catalogue, database: Database) -> APIRouter:

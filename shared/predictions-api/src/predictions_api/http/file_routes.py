@@ -19,12 +19,12 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from predictions_api import data_uris
 from predictions_api.errors import Problem, unavailable
-from predictions_api.files import UPLOAD_LIMIT, too_large
-from predictions_api.paging import SIZE, Cursor, page_url
-from predictions_api.predictions import rfc3339
-from predictions_api.urls import base
+from predictions_api.http.requests import base
+from predictions_api.run.representation import rfc3339
+from predictions_api.store.file_urls import DEFAULT_TYPE, media_type
+from predictions_api.store.files import UPLOAD_LIMIT, too_large
+from predictions_api.store.paging import SIZE, Cursor, page_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from starlette.datastructures import FormData
     from starlette.types import Message
 
-    from predictions_api.files import File, Files
+    from predictions_api.store.files import File, Files
 
 OWNER: Final = "local"  # the one account
 STALLED: Final = 30.0  # seconds without a byte
@@ -47,7 +47,7 @@ PARTS: Final[dict[str, Any]] = {
     "properties": {
         "content": {"type": "string", "format": "binary"},
         "filename": {"type": "string", "maxLength": 255},
-        "type": {"type": "string", "default": data_uris.DEFAULT_TYPE},
+        "type": {"type": "string", "default": DEFAULT_TYPE},
         "metadata": {"type": "object", "default": {}},
     },
 }
@@ -70,7 +70,7 @@ async def create_file(request: Request) -> JSONResponse:
         file = await _files(request).upload(
             content.file,
             name=await _text(form, "filename") or content.filename or "",
-            content_type=data_uris.media_type(await _text(form, "type") or content.content_type),
+            content_type=media_type(await _text(form, "type") or content.content_type),
             metadata=_metadata(await _text(form, "metadata")),
         )
     return JSONResponse(await _public(request, file), 201)

@@ -15,7 +15,7 @@ import signal
 from collections import deque
 from typing import TYPE_CHECKING
 
-from predictions_api.cog import CogError, CogServer
+from predictions_api.run.cog_client import CogError, CogServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

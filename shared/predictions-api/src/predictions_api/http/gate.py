@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from predictions_api.errors import Problem, not_found
-from predictions_api.problems import answer
+from predictions_api.http.problems import answer
 from predictions_api.settings import LOOPBACK
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from predictions_api.database import events, now, predictions, storable
-from predictions_api.events import Event, add_events
-from predictions_api.predictions import Prediction
+from predictions_api.store.database import events, now, predictions, storable
+from predictions_api.store.events import Event, add_events
+from predictions_api.store.predictions import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from predictions_api.database import Database
+    from predictions_api.store.database import Database
 
 KEEP: Final = object()  # stands for "leave as it is" where None is a value
 AGAIN: Final = "The server stopped while this prediction was running; it is run again.\n"

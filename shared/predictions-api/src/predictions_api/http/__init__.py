@@ -1,0 +1,1 @@
+"""The HTTP side: routes, and what they read from requests and answer."""

@@ -1,0 +1,1 @@
+"""What runs predictions: the service, its queue, Cog servers, webhooks."""

@@ -1,0 +1,49 @@
+"""A prediction: a row of the table of predictions."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Any, Final
+
+ENDED: Final = frozenset({"succeeded", "failed", "canceled", "aborted"})
+CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # the alphabet of Replicate's ids since 2024
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A row of the table. Times are microseconds since 1970, UTC."""
+
+    id: str
+    created_at: int
+    model: str
+    version: str
+    input: dict[str, Any]
+    callback_key: str
+    source: str = "api"
+    status: str = "starting"
+    output: Any = None
+    logs: str = ""
+    error: str | None = None
+    metrics: dict[str, Any] | None = None
+    started_at: int | None = None
+    completed_at: int | None = None
+    deadline: int | None = None
+    webhook: str | None = None
+    webhook_events_filter: list[str] | None = None
+    revision: int = 0
+    data_removed: bool = False
+    stream_key: str | None = None
+    streams_files: bool = False
+    worker: str | None = None
+    attempts: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether nothing will change any more."""
+        return self.status in ENDED
+
+
+def new_id() -> str:
+    """Return 26 letters and digits, 130 random bits, as Replicate's ids are."""
+    return "".join(secrets.choice(CROCKFORD) for _ in range(26))
