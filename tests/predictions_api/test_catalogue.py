@@ -18,7 +18,7 @@ from predictions_api.errors import Problem
 from predictions_api.http import problems
 from predictions_api.http.model_routes import models_router
 from predictions_api.run.catalogue import Catalogue
-from predictions_api.run.workers import workers_of
+from predictions_api.run.workers import create_workers
 from predictions_api.settings import ModelSettings, Settings
 from predictions_api.store.database import Database, predictions
 from replicate_contract import check_answer
@@ -46,7 +46,7 @@ def models(tmp_path: Path) -> tuple[ModelSettings, ...]:
 def ask(models: tuple[ModelSettings, ...], use: Callable[[Catalogue], Awaitable[Any]]) -> Any:
     async def run() -> Any:
         async with httpx.AsyncClient() as http:
-            return await use(Catalogue(models, {model.name: workers_of(model, http, idle=1.0) for model in models}))
+            return await use(Catalogue(models, {model.name: create_workers(model, http, idle=1.0) for model in models}))
 
     return asyncio.run(run())
 
@@ -129,10 +129,10 @@ class Routes:
             await database.open()
             app = FastAPI()
             app.state.settings = self.settings
-            problems.install(app)
+            problems.install_handlers(app)
             transport = httpx.ASGITransport(app=app)
             async with httpx.AsyncClient(transport=transport, base_url="http://here:1") as client:
-                workers = {model.name: workers_of(model, client, idle=1.0) for model in self.settings.models}
+                workers = {model.name: create_workers(model, client, idle=1.0) for model in self.settings.models}
                 app.include_router(models_router(Catalogue(self.settings.models, workers), database))
                 try:
                     return [await client.request(method, path, content=body) for method, path, body in requests]

@@ -14,7 +14,16 @@ import httpx
 import pytest
 from api_server import CogProcess
 from predictions_api.run import cog_client
-from predictions_api.run.cog_client import Busy, CogServer, Gone, Progress, Refused, lines_of, plain_error, progress_of
+from predictions_api.run.cog_client import (
+    Busy,
+    CogClient,
+    InvalidInputs,
+    Progress,
+    Unreachable,
+    parse_progress,
+    split_progress_lines,
+    strip_error_prefixes,
+)
 from replicate.prediction import Prediction
 
 # Sent by coglet 0.23.1 for a model that shows a bar of tqdm's and returns one file; the bars are shortened.
@@ -73,7 +82,7 @@ class Receiver:
         """Return all that was told, put together, at the end of a prediction."""
         known = Progress()
         while not known.ended:
-            known = known.with_later(progress_of(self.told.get(timeout=60), streams=False))
+            known = known.with_later(parse_progress(self.told.get(timeout=60), streams=False))
         return known
 
 
@@ -84,10 +93,10 @@ def receiver() -> Iterator[Receiver]:
     made.close()
 
 
-def use(url: str, work: Callable[[CogServer], Awaitable[Any]]) -> Any:
+def use(url: str, work: Callable[[CogClient], Awaitable[Any]]) -> Any:
     async def run() -> Any:
         async with httpx.AsyncClient() as client:
-            return await work(CogServer(url, client))
+            return await work(CogClient(url, client))
 
     return asyncio.run(run())
 
@@ -112,9 +121,9 @@ def test_a_failure_is_told_in_the_models_own_words(model: CogProcess, receiver: 
 def test_a_running_prediction_is_not_started_twice_and_lets_no_other_in(
     model: CogProcess, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cog_client, "_SLOT_SECONDS", 0.2)
+    monkeypatch.setattr(cog_client, "_SLOT_TIMEOUT", 0.2)
 
-    async def work(server: CogServer) -> None:
+    async def work(server: CogClient) -> None:
         assert await server.start("three", {"sleep": 60, "steps": 600}, receiver.url)
         assert await server.health() == "BUSY"
         assert not await server.start("three", {"sleep": 60, "steps": 600}, receiver.url)
@@ -139,7 +148,7 @@ def test_what_does_not_run_cannot_be_cancelled(model: CogProcess) -> None:
 
 
 def test_inputs_that_cog_refuses_are_told_by_name(model: CogProcess, receiver: Receiver) -> None:
-    with pytest.raises(Refused, match=r"^sleep: -1 is less than the minimum of 0$"):
+    with pytest.raises(InvalidInputs, match=r"^sleep: -1 is less than the minimum of 0$"):
         use(model.url, lambda server: server.start("six", {"sleep": -1}, receiver.url))
 
 
@@ -152,27 +161,27 @@ def test_a_server_tells_its_schema_and_version(model: CogProcess) -> None:
 def test_nothing_listening_is_told(receiver: Receiver) -> None:
     nowhere = "http://127.0.0.1:9"
     assert use(nowhere, lambda server: server.health()) == "GONE"
-    with pytest.raises(Gone, match=r"http://127\.0\.0\.1:9 does not answer"):
+    with pytest.raises(Unreachable, match=r"http://127\.0\.0\.1:9 does not answer"):
         use(nowhere, lambda server: server.start("seven", {}, receiver.url))
 
 
 def test_something_else_listening_is_told(receiver: Receiver) -> None:
-    with pytest.raises(Gone, match="501"):  # http.server's answer to a method that it does not know
+    with pytest.raises(Unreachable, match="501"):  # http.server's answer to a method that it does not know
         use(receiver.url, lambda server: server.start("eight", {}, receiver.url))
 
 
 def test_a_single_output_counts_at_the_end_alone() -> None:
     # Before the end Cog puts it into a list.
-    assert progress_of(ALMOST, streams=False).output is None
-    assert progress_of(DONE, streams=False).output == "data:video/mp4;base64,YWJj"
+    assert parse_progress(ALMOST, streams=False).output is None
+    assert parse_progress(DONE, streams=False).output == "data:video/mp4;base64,YWJj"
 
 
 def test_an_iterators_outputs_count_as_they_come() -> None:
-    assert progress_of(ALMOST, streams=True).output == ["data:video/mp4;base64,YWJj"]
+    assert parse_progress(ALMOST, streams=True).output == ["data:video/mp4;base64,YWJj"]
 
 
 def test_webhooks_in_any_order_give_the_same() -> None:
-    told = [progress_of(payload, streams=False) for payload in (RUNNING, ALMOST, DONE)]
+    told = [parse_progress(payload, streams=False) for payload in (RUNNING, ALMOST, DONE)]
     for order in ((0, 1, 2), (2, 0, 1), (1, 0, 2), (2, 1, 0), (2,)):
         known = Progress()
         for index in order:
@@ -181,12 +190,12 @@ def test_webhooks_in_any_order_give_the_same() -> None:
 
 
 def test_what_overtook_the_longer_logs_takes_nothing_away() -> None:
-    early, late = progress_of(RUNNING, streams=True), progress_of(ALMOST, streams=True)
+    early, late = parse_progress(RUNNING, streams=True), parse_progress(ALMOST, streams=True)
     assert late.with_later(early) == early.with_later(late) == late
 
 
 def test_a_failure_keeps_the_outputs_that_had_come() -> None:
-    known = progress_of(ALMOST, streams=True).with_later(progress_of(FAILED, streams=True))
+    known = parse_progress(ALMOST, streams=True).with_later(parse_progress(FAILED, streams=True))
     assert (known.status, known.output) == ("failed", ["data:video/mp4;base64,YWJj"])
     assert known.error == "ValueError: boom\nline two"
 
@@ -197,17 +206,17 @@ def test_a_failure_keeps_the_outputs_that_had_come() -> None:
 )
 def test_what_cog_does_not_send_is_refused(payload: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="no webhook of Cog's"):
-        progress_of(payload, streams=False)
+        parse_progress(payload, streams=False)
 
 
 def test_the_prefixes_of_an_error_are_taken_off_and_nothing_else() -> None:
-    assert plain_error("Prediction failed: Generator iteration error: ValueError: x") == "ValueError: x"
-    assert plain_error("ValueError: Prediction failed: x") == "ValueError: Prediction failed: x"
+    assert strip_error_prefixes("Prediction failed: Generator iteration error: ValueError: x") == "ValueError: x"
+    assert strip_error_prefixes("ValueError: Prediction failed: x") == "ValueError: Prediction failed: x"
 
 
 def test_the_official_client_finds_the_last_progress_in_the_logs() -> None:
     for end, current in ((36, 0), (76, 1), (len(BARS), 2)):
-        progress = Prediction.Progress.parse(lines_of(BARS[:end]))
+        progress = Prediction.Progress.parse(split_progress_lines(BARS[:end]))
         assert progress is not None
         assert (progress.current, progress.total) == (current, 2)
 
@@ -215,8 +224,8 @@ def test_the_official_client_finds_the_last_progress_in_the_logs() -> None:
 def test_logs_that_grow_stay_the_beginning_of_themselves() -> None:
     logs = "start\r\n" + BARS + "a\r\r\nb\n\r c"
     for end in range(len(logs)):
-        assert lines_of(logs).startswith(lines_of(logs[:end]))
+        assert split_progress_lines(logs).startswith(split_progress_lines(logs[:end]))
 
 
 def test_lines_without_returns_are_left_alone() -> None:
-    assert lines_of("a\n\n  b\n") == "a\n\n  b\n"
+    assert split_progress_lines("a\n\n  b\n") == "a\n\n  b\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from api_server import VERSIONS, ApiServer
-from predictions_api.configuration import BadConfiguration, parser, settings_of
+from predictions_api.configuration import BadConfiguration, parser, read_settings
 from programs import needs
 
 MODEL = f"""
@@ -23,7 +23,7 @@ urls = ["http://127.0.0.1:1"]
 
 def settings(tmp_path: Path, text: str, *flags: str, **environ: str) -> object:
     (tmp_path / "api.toml").write_text(text)
-    return settings_of(parser().parse_args(["--config", str(tmp_path / "api.toml"), *flags]), environ)
+    return read_settings(parser().parse_args(["--config", str(tmp_path / "api.toml"), *flags]), environ)
 
 
 def test_flags_win_over_the_file_and_paths_are_relative_to_it(tmp_path: Path) -> None:

@@ -23,10 +23,10 @@ import sqlalchemy as sa
 from api_in_process import TOKEN, ApiInProcess
 from predictions_api.errors import Problem
 from predictions_api.run.upkeep import remove_data
-from predictions_api.store.content import ABANDONED, ContentStore
+from predictions_api.store.content import ABANDONED_AFTER, ContentStore
 from predictions_api.store.database import files as table
-from predictions_api.store.file_urls import absolute, safe_name
-from predictions_api.store.files import INLINE_LIMIT, UPLOAD_LIMIT, too_large
+from predictions_api.store.file_urls import safe_name, with_absolute_urls
+from predictions_api.store.files import INLINE_LIMIT, UPLOAD_LIMIT, too_large_problem
 
 PIXEL = base64.b64decode(  # a PNG of one pixel
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
@@ -154,13 +154,13 @@ def send_half(api: ApiInProcess) -> socket.socket:
 
 
 def test_an_upload_that_stands_still_is_ended(api: ApiInProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("predictions_api.http.file_routes.STALLED", 0.1)
+    monkeypatch.setattr("predictions_api.http.file_routes.STALL_TIMEOUT", 0.1)
     with send_half(api) as connection:
         assert connection.recv(20).startswith(b"HTTP/1.1 408 ")
 
 
 def test_a_json_body_that_stands_still_is_ended(api: ApiInProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("predictions_api.http.requests.SECONDS", 0.1)
+    monkeypatch.setattr("predictions_api.http.requests.BODY_TIMEOUT", 0.1)
     with begin(api, "/v1/predictions", "application/json", "Content-Length: 99", b"{") as connection:
         assert connection.recv(20).startswith(b"HTTP/1.1 408 ")
 
@@ -185,7 +185,7 @@ def test_a_client_that_leaves_during_an_upload_is_no_failure(
 
 def test_a_file_just_over_the_limit_is_refused_though_its_request_is_within(tmp_path: Path) -> None:
     with pytest.raises(Problem, match="100MB"):
-        ContentStore(tmp_path).write(io.BytesIO(b"12345"), at_most=4, too_large=too_large())
+        ContentStore(tmp_path).write(io.BytesIO(b"12345"), at_most=4, too_large=too_large_problem())
     assert not list((tmp_path / "aside").iterdir())
 
 
@@ -195,7 +195,7 @@ def test_a_full_disk_is_503_and_leaves_nothing(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # the kernel refuses to write more, as on a full disk
     try:
         with pytest.raises(Problem) as caught:
-            store.write(io.BytesIO(bytes(2000)), at_most=10**6, too_large=too_large())
+            store.write(io.BytesIO(bytes(2000)), at_most=10**6, too_large=too_large_problem())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.status == 503
@@ -366,7 +366,7 @@ def test_an_output_whose_content_was_not_stored_is_stored_when_it_is_told_again(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-        patch.setattr(api.service.files.content, "keep", full)
+        patch.setattr(api.service.files.content, "commit", full)
         api.do(api.service.files.store_output("k" * 26, "data:,again"))
     path = api.do(api.service.files.store_output("k" * 26, "data:,again"))
     assert api.anyone.get(api.url + path).content == b"again"
@@ -403,7 +403,9 @@ def test_outputs_come_inline_up_to_ten_megabytes_together(api: ApiInProcess) -> 
 
 def test_urls_of_outputs_begin_as_the_caller_knows_the_server(api: ApiInProcess) -> None:
     path = api.do(api.service.files.store_output("h" * 26, "data:,1"))
-    assert absolute({"a": [path, "/v1/delivery/x"]}, "https://here") == {"a": ["https://here" + path, "/v1/delivery/x"]}
+    assert with_absolute_urls({"a": [path, "/v1/delivery/x"]}, "https://here") == {
+        "a": ["https://here" + path, "/v1/delivery/x"]
+    }
 
 
 # Inputs
@@ -468,7 +470,7 @@ def test_an_expired_upload_is_gone_at_once_and_its_bytes_with_the_next_sweep(api
 def test_outputs_live_as_long_as_their_prediction_has_its_data(api: ApiInProcess) -> None:
     prediction = api.prediction()
     path = api.do(api.service.files.store_output(prediction.id, "data:,output"))
-    api.append(prediction, status="succeeded", output=path)
+    api.update(prediction, status="succeeded", output=path)
     expire(api, b"output")
     api.do(api.service.files.sweep())
     assert api.anyone.get(api.url + path).content == b"output"
@@ -484,12 +486,12 @@ def test_what_a_dead_server_left_is_cleaned_up_and_what_is_wanted_put_back(
     made = upload(api, b"wanted")
     store = api.service.files.content
     aside = store.put_aside(hashlib.sha256(b"wanted").hexdigest())
-    part = store.write(io.BytesIO(b"half"), at_most=10, too_large=too_large())
+    part = store.write(io.BytesIO(b"half"), at_most=10, too_large=too_large_problem())
     assert aside is not None
     assert aside.exists()
     api.do(api.service.files.sweep())
     assert part.path.exists(), "it may be another server's, which lives"
-    later = time.time() + 2 * ABANDONED
+    later = time.time() + 2 * ABANDONED_AFTER
     monkeypatch.setattr("predictions_api.store.content.time.time", lambda: later)
     api.do(api.service.files.sweep())
     assert not part.path.exists()

@@ -76,6 +76,6 @@ def with_known_ids(case: schemathesis.Case, known: dict[str, str]) -> schemathes
     """Return a request with what would be told to be unknown replaced by what is there."""
     case.path_parameters = {name: known.get(name, value) for name, value in (case.path_parameters or {}).items()}
     if isinstance(case.body, dict) and "input" in case.body:
-        replaced = {"version": VERSIONS["words"], "webhook": "http://127.0.0.1:9/nobody-listens"}
-        case.body = {name: replaced.get(name, value) for name, value in case.body.items()}
+        replacements = {"version": VERSIONS["words"], "webhook": "http://127.0.0.1:9/nobody-listens"}
+        case.body = {name: replacements.get(name, value) for name, value in case.body.items()}
     return case

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import replicate
 from api_in_process import TOKEN, ApiInProcess
-from predictions_api.http.streams import written
+from predictions_api.http.streams import format_event
 from predictions_api.run.upkeep import remove_data
-from predictions_api.store.database import unguessable
+from predictions_api.store.database import random_key
 from predictions_api.store.predictions import Prediction
-from predictions_api.store.records import AGAIN, Event
+from predictions_api.store.records import RESTART_NOTICE, Event
 from replicate.stream import EventSource, ServerSentEvent
 
 CLIENT = replicate.Client(api_token=TOKEN)  # asks nothing here: it is the decoder's
@@ -27,7 +27,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiInProcess]:
 
 @pytest.fixture
 def running(api: ApiInProcess) -> Prediction:
-    return api.prediction(stream_key=unguessable(), status="processing")
+    return api.prediction(stream_key=random_key(), status="processing")
 
 
 def read(api: ApiInProcess, prediction: Prediction, **headers: str) -> list[ServerSentEvent]:
@@ -36,16 +36,16 @@ def read(api: ApiInProcess, prediction: Prediction, **headers: str) -> list[Serv
         return list(EventSource(CLIENT, response))
 
 
-def told(events: list[ServerSentEvent]) -> list[tuple[str, str]]:
+def kind_and_data(events: list[ServerSentEvent]) -> list[tuple[str, str]]:
     return [(event.event.value, event.data) for event in events]
 
 
 def test_outputs_logs_and_the_end_come_in_order_and_each_has_an_id(api: ApiInProcess, running: Prediction) -> None:
-    api.append(running, output=["Once "], logs="one\n")
-    api.append(running, output=["Once ", "upon"], logs="one\ntwo\n")
-    api.append(running, status="succeeded")
+    api.update(running, output=["Once "], logs="one\n")
+    api.update(running, output=["Once ", "upon"], logs="one\ntwo\n")
+    api.update(running, status="succeeded")
     events = read(api, running)
-    assert told(events) == [
+    assert kind_and_data(events) == [
         ("logs", "one\n"),
         ("output", "Once "),
         ("logs", "two\n"),
@@ -58,34 +58,34 @@ def test_outputs_logs_and_the_end_come_in_order_and_each_has_an_id(api: ApiInPro
 
 
 def test_a_failure_is_told_as_the_client_expects_it(api: ApiInProcess, running: Prediction) -> None:
-    api.append(running, status="failed", error='no "x"')
+    api.update(running, status="failed", error='no "x"')
     with pytest.raises(RuntimeError, match=r'^{"detail": "no \\"x\\""}$'):
         read(api, running)
-    assert told(read(api, running, **{"last-event-id": "1690212292:0"})) == [("done", '{"reason": "error"}')]
+    assert kind_and_data(read(api, running, **{"last-event-id": "1690212292:0"})) == [("done", '{"reason": "error"}')]
 
 
 def test_a_cancel_is_told_with_the_reason(api: ApiInProcess, running: Prediction) -> None:
-    api.append(running, status="canceled")
-    assert told(read(api, running)) == [("done", '{"reason": "canceled"}')]
+    api.update(running, status="canceled")
+    assert kind_and_data(read(api, running)) == [("done", '{"reason": "canceled"}')]
 
 
 def test_a_reader_that_comes_again_gets_what_it_has_not_seen(api: ApiInProcess, running: Prediction) -> None:
-    api.append(running, output=["a", "b", "c"], status="succeeded")
+    api.update(running, output=["a", "b", "c"], status="succeeded")
     seen = read(api, running)[1]
     rest = read(api, running, **{"Last-Event-ID": seen.id})
-    assert told(rest) == [("output", "c"), ("done", "{}")]
+    assert kind_and_data(rest) == [("output", "c"), ("done", "{}")]
 
 
 @pytest.mark.parametrize("nonsense", ["", "abc", "1:2:3", ":-1", "9" * 99, "1:" + "9" * 99])
 def test_a_last_event_id_of_someone_elses_making_begins_at_the_start(
     api: ApiInProcess, running: Prediction, nonsense: str
 ) -> None:
-    api.append(running, output=["a"], status="succeeded")
-    assert told(read(api, running, **{"Last-Event-ID": nonsense})) == [("output", "a"), ("done", "{}")]
+    api.update(running, output=["a"], status="succeeded")
+    assert kind_and_data(read(api, running, **{"Last-Event-ID": nonsense})) == [("output", "a"), ("done", "{}")]
 
 
 def test_many_readers_see_a_running_prediction_to_its_end(api: ApiInProcess, running: Prediction) -> None:
-    api.append(running, output=["early "])
+    api.update(running, output=["early "])
     seen: list[list[Any]] = [[] for _ in range(20)]
     early = threading.Barrier(21)
 
@@ -100,8 +100,8 @@ def test_many_readers_see_a_running_prediction_to_its_end(api: ApiInProcess, run
     for reader in readers:
         reader.start()
     early.wait(60)  # each has the first output while the prediction is still running
-    api.append(running, output=["early ", "late"])
-    api.append(running, status="succeeded")
+    api.update(running, output=["early ", "late"])
+    api.update(running, status="succeeded")
     for reader in readers:
         reader.join(60)
     assert seen == [[("output", "early "), ("output", "late"), ("done", "{}")]] * 20
@@ -114,33 +114,40 @@ def test_text_comes_through_as_it_is_but_for_its_kind_of_line_end(
     api: ApiInProcess, running: Prediction, text: str
 ) -> None:
     # Server-sent events cannot tell kinds of line ends apart: HTML standard, 9.2.6.
-    api.append(running, output=[text], status="succeeded")
-    assert told(read(api, running))[0] == ("output", text.replace("\r\n", "\n").replace("\r", "\n"))
+    api.update(running, output=[text], status="succeeded")
+    assert kind_and_data(read(api, running))[0] == ("output", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def test_no_text_can_pretend_to_be_another_event(api: ApiInProcess, running: Prediction) -> None:
-    api.append(running, output=["x\n\nevent: done\nid: 7\ndata: {}\n\n"], status="succeeded")
+    api.update(running, output=["x\n\nevent: done\nid: 7\ndata: {}\n\n"], status="succeeded")
     assert [event.event.value for event in read(api, running)] == ["output", "done"]
 
 
 def test_text_is_kept_without_nul_which_postgresql_refuses(api: ApiInProcess, running: Prediction) -> None:
-    api.append(running, output=["a\0b"], status="succeeded")
-    assert told(read(api, running))[0] == ("output", "ab")
+    api.update(running, output=["a\0b"], status="succeeded")
+    assert kind_and_data(read(api, running))[0] == ("output", "ab")
 
 
 def test_a_stream_tells_that_its_prediction_is_run_again(api: ApiInProcess) -> None:
-    running = api.prediction(stream_key=unguessable(), status="processing", attempts=1)
-    api.append(running, output=["a"], logs="one\n")
-    api.do(api.service.records.begin(running.id, worker="http://cog", callback_key=unguessable()))
-    api.append(running, output=["b"], logs=AGAIN + "one\n", status="succeeded")
-    events = [("logs", "one\n"), ("output", "a"), ("logs", AGAIN), ("logs", "one\n"), ("output", "b"), ("done", "{}")]
-    assert told(read(api, running)) == events
+    running = api.prediction(stream_key=random_key(), status="processing", attempts=1)
+    api.update(running, output=["a"], logs="one\n")
+    api.do(api.service.records.begin_attempt(running.id, worker="http://cog", callback_key=random_key()))
+    api.update(running, output=["b"], logs=RESTART_NOTICE + "one\n", status="succeeded")
+    events = [
+        ("logs", "one\n"),
+        ("output", "a"),
+        ("logs", RESTART_NOTICE),
+        ("logs", "one\n"),
+        ("output", "b"),
+        ("done", "{}"),
+    ]
+    assert kind_and_data(read(api, running)) == events
 
 
 def test_an_output_that_is_no_text_comes_as_json_and_a_file_as_its_url(api: ApiInProcess, running: Prediction) -> None:
     path = api.do(api.service.files.store_output(running.id, "data:text/plain,x"))
-    api.append(running, output=[{"a": 1}, path], status="succeeded")
-    events = told(read(api, running))
+    api.update(running, output=[{"a": 1}, path], status="succeeded")
+    events = kind_and_data(read(api, running))
     assert events[0] == ("output", '{"a": 1}')
     assert events[1] == ("output", api.url + path)
     assert api.anyone.get(events[1][1]).content == b"x"
@@ -149,8 +156,8 @@ def test_an_output_that_is_no_text_comes_as_json_and_a_file_as_its_url(api: ApiI
 def test_file_streams_have_a_path_by_which_the_javascript_client_knows_them(
     api: ApiInProcess,
 ) -> None:
-    running = api.prediction(stream_key=unguessable(), streams_files=True, status="processing")
-    api.append(running, output=["a"], status="succeeded")
+    running = api.prediction(stream_key=random_key(), streams_files=True, status="processing")
+    api.update(running, output=["a"], status="succeeded")
     url = api.http.get(f"/v1/predictions/{running.id}").json()["urls"]["stream"]
     # replicate-javascript 1.4.0, lib/stream.js isFileStream: the path starts with /v1/files/
     assert url == f"{api.url}/v1/files/stream-{running.stream_key}"
@@ -160,14 +167,14 @@ def test_file_streams_have_a_path_by_which_the_javascript_client_knows_them(
 
 
 def test_a_stream_needs_no_token_but_its_address(api: ApiInProcess, running: Prediction) -> None:
-    api.append(running, output=["a"], status="succeeded")
+    api.update(running, output=["a"], status="succeeded")
     assert api.anyone.get(f"/v1/streams/{running.stream_key}").status_code == 200
-    for other in (running.id, unguessable(), "%00"):
+    for other in (running.id, random_key(), "%00"):
         assert api.anyone.get(f"/v1/streams/{other}").status_code == 404
 
 
 def test_a_stream_is_gone_with_its_predictions_data(api: ApiInProcess, running: Prediction) -> None:
-    api.append(running, output=["a"], status="succeeded")
+    api.update(running, output=["a"], status="succeeded")
     api.do(remove_data(api.service.database, [running.id]))
     assert api.anyone.get(f"/v1/streams/{running.stream_key}").status_code == 404
 
@@ -175,15 +182,15 @@ def test_a_stream_is_gone_with_its_predictions_data(api: ApiInProcess, running: 
 def test_an_event_looks_as_in_replicates_documentation() -> None:
     # https://replicate.com/docs/topics/predictions/streaming
     event = Event(0, "output", "Once upon a time...", 1690212292_000000)
-    assert written(event, "http://x") == "event: output\nid: 1690212292:0\ndata: Once upon a time...\n\n"
+    assert format_event(event, "http://x") == "event: output\nid: 1690212292:0\ndata: Once upon a time...\n\n"
 
 
 def test_a_quiet_stream_says_that_it_is_open(
     api: ApiInProcess, running: Prediction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("predictions_api.http.streams.ALIVE", 0.01)
+    monkeypatch.setattr("predictions_api.http.streams.KEEPALIVE_INTERVAL", 0.01)
     with api.anyone.stream("GET", f"/v1/streams/{running.stream_key}") as response:
         lines = response.iter_lines()
         assert next(lines).startswith(":")  # a comment
-        api.append(running, status="succeeded")
+        api.update(running, status="succeeded")
         assert "event: done" in list(lines)

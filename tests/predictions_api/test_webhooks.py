@@ -26,8 +26,8 @@ from api_in_process import TOKEN, ApiInProcess
 from api_server import ApiServer
 from predictions_api.errors import Problem
 from predictions_api.run.addresses import CheckedTransport, Resolver, address_fault
-from predictions_api.run.webhooks import APART, Delivery, signed
-from predictions_api.store.database import Database, now, unguessable
+from predictions_api.run.webhooks import MIN_INTERVAL, Delivery, signature_headers
+from predictions_api.store.database import Database, now, random_key
 from predictions_api.store.predictions import Prediction, new_id
 from predictions_api.store.records import Records
 from programs import needs
@@ -122,7 +122,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiInProcess]:
 def begin(api: ApiInProcess, url: str, events: list[str] | None = None) -> Prediction:
     """Record a prediction with a webhook that a Cog server has got."""
     made = api.prediction(webhook=url, webhook_events_filter=events)
-    api.do(api.service.records.begin(made.id, worker="http://cog", callback_key=unguessable()))
+    api.do(api.service.records.begin_attempt(made.id, worker="http://cog", callback_key=random_key()))
     return made
 
 
@@ -144,7 +144,7 @@ def delivery(api: ApiInProcess, prediction: Prediction, done: Callable[[Delivery
 
 def test_the_vector_of_replicates_clients_is_signed_as_there() -> None:
     # replicate-javascript index.test.ts, replicate-python tests/test_webhook.py, replicate-go webhook_test.go
-    headers = signed(
+    headers = signature_headers(
         "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
         "msg_p5jXN8AQM9LWM0D4loKWxJek",
         datetime.fromtimestamp(1614265330, UTC),
@@ -159,7 +159,7 @@ def test_the_vector_of_replicates_clients_is_signed_as_there() -> None:
 
 def test_the_official_client_and_standard_webhooks_accept_our_signature(api: ApiInProcess, receiver: Receiver) -> None:
     made = begin(api, receiver.url + "/200/signed?customer=7")
-    api.append(made, status="succeeded", output="£")
+    api.update(made, status="succeeded", output="£")
     call = receiver.wait("/200/signed?customer=7", ended)[-1]
     key = api.http.get("/v1/webhooks/default/secret").json()["key"]
     assert key.startswith("whsec_")
@@ -180,10 +180,10 @@ def test_the_secret_needs_a_token(api: ApiInProcess) -> None:
 
 def test_by_default_outputs_and_the_end_are_told_with_what_get_answers(api: ApiInProcess, receiver: Receiver) -> None:
     made = begin(api, receiver.url + "/200/default")
-    api.append(made, status="processing", logs="only logs\n")
-    api.append(made, output=["a"])
+    api.update(made, status="processing", logs="only logs\n")
+    api.update(made, output=["a"])
     receiver.wait("/200/default", lambda calls: len(calls) == 1)
-    api.append(made, status="succeeded", output=["a", "b"])
+    api.update(made, status="succeeded", output=["a", "b"])
     calls = receiver.wait("/200/default", ended)
     assert [call.json["output"] for call in calls] == [["a"], ["a", "b"]]
     assert [call.json["status"] for call in calls] == ["processing", "succeeded"]
@@ -194,9 +194,9 @@ def test_by_default_outputs_and_the_end_are_told_with_what_get_answers(api: ApiI
 
 def test_start_comes_once_and_first_even_if_all_is_over_by_then(api: ApiInProcess, receiver: Receiver) -> None:
     made = begin(api, receiver.url + "/200/start", ["start", "completed"])
-    api.append(made, status="processing")
-    api.append(made, output="x", logs="y")
-    api.append(made, status="succeeded")
+    api.update(made, status="processing")
+    api.update(made, output="x", logs="y")
+    api.update(made, status="succeeded")
     calls = receiver.wait("/200/start", lambda calls: len(calls) == 2)
     assert calls[0].headers["webhook-id"] == f"msg_{made.id}_start"
     assert [(call.json["status"], call.json["output"]) for call in calls] == [("processing", None), ("succeeded", "x")]
@@ -204,12 +204,12 @@ def test_start_comes_once_and_first_even_if_all_is_over_by_then(api: ApiInProces
 
 def test_only_what_was_asked_for_is_told(api: ApiInProcess, receiver: Receiver) -> None:
     made = begin(api, receiver.url + "/200/logs", ["logs"])
-    api.append(made, status="processing", output="not this")
-    api.append(made, logs="this\n")
+    api.update(made, status="processing", output="not this")
+    api.update(made, logs="this\n")
     receiver.wait("/200/logs", lambda calls: len(calls) == 1)
-    api.append(made, status="failed", error="nor this")
+    api.update(made, status="failed", error="nor this")
     other = begin(api, receiver.url + "/200/after")
-    api.append(other, status="succeeded")
+    api.update(other, status="succeeded")
     receiver.wait("/200/after", ended)
     assert [call.json["logs"] for call in receiver.at("/200/logs")] == ["this\n"]
 
@@ -228,15 +228,15 @@ def test_many_changes_are_few_calls_and_the_last_state_is_never_lost(
     made = begin(api, receiver.url + path, events)
     before = time.monotonic()
     for count in range(1, 40):
-        api.append(made, status="processing", output=list(range(count)), logs="line\n" * count)
+        api.update(made, status="processing", output=list(range(count)), logs="line\n" * count)
     # with the end itself, which is no event of its own for those who asked for outputs or logs alone
-    api.append(made, status="succeeded", output=list(range(40)), logs="line\n" * 40)
+    api.update(made, status="succeeded", output=list(range(40)), logs="line\n" * 40)
     calls = receiver.wait(path, ended)
     passed = calls[-1].at - before
     assert calls[-1].json["output"] == list(range(40))
     assert calls[-1].json["logs"] == "line\n" * 40
     # One at once, one each half second, and the end.
-    assert len(calls) <= 2 + passed / APART
+    assert len(calls) <= 2 + passed / MIN_INTERVAL
     assert len({call.headers["webhook-id"] for call in calls}) == len(calls)
 
 
@@ -244,14 +244,14 @@ def test_what_changes_within_the_half_second_is_told_after_it_without_another_ch
     api: ApiInProcess, receiver: Receiver
 ) -> None:
     made = begin(api, receiver.url + "/200/late", ["output"])
-    api.append(made, status="processing", output=["a"])
+    api.update(made, status="processing", output=["a"])
     receiver.wait("/200/late", lambda calls: len(calls) == 1)
-    api.append(made, output=["a", "b"])
-    api.append(made, output=["a", "b", "c"])
+    api.update(made, output=["a", "b"])
+    api.update(made, output=["a", "b", "c"])
     calls = receiver.wait("/200/late", lambda calls: calls[-1].json["output"] == ["a", "b", "c"])
     assert len(calls) <= 3
-    assert calls[1].at - calls[0].at > APART * 0.9
-    api.append(made, status="canceled")
+    assert calls[1].at - calls[0].at > MIN_INTERVAL * 0.9
+    api.update(made, status="canceled")
 
 
 # Receivers that do not behave
@@ -259,7 +259,7 @@ def test_what_changes_within_the_half_second_is_told_after_it_without_another_ch
 
 def test_the_last_call_is_repeated_with_one_id_until_it_is_taken(api: ApiInProcess, receiver: Receiver) -> None:
     made = begin(api, receiver.url + "/twice-500/x")
-    api.append(made, status="succeeded")
+    api.update(made, status="succeeded")
     found = delivery(api, made, lambda found: found.delivered_at is not None)
     assert (found.attempts, found.last_status, found.error) == (3, 200, None)
     calls = receiver.at("/twice-500/x")
@@ -275,7 +275,7 @@ def test_a_receiver_that_never_takes_it_is_given_up_and_that_is_on_record(
     api: ApiInProcess, receiver: Receiver, status: int
 ) -> None:
     made = begin(api, f"{receiver.url}/{status}/x")
-    api.append(made, status="succeeded")
+    api.update(made, status="succeeded")
     found = delivery(api, made, lambda found: found.attempts > len(RETRY_DELAYS))
     assert (found.last_status, found.error, found.delivered_at) == (status, f"answered {status}", None)
     assert len(receiver.at(f"/{status}/x")) == 1 + len(RETRY_DELAYS)
@@ -283,11 +283,11 @@ def test_a_receiver_that_never_takes_it_is_given_up_and_that_is_on_record(
 
 def test_changes_on_the_way_are_told_once_whatever_comes_of_it(api: ApiInProcess, receiver: Receiver) -> None:
     made = begin(api, receiver.url + "/500/once", ["output"])
-    api.append(made, status="processing", output="a")
+    api.update(made, status="processing", output="a")
     receiver.wait("/500/once", lambda calls: len(calls) == 1)
-    api.append(made, status="succeeded")
+    api.update(made, status="succeeded")
     other = begin(api, receiver.url + "/200/then")
-    api.append(other, status="succeeded")
+    api.update(other, status="succeeded")
     receiver.wait("/200/then", ended)
     assert len(receiver.at("/500/once")) == 1
 
@@ -296,7 +296,7 @@ def test_a_receiver_that_is_down_is_on_record(api: ApiInProcess) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     made = begin(api, f"http://127.0.0.1:{port}/down")
-    api.append(made, status="succeeded")
+    api.update(made, status="succeeded")
     found = delivery(api, made, lambda found: found.attempts > len(RETRY_DELAYS))
     assert found.last_status is None
     assert found.error is not None
@@ -306,7 +306,7 @@ def test_a_receiver_that_is_down_is_on_record(api: ApiInProcess) -> None:
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_is_neither_followed_nor_repeated(api: ApiInProcess, receiver: Receiver, status: int) -> None:
     made = begin(api, f"{receiver.url}/{status}/x")
-    api.append(made, status="succeeded")
+    api.update(made, status="succeeded")
     found = delivery(api, made, lambda found: found.attempts > 0)
     assert (found.last_status, found.delivered_at) == (status, None)
     assert found.error is not None
@@ -319,13 +319,13 @@ def test_a_slow_receiver_holds_up_neither_the_prediction_nor_other_receivers(
 ) -> None:
     slow = [begin(api, receiver.url + "/wait/slow") for _ in range(3)]
     for made in slow:
-        api.append(made, status="processing", output="a")
+        api.update(made, status="processing", output="a")
     receiver.wait("/wait/slow", lambda calls: len(calls) == 3)
     for made in slow:
-        api.append(made, status="succeeded")
+        api.update(made, status="succeeded")
         assert api.http.get(f"/v1/predictions/{made.id}").json()["status"] == "succeeded"
     fast = begin(api, receiver.url + "/200/fast")
-    api.append(fast, status="succeeded")
+    api.update(fast, status="succeeded")
     receiver.wait("/200/fast", ended)
     assert not any(ended([call]) for call in receiver.at("/wait/slow")), "the end comes after what is on its way"
     receiver.release.set()
@@ -336,9 +336,9 @@ def test_a_receiver_that_does_not_answer_is_given_up(
     api: ApiInProcess, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receiver.release.clear()
-    monkeypatch.setattr("predictions_api.run.webhooks.ANSWER_TIME", 0.05)
+    monkeypatch.setattr("predictions_api.run.webhooks.RESPONSE_TIMEOUT", 0.05)
     made = begin(api, receiver.url + "/wait/for-ever")
-    api.append(made, status="succeeded")
+    api.update(made, status="succeeded")
     found = delivery(api, made, lambda found: found.attempts > len(RETRY_DELAYS))
     assert found.error == "no answer within 0.05 s"
     receiver.release.set()
@@ -347,7 +347,7 @@ def test_a_receiver_that_does_not_answer_is_given_up(
 def test_more_calls_to_one_host_than_are_sent_at_once_all_arrive(api: ApiInProcess, receiver: Receiver) -> None:
     made = [begin(api, receiver.url + "/200/crowd") for _ in range(30)]
     for prediction in made:
-        api.append(prediction, status="succeeded")
+        api.update(prediction, status="succeeded")
     calls = receiver.wait("/200/crowd", lambda calls: len(calls) == 30)
     assert {call.json["id"] for call in calls} == {prediction.id for prediction in made}
 
@@ -454,10 +454,10 @@ def test_a_name_that_points_elsewhere_by_the_time_of_the_call_gains_nothing(
     api.do(api.service.webhooks.check_url(url))
     names["public.test"] = ["10.0.0.5"]
     made = begin(api, url)
-    api.append(made, status="succeeded")
+    api.update(made, status="succeeded")
     found = delivery(api, made, lambda found: found.attempts > len(RETRY_DELAYS))
     assert found.error is not None
-    assert found.error.startswith("Refused: public.test is at 10.0.0.5")
+    assert found.error.startswith("ForbiddenAddress: public.test is at 10.0.0.5")
 
 
 def test_the_certificate_is_checked_against_the_name_though_the_call_goes_to_an_address(
@@ -499,7 +499,7 @@ def record(directory: Path, **members: Any) -> Prediction:
         (directory / "data").mkdir(parents=True, exist_ok=True)
         database = Database(f"sqlite:///{directory / 'data' / 'predictions.sqlite'}")
         await database.open()
-        made = Prediction(new_id(), now(), "test/gone", "0" * 64, {}, unguessable(), **members)
+        made = Prediction(new_id(), now(), "test/gone", "0" * 64, {}, random_key(), **members)
         await Records(database).add(made, queue_limit=10)
         await database.close()
         return made

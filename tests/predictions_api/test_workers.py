@@ -16,7 +16,7 @@ import pytest
 from api_server import CogProcess, cog_command
 from predictions_api.run import workers as workers_module
 from predictions_api.run.native import StartFailed
-from predictions_api.run.workers import Workers, workers_of
+from predictions_api.run.workers import Workers, create_workers
 from predictions_api.settings import ModelSettings
 from processes import processes_with
 
@@ -43,7 +43,7 @@ def use(
 
     async def run() -> Any:
         async with httpx.AsyncClient() as client:
-            workers = workers_of(model, client, idle=idle)
+            workers = create_workers(model, client, idle=idle)
             try:
                 return await work(workers)
             finally:
@@ -106,7 +106,7 @@ def test_a_server_that_was_killed_is_missed_at_once_and_started_again(mark: str)
             for pid in processes_with(mark):
                 if pid in cog_servers(mark) or b"cog_model" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.kill(pid, signal.SIGKILL)
-            assert "ended while it ran this prediction" in await server.gone()
+            assert "ended while it ran this prediction" in await server.wait_for_failure()
         async with workers.lend() as server:
             assert await server.health() == "READY"
 
@@ -151,9 +151,9 @@ def test_a_server_that_is_lent_is_not_idle() -> None:
 
 
 def test_a_start_that_fails_is_told_with_its_reason_and_tried_again(tmp_path: Path) -> None:
-    tried = tmp_path / "tried"
+    marker = tmp_path / "tried"
     script = (
-        f"import os, sys; here = {str(tried)!r}\n"
+        f"import os, sys; here = {str(marker)!r}\n"
         "if not os.path.exists(here):\n"
         "    open(here, 'w').close(); sys.exit('no weights in /nowhere')\n"
         f"os.execv({sys.executable!r}, {cog_command('text')!r})\n"
@@ -217,10 +217,10 @@ def test_a_killed_parent_takes_its_servers_along(mark: str) -> None:
     parent = f"""
 import asyncio, httpx
 from predictions_api.settings import ModelSettings
-from predictions_api.run.workers import workers_of
+from predictions_api.run.workers import create_workers
 async def run():
     model = ModelSettings("test/text", ("1" * 64,), command=tuple({cog_command("text")!r}))
-    async with httpx.AsyncClient() as client, workers_of(model, client, idle=600.0).lend() as server:
+    async with httpx.AsyncClient() as client, create_workers(model, client, idle=600.0).lend() as server:
         print(server.url, flush=True)
         await asyncio.sleep(600)
 asyncio.run(run())
@@ -235,7 +235,7 @@ asyncio.run(run())
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers_module, "_LOOK_AGAIN", 0.02)
+    monkeypatch.setattr(workers_module, "_POLL_INTERVAL", 0.02)
 
 
 @pytest.mark.usefixtures("eager")

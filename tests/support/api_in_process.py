@@ -18,7 +18,7 @@ import uvicorn
 from predictions_api.app import create_app
 from predictions_api.run.service import Service
 from predictions_api.settings import Settings
-from predictions_api.store.database import unguessable
+from predictions_api.store.database import random_key
 from predictions_api.store.predictions import Prediction, new_id
 
 T = TypeVar("T")
@@ -46,12 +46,12 @@ class ApiInProcess:
         app: Any = create_app(self.settings)
         self.service: Service = app.app.state.service
         self._server = uvicorn.Server(uvicorn.Config(app, log_config=None))
-        watching = asyncio.create_task(self._tell_when_ready())
+        watching = asyncio.create_task(self._set_when_ready())
         await self._server.serve(sockets=[self.socket])
         watching.cancel()
         self._ready.set()
 
-    async def _tell_when_ready(self) -> None:
+    async def _set_when_ready(self) -> None:
         while not self._server.started:
             await asyncio.sleep(0.01)
         self._ready.set()
@@ -81,12 +81,12 @@ class ApiInProcess:
             model="test/model",
             version="0" * 64,
             input={},
-            callback_key=unguessable(),
+            callback_key=random_key(),
             **members,
         )
         assert self.do(self.service.records.add(made, queue_limit=10**6))
         return made
 
-    def append(self, prediction: Prediction, **changes: Any) -> None:
-        """Record what a model would have told."""
-        self.do(self.service.records.append(prediction.id, **changes))
+    def update(self, prediction: Prediction, **changes: Any) -> None:
+        """Record what a model would have reported."""
+        self.do(self.service.records.update(prediction.id, **changes))

@@ -14,7 +14,7 @@ import uvicorn
 
 from predictions_api import logs
 from predictions_api.app import create_app
-from predictions_api.configuration import BadConfiguration, parser, settings_of
+from predictions_api.configuration import BadConfiguration, parser, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ class BaseServer(uvicorn.Server):
                 connection.shutdown()
 
 
-class Inner(BaseServer):
+class InnerServer(BaseServer):
     """The same application in plain HTTP on loopback, for Cog's servers, which trust no certificate of ours."""
 
     @contextlib.contextmanager
@@ -66,8 +66,8 @@ class Server(BaseServer):
         super().__init__(config)
         self.settings = settings
         self._socket = inner
-        self._inner = Inner(uvicorn.Config(config.app, lifespan="off", **OPTIONS))
-        self._inner_serves: asyncio.Task[None] | None = None
+        self._inner = InnerServer(uvicorn.Config(config.app, lifespan="off", **OPTIONS))
+        self._inner_task: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and tell so."""
@@ -75,16 +75,16 @@ class Server(BaseServer):
         if not self.started:
             return
         if self._socket is not None:
-            self._inner_serves = asyncio.create_task(self._inner.serve([self._socket]))
+            self._inner_task = asyncio.create_task(self._inner.serve([self._socket]))
         tokens = "with a token" if self.settings.tokens else "without a token, to this machine alone"
         sys.stdout.write(f"The predictions API is ready at {self.settings.default_base} ({tokens})\n")
         sys.stdout.flush()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop, the inner server first."""
-        if self._inner_serves is not None:
+        if self._inner_task is not None:
             self._inner.should_exit = True
-            await self._inner_serves
+            await self._inner_task
         await super().shutdown(sockets)
 
 
@@ -92,7 +92,7 @@ def main() -> int:
     """Run the server; return 2 for what cannot be configured so, 1 for what does not start."""
     arguments = parser().parse_args()
     try:
-        settings = settings_of(arguments, os.environ)
+        settings = read_settings(arguments, os.environ)
         listener = _listen(settings.host, settings.port)
         inner = _listen("127.0.0.1", 0) if settings.certfile and not settings.internal_url else None
     except (BadConfiguration, OSError) as error:

@@ -55,23 +55,23 @@ def create_app(settings: Settings) -> ASGIApp:
         prediction_routes.router,
         models_router(service.catalogue, service.database),
         file_routes.router,
-        file_routes.public,
+        file_routes.open_router,
         service_routes.webhook_router,
         service_routes.router,
-        service_routes.public,
+        service_routes.open_router,
         prediction_routes.callbacks,
     ):
         app.include_router(router)
-    problems.install(app)
+    problems.install_handlers(app)
     _add_tokens_to_document(app)
     return Gate(app, tokens=settings.tokens, public_url=settings.public_url, metrics=service.metrics)
 
 
 def _add_tokens_to_document(app: FastAPI) -> None:
-    made = app.openapi
+    default_openapi = app.openapi
 
     def openapi() -> dict[str, Any]:
-        document = made()
+        document = default_openapi()
         document.setdefault("components", {})["securitySchemes"] = {"bearerAuth": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"bearerAuth": []}]
         return document

@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     return flags
 
 
-def settings_of(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+def read_settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     """Return the settings; raises BadConfiguration."""
     known = {field.name for field in dataclasses.fields(Settings)}
     try:

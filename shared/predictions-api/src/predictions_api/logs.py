@@ -39,10 +39,10 @@ def set_up(level: str) -> None:
     dbos = logging.getLogger("dbos")
     dbos.handlers = [handler]
     dbos.propagate = False
-    dbos.addFilter(_is_news)
+    dbos.addFilter(_is_unexpected)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
+def _is_unexpected(record: logging.LogRecord) -> bool:
     """Drop what DBOS calls errors: a workflow is taken out of its queue, or the server stops, as its turn comes."""
     error = record.exc_info[1] if record.exc_info else None
     stopped = isinstance(error, RuntimeError) and str(error) == "cannot schedule new futures after shutdown"

@@ -1,4 +1,4 @@
-"""The routes of files: uploads for those with a token (`router`), and bytes for whoever knows the URL (`public`)."""
+"""The routes of files: uploads need a token (`router`), downloads need only the URL (`open_router`)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from predictions_api.errors import Problem, unavailable
-from predictions_api.http.requests import base
+from predictions_api.http.requests import base_url
 from predictions_api.run.representation import rfc3339
 from predictions_api.store.file_urls import DEFAULT_TYPE, media_type
-from predictions_api.store.files import UPLOAD_LIMIT, too_large
-from predictions_api.store.paging import SIZE, Cursor, page_url
+from predictions_api.store.files import UPLOAD_LIMIT, too_large_problem
+from predictions_api.store.paging import PAGE_SIZE, Cursor, page_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from predictions_api.store.files import File, Files
 
 OWNER: Final = "local"  # the one account
-STALLED: Final = 30.0  # seconds without a byte
-UPLOAD_TIME: Final = 3600.0
-OTHER_PARTS: Final = 2**20  # bytes of a request that are not the file's
+STALL_TIMEOUT: Final = 30.0  # seconds without a byte
+UPLOAD_TIMEOUT: Final = 3600.0
+FORM_OVERHEAD: Final = 2**20  # bytes of a request that are not the file's
 # A browser shows these; all else it must save, or a page that someone uploaded would run as one of ours.
-SHOWN: Final = ("image/", "video/", "audio/", "text/plain")
+INLINE_TYPES: Final = ("image/", "video/", "audio/", "text/plain")
 
-PARTS: Final[dict[str, Any]] = {
+FORM_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "required": ["content"],
     "properties": {
@@ -53,27 +53,27 @@ PARTS: Final[dict[str, Any]] = {
 }
 
 router = APIRouter(tags=["files"])
-public = APIRouter(tags=["files"])
+open_router = APIRouter(tags=["files"])
 
 
 @router.post(
     "/files",
     status_code=201,
-    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": PARTS}}}},
+    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": FORM_SCHEMA}}}},
 )
 async def create_file(request: Request) -> JSONResponse:
     """Store a file, sent as multipart/form-data: `content`, and if wanted `filename`, `type`, `metadata`."""
-    async with _form(request) as form:
+    async with _read_form(request) as form:
         content = form.get("content")
         if not isinstance(content, UploadFile):
             raise Problem(400, "The part content is missing, or has no filename; it is the file to store")
         file = await _files(request).upload(
             content.file,
-            name=await _text(form, "filename") or content.filename or "",
-            content_type=media_type(await _text(form, "type") or content.content_type),
-            metadata=_metadata(await _text(form, "metadata")),
+            name=await _part_text(form, "filename") or content.filename or "",
+            content_type=media_type(await _part_text(form, "type") or content.content_type),
+            metadata=_metadata(await _part_text(form, "metadata")),
         )
-    return JSONResponse(await _public(request, file), 201)
+    return JSONResponse(await _file_body(request, file), 201)
 
 
 @router.get("/files")
@@ -82,30 +82,32 @@ async def list_files(
 ) -> JSONResponse:
     """List uploads, newest first, 100 a page."""
     place = None if cursor is None else Cursor.parse(cursor)
-    found = await _files(request).uploads(size=SIZE + 1, before=None if place is None else (place.created_at, place.id))
+    found = await _files(request).list_uploads(
+        size=PAGE_SIZE + 1, before=None if place is None else (place.created_at, place.id)
+    )
     following = None
-    if len(found) > SIZE:
-        last = found[SIZE - 1]
-        following = page_url(base(request), "/files", Cursor(last.created_at, last.id), {})
-    results = [await _public(request, file) for file in found[:SIZE]]
+    if len(found) > PAGE_SIZE:
+        last = found[PAGE_SIZE - 1]
+        following = page_url(base_url(request), "/files", Cursor(last.created_at, last.id), {})
+    results = [await _file_body(request, file) for file in found[:PAGE_SIZE]]
     return JSONResponse({"previous": None, "next": following, "results": results})
 
 
 @router.get("/files/{file_id}")
 async def get_file(request: Request, file_id: str) -> JSONResponse:
     """Describe an upload."""
-    return JSONResponse(await _public(request, await _upload(request, file_id)))
+    return JSONResponse(await _file_body(request, await _upload(request, file_id)))
 
 
 @router.delete("/files/{file_id}", status_code=204)
 async def delete_file(request: Request, file_id: str) -> Response:
     """Delete an upload."""
     if not await _files(request).delete_upload(file_id):
-        raise _missing()
+        raise _file_not_found()
     return Response(status_code=204)
 
 
-@public.get("/files/{file_id}/download")
+@open_router.get("/files/{file_id}/download")
 async def download_file(
     request: Request,
     file_id: str,
@@ -116,34 +118,34 @@ async def download_file(
     """Send an upload's bytes to whoever has a signed URL; it stands in the file's `urls.download`."""
     expected = await _signature(request, owner, file_id, expiry)
     if not hmac.compare_digest(signature.encode(), expected.encode()) or owner != OWNER or expiry < time.time():
-        raise _missing()
-    return await _bytes(request, await _upload(request, file_id))
+        raise _file_not_found()
+    return await _file_response(request, await _upload(request, file_id))
 
 
-@public.get("/delivery/{file_id}/{name}")
+@open_router.get("/delivery/{file_id}/{name}")
 async def deliver(request: Request, file_id: str, name: str) -> Response:
     """Send a file's bytes to whoever knows its URL; `name` is for people and for programs that look at its end."""
     file = await _files(request).get(file_id)
     if file is None:
-        raise _missing()
-    return await _bytes(request, file)
+        raise _file_not_found()
+    return await _file_response(request, file)
 
 
-public.head("/files/{file_id}/download", include_in_schema=False)(download_file)
-public.head("/delivery/{file_id}/{name}", include_in_schema=False)(deliver)
+open_router.head("/files/{file_id}/download", include_in_schema=False)(download_file)
+open_router.head("/delivery/{file_id}/{name}", include_in_schema=False)(deliver)
 
 
-async def _bytes(request: Request, file: File) -> Response:
+async def _file_response(request: Request, file: File) -> Response:
     files = _files(request)
-    shown = file.content_type.startswith(SHOWN) and not file.content_type.startswith("image/svg")
+    is_inline = file.content_type.startswith(INLINE_TYPES) and not file.content_type.startswith("image/svg")
     headers = {
         "content-type": file.content_type,
         "etag": f'"{file.sha256}"',
-        "cache-control": f"public, max-age={min(3600, int(files.keep))}, immutable",
+        "cache-control": f"public, max-age={min(3600, int(files.retention))}, immutable",
         "access-control-allow-origin": "*",
         "access-control-expose-headers": "Content-Length, Content-Range, ETag",
         "x-content-type-options": "nosniff",
-        **({} if shown else {"content-security-policy": "default-src 'none'; sandbox"}),
+        **({} if is_inline else {"content-security-policy": "default-src 'none'; sandbox"}),
     }
     if headers["etag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
@@ -151,40 +153,40 @@ async def _bytes(request: Request, file: File) -> Response:
     try:
         stat = await anyio.to_thread.run_sync(os.stat, path)
     except FileNotFoundError:
-        raise _missing() from None
+        raise _file_not_found() from None
     return FileResponse(
         path,
         headers=headers,
         filename=file.name,
         stat_result=stat,
-        content_disposition_type="inline" if shown else "attachment",
+        content_disposition_type="inline" if is_inline else "attachment",
     )
 
 
 @asynccontextmanager
-async def _form(request: Request) -> AsyncIterator[FormData]:
+async def _read_form(request: Request) -> AsyncIterator[FormData]:
     """Read the parts, files to a temporary one on disk; raise Problem 413 as soon as there is too much."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise Problem(415, "A file is sent as multipart/form-data, with a part named content")
-    limit, size = UPLOAD_LIMIT + OTHER_PARTS, 0
+    limit, size = UPLOAD_LIMIT + FORM_OVERHEAD, 0
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
-        raise too_large()
+        raise too_large_problem()
 
-    async def counted() -> Message:
+    async def receive_counted() -> Message:
         nonlocal size
-        async with asyncio.timeout(STALLED):
+        async with asyncio.timeout(STALL_TIMEOUT):
             message = await request.receive()
         size += len(message.get("body", b""))
         if size > limit:
-            raise too_large()
+            raise too_large_problem()
         return message
 
     try:
-        async with asyncio.timeout(UPLOAD_TIME):
-            form = await Request(request.scope, counted).form(max_files=4, max_fields=4, max_part_size=65536)
+        async with asyncio.timeout(UPLOAD_TIMEOUT):
+            form = await Request(request.scope, receive_counted).form(max_files=4, max_fields=4, max_part_size=65536)
     except TimeoutError:
-        raise Problem(408, f"The upload stood still for {STALLED:g} seconds, or took an hour") from None
+        raise Problem(408, f"The upload stood still for {STALL_TIMEOUT:g} seconds, or took an hour") from None
     except HTTPException as error:
         raise Problem(400, f"The multipart body cannot be read: {error.detail}") from error
     except OSError as error:
@@ -195,7 +197,7 @@ async def _form(request: Request) -> AsyncIterator[FormData]:
         await form.close()
 
 
-async def _text(form: FormData, name: str) -> str:
+async def _part_text(form: FormData, name: str) -> str:
     """Return a part as text: the JavaScript client sends `metadata` as a file, the Python client as a field."""
     part = form.get(name, "")
     if isinstance(part, str):
@@ -213,11 +215,15 @@ def _metadata(text: str) -> dict[str, Any]:
     return metadata
 
 
-async def _public(request: Request, file: File) -> dict[str, Any]:
+async def _file_body(request: Request, file: File) -> dict[str, Any]:
     """Return what Replicate's OpenAPI calls schemas_file_response, and what the Python client needs besides."""
     expiry = file.expires_at // 1_000_000
-    signed = {"owner": OWNER, "expiry": expiry, "signature": await _signature(request, OWNER, file.id, expiry)}
-    place = f"{base(request)}/v1/files/{file.id}"
+    signed_query = {
+        "owner": OWNER,
+        "expiry": expiry,
+        "signature": await _signature(request, OWNER, file.id, expiry),
+    }
+    place = f"{base_url(request)}/v1/files/{file.id}"
     return {
         "id": file.id,
         "name": file.name,
@@ -228,7 +234,7 @@ async def _public(request: Request, file: File) -> dict[str, Any]:
         "metadata": file.metadata,
         "created_at": rfc3339(file.created_at),
         "expires_at": rfc3339(file.expires_at),
-        "urls": {"get": place, "download": f"{place}/download?{urlencode(signed)}"},
+        "urls": {"get": place, "download": f"{place}/download?{urlencode(signed_query)}"},
     }
 
 
@@ -241,7 +247,7 @@ async def _signature(request: Request, owner: str, file_id: str, expiry: int) ->
 async def _upload(request: Request, file_id: str) -> File:
     file = await _files(request).get(file_id)
     if file is None or file.kind != "upload":
-        raise _missing()
+        raise _file_not_found()
     return file
 
 
@@ -250,5 +256,5 @@ def _files(request: Request) -> Files:
     return files
 
 
-def _missing() -> Problem:
+def _file_not_found() -> Problem:
     return Problem(404, "File not found")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from predictions_api.errors import Problem, not_found
-from predictions_api.http.problems import answer
+from predictions_api.http.problems import problem_response
 from predictions_api.settings import LOOPBACK
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST",
 LOG = logging.getLogger("predictions_api.requests")
 PREFIX: Final = re.compile(r"^(?:/replicate)?/v1(?=/|$)")
 # Open to everyone: health and documentation; and URLs that are themselves the key, as nobody can guess them.
-OPEN: Final = re.compile(
+OPEN_PATHS: Final = re.compile(
     r"/|/docs|/health|/openapi\.json|/callbacks/.+|/delivery/.+|/streams/.+|/files/stream-[^/]+|/files/[^/]+/download"
 )
 
@@ -49,7 +49,7 @@ class Gate:
         scope = {**scope, "path": path, "raw_path": path.encode()}
         began, status = time.monotonic(), 500
 
-        async def sending(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -59,9 +59,9 @@ class Gate:
             headers = {name.decode("latin-1").lower(): value for name, value in scope["headers"]}
             refusal = self._refusal(path, headers)
             if refusal is not None:
-                await answer(refusal)(scope, receive, sending)
+                await problem_response(refusal)(scope, receive, send_and_record)
             else:
-                await self.app(scope, receive, sending)
+                await self.app(scope, receive, send_and_record)
         finally:
             # The route's pattern, not the path: some paths are keys.
             route = getattr(scope.get("route"), "path", "none")
@@ -81,12 +81,13 @@ class Gate:
             return not_found()
         if not self.tokens:
             # Bound to loopback. A web page whose name was pointed at 127.0.0.1 is told by the name that it asked for.
-            if not self._is_local(headers.get("host", b"localhost").decode("latin-1")) and not OPEN.fullmatch(path):
+            host = headers.get("host", b"localhost").decode("latin-1")
+            if not self._is_local(host) and not OPEN_PATHS.fullmatch(path):
                 return Problem(
                     403, "Without a token the server answers only to localhost; give it one, or a public URL"
                 )
             return None
-        if OPEN.fullmatch(path):
+        if OPEN_PATHS.fullmatch(path):
             return None
         scheme, _, token = headers.get("authorization", b"").partition(b" ")
         if not token.strip():

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Request
 
 from predictions_api.errors import Problem
-from predictions_api.http.requests import base
+from predictions_api.http.requests import base_url
 from predictions_api.run.representation import rfc3339
 from predictions_api.store.database import predictions
 
@@ -24,13 +24,18 @@ def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
     """Return the routes; they say nothing of prefixes and tokens."""
     router = APIRouter(tags=["models"])
 
-    async def shown(models: Iterable[Model], request: Request) -> list[dict[str, Any]]:
+    async def model_bodies(models: Iterable[Model], request: Request) -> list[dict[str, Any]]:
         return [
-            _model(model, await newest(model), await database.read(partial(_runs, model.full_name)), base(request))
+            _model_body(
+                model,
+                await newest_version(model),
+                await database.read(partial(_count_runs, model.full_name)),
+                base_url(request),
+            )
             for model in models
         ]
 
-    async def newest(model: Model) -> Version | None:
+    async def newest_version(model: Model) -> Version | None:
         try:
             return await catalogue.version(model, model.versions[0])
         except Problem:  # its Cog server, which has the schema, is away: the others are shown all the same
@@ -43,50 +48,50 @@ def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
         sort_direction: Literal["asc", "desc"] = "desc",
     ) -> dict[str, Any]:
         """List all models on one page; each has had its versions since it is there, so both orders are one."""
-        models = await shown(catalogue.models, request)
-        return _page(sorted(models, key=lambda model: str(model["created_at"]), reverse=sort_direction == "desc"))
+        models = await model_bodies(catalogue.models, request)
+        return _page_body(sorted(models, key=lambda model: str(model["created_at"]), reverse=sort_direction == "desc"))
 
     @router.api_route("/models", methods=["QUERY"], include_in_schema=False)  # OpenAPI 3.1 has no such method
     async def search_models(request: Request) -> dict[str, Any]:
         """List the models that have the body's words in their name or description."""
         # The JavaScript client puts the text into quotes.
         words = (await request.body()).decode("utf-8", "replace").strip().strip('"').lower().split()
-        found = [
+        matches = [
             model
             for model in catalogue.models
             if all(word in f"{model.full_name} {model.description}".lower() for word in words)
         ]
-        return _page(await shown(found, request))
+        return _page_body(await model_bodies(matches, request))
 
     @router.get("/models/{owner}/{name}")
     async def get_model(owner: str, name: str, request: Request) -> dict[str, Any]:
         """Show one model, with its newest version."""
-        return (await shown([catalogue.model(owner, name)], request))[0]
+        return (await model_bodies([catalogue.model(owner, name)], request))[0]
 
     @router.get("/models/{owner}/{name}/versions")
     async def list_versions(owner: str, name: str) -> dict[str, Any]:
         """List a model's versions, newest first."""
         model = catalogue.model(owner, name)
-        return _page([_version(await catalogue.version(model, version)) for version in model.versions])
+        return _page_body([_version_body(await catalogue.version(model, version)) for version in model.versions])
 
     @router.get("/models/{owner}/{name}/versions/{version_id}")
     async def get_version(owner: str, name: str, version_id: str) -> dict[str, Any]:
         """Show one version: its schema says what inputs it takes."""
-        return _version(await catalogue.version(catalogue.model(owner, name), version_id))
+        return _version_body(await catalogue.version(catalogue.model(owner, name), version_id))
 
     return router
 
 
-def _runs(model: str, connection: sa.Connection) -> int:
+def _count_runs(model: str, connection: sa.Connection) -> int:
     count = sa.select(sa.func.count()).select_from(predictions).where(predictions.c.model == model)
     return int(connection.scalar(count) or 0)
 
 
-def _page(results: list[dict[str, Any]]) -> dict[str, Any]:
+def _page_body(results: list[dict[str, Any]]) -> dict[str, Any]:
     return {"next": None, "previous": None, "results": results}
 
 
-def _version(version: Version) -> dict[str, Any]:
+def _version_body(version: Version) -> dict[str, Any]:
     return {
         "id": version.id,
         "created_at": rfc3339(version.created_at),
@@ -95,7 +100,7 @@ def _version(version: Version) -> dict[str, Any]:
     }
 
 
-def _model(model: Model, newest: Version | None, run_count: int, base_url: str) -> dict[str, Any]:
+def _model_body(model: Model, newest_version: Version | None, run_count: int, base_url: str) -> dict[str, Any]:
     return {
         "url": f"{base_url}/v1/models/{model.full_name}",
         "owner": model.owner,
@@ -109,6 +114,6 @@ def _model(model: Model, newest: Version | None, run_count: int, base_url: str) 
         "cover_image_url": None,
         "run_count": run_count,
         "default_example": None,
-        "created_at": None if newest is None else rfc3339(newest.created_at),
-        "latest_version": None if newest is None else _version(newest),
+        "created_at": None if newest_version is None else rfc3339(newest_version.created_at),
+        "latest_version": None if newest_version is None else _version_body(newest_version),
     }

@@ -16,7 +16,7 @@ table { border-collapse: collapse; } td { padding: .15rem 1.5rem .15rem 0; verti
 """
 
 
-def page_of(document: Mapping[str, Any]) -> str:
+def render_page(document: Mapping[str, Any]) -> str:
     """Return the page of an OpenAPI document."""
     info = document["info"]
     sections = [
@@ -48,5 +48,5 @@ def _inputs(operation: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for content in operation.get("requestBody", {}).get("content", {}).values():
         schema = content.get("schema", {})
         for name, member in schema.get("properties", {}).items():
-            needed = "body, required" if name in schema.get("required", []) else "body"
-            yield name, needed, member.get("description", "")
+            place = "body, required" if name in schema.get("required", []) else "body"
+            yield name, place, member.get("description", "")

@@ -32,12 +32,12 @@ class ProblemResponse(JSONResponse):
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"  # as on the wire
 
 
-def answer(problem: Problem) -> ProblemResponse:
+def problem_response(problem: Problem) -> ProblemResponse:
     """Return a Problem as an answer."""
     return ProblemResponse(problem.body(), problem.status, problem.headers)
 
 
-def problem_of(error: Exception) -> Problem:
+def to_problem(error: Exception) -> Problem:
     """Return what the caller is told of an error."""
     if isinstance(error, Problem):
         return error
@@ -59,14 +59,14 @@ def problem_of(error: Exception) -> Problem:
     return Problem(500, "The server failed; its log says why", title="Internal server error")
 
 
-def install(app: FastAPI) -> None:
+def install_handlers(app: FastAPI) -> None:
     """Let an application answer its errors so."""
 
     async def handle(_request: Request, error: Exception) -> Response:
-        problem = problem_of(error)
+        problem = to_problem(error)
         if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
             LOG.error("a request failed", exc_info=error)
-        return answer(problem)
+        return problem_response(problem)
 
     for kind in (Problem, RequestValidationError, HTTPException, ClientDisconnect, OSError, Exception):
         app.add_exception_handler(kind, handle)

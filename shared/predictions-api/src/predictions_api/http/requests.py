@@ -12,18 +12,19 @@ from predictions_api.http.validation import parse_json
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection, Request
 
-BYTES_A_VALUE: Final = 32  # of the limit: a million values in a client's body
-IN_A_THREAD: Final = 2**20  # bytes from which on a body is read beside the event loop
-LIMIT: Final = 32 * 2**20  # bytes: the JavaScript client puts up to 10 MB of files into an input, in base64 13.4 MB
+BYTES_PER_VALUE: Final = 32  # of the limit: a million values in a client's body
+THREAD_THRESHOLD: Final = 2**20  # bytes from which on a body is read beside the event loop
+# Bytes. The JavaScript client puts up to 10 MB of files into an input, in base64 13.4 MB.
+BODY_LIMIT: Final = 32 * 2**20
 CALLBACK_LIMIT: Final = 2**30  # of Cog's own calls, which carry all outputs of a prediction in base64
-SECONDS: Final = 60.0
-LONGEST_WAIT: Final = 60
-SHORTEST_LIFE: Final = 5  # seconds, as Replicate's documentation says
-LONGEST_LIFE: Final = 366 * 24 * 3600
+BODY_TIMEOUT: Final = 60.0
+MAX_WAIT: Final = 60
+MIN_LIFE: Final = 5  # seconds, as Replicate's documentation says
+MAX_LIFE: Final = 366 * 24 * 3600
 _DURATION: Final = re.compile(r"(?=\d)(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?")
 
 
-async def read_json(request: Request, *, limit: int = LIMIT) -> Any:
+async def read_json(request: Request, *, limit: int = BODY_LIMIT) -> Any:
     """Return the JSON value of a request's body.
 
     Raises Problem 415 for another content type (a web page of someone else's may send those without asking), 413 for
@@ -34,29 +35,31 @@ async def read_json(request: Request, *, limit: int = LIMIT) -> Any:
     if content_type != "application/json":
         raise Problem(415, f"The content type is {content_type or 'missing'}; send application/json")
     body = await _read(request, limit)
-    most = limit // BYTES_A_VALUE
-    if sum(map(body.count, (b",", b"[", b"{"))) > most:
-        raise Problem(400, f"The body has more than {most} commas and opening brackets; upload a file and give its URL")
-    return parse_json(body) if len(body) <= IN_A_THREAD else await asyncio.to_thread(parse_json, body)
+    max_values = limit // BYTES_PER_VALUE
+    if sum(map(body.count, (b",", b"[", b"{"))) > max_values:
+        raise Problem(
+            400, f"The body has more than {max_values} commas and opening brackets; upload a file and give its URL"
+        )
+    return parse_json(body) if len(body) <= THREAD_THRESHOLD else await asyncio.to_thread(parse_json, body)
 
 
 async def _read(request: Request, limit: int) -> bytes:
-    too_large = Problem(
+    too_large_problem = Problem(
         413, f"The body has more than {limit} bytes; upload files with POST /v1/files and give their URLs"
     )
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared[:20]) > limit:
-        raise too_large
+        raise too_large_problem
     parts, size = [], 0
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(BODY_TIMEOUT):
             async for part in request.stream():
                 size += len(part)
                 if size > limit:
-                    raise too_large
+                    raise too_large_problem
                 parts.append(part)
     except TimeoutError:
-        raise Problem(408, f"The body did not come within {SECONDS:.0f} seconds") from None
+        raise Problem(408, f"The body did not come within {BODY_TIMEOUT:.0f} seconds") from None
     return b"".join(parts)
 
 
@@ -65,7 +68,7 @@ def seconds_to_wait(prefer: str) -> int | None:
     for preference in prefer.split(","):
         found = re.fullmatch(r"wait(?:\s*=\s*\"?(\d{1,9})\"?)?", preference.partition(";")[0].strip(), re.IGNORECASE)
         if found:
-            seconds = LONGEST_WAIT if found[1] is None else min(int(found[1]), LONGEST_WAIT)
+            seconds = MAX_WAIT if found[1] is None else min(int(found[1]), MAX_WAIT)
             return seconds or None
     return None
 
@@ -78,7 +81,7 @@ def seconds_to_live(cancel_after: str | None) -> int | None:
     seconds = (
         sum(int(count or 0) * unit for count, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
     )
-    if not SHORTEST_LIFE <= seconds <= LONGEST_LIFE:
+    if not MIN_LIFE <= seconds <= MAX_LIFE:
         raise Problem(
             422,
             f"Cancel-After is {cancel_after[:32]!r}; give a duration like 90s, 5m or 1h30m45s, 5 seconds to 366 days",
@@ -87,7 +90,7 @@ def seconds_to_live(cancel_after: str | None) -> int | None:
     return seconds
 
 
-def base(request: HTTPConnection) -> str:
+def base_url(request: HTTPConnection) -> str:
     """Return scheme://host[:port] without a slash at the end: as configured, else as the request came."""
     public_url: str | None = request.app.state.settings.public_url
     if public_url:

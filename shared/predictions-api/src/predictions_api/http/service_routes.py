@@ -9,14 +9,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from predictions_api.http.page import page_of
+from predictions_api.http.page import render_page
 
 if TYPE_CHECKING:
     from predictions_api.run.service import Service
 
 webhook_router = APIRouter(tags=["webhooks"])
 router = APIRouter(tags=["server"])
-public = APIRouter(tags=["server"])
+open_router = APIRouter(tags=["server"])
 
 
 @webhook_router.get("/webhooks/default/secret")
@@ -44,7 +44,7 @@ async def metrics(request: Request) -> Response:
     return Response(await service.metrics_text(), media_type=CONTENT_TYPE_LATEST)
 
 
-@public.get("/health")
+@open_router.get("/health")
 async def health(request: Request) -> dict[str, str]:
     """Tell that the server and its database work; 503 where the database does not."""
     service: Service = request.app.state.service
@@ -52,11 +52,11 @@ async def health(request: Request) -> dict[str, str]:
     return {"status": "ok"}
 
 
-@public.get("/", include_in_schema=False)
-@public.get("/docs", include_in_schema=False)
+@open_router.get("/", include_in_schema=False)
+@open_router.get("/docs", include_in_schema=False)
 async def page(request: Request) -> HTMLResponse:
     """Show the endpoints on a page that needs nothing from elsewhere."""
     document: dict[str, Any] = request.app.openapi()
     return HTMLResponse(
-        page_of(document), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
+        render_page(document), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
     )

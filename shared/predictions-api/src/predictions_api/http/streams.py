@@ -14,8 +14,8 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import StreamingResponse
 
 from predictions_api.errors import Problem, not_found
-from predictions_api.http.requests import base
-from predictions_api.store.file_urls import absolute
+from predictions_api.http.requests import base_url
+from predictions_api.store.file_urls import with_absolute_urls
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 router = APIRouter(tags=["predictions"])
 
-ALIVE: Final = 15.0  # seconds without an event before a comment says that the stream is open; clients wait for 30
+# Seconds without an event before a comment says that the stream is open. Clients wait for 30.
+KEEPALIVE_INTERVAL: Final = 15.0
 EVENT_ID: Final = re.compile(r"\d{1,19}:(\d{1,9})")
 HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -40,11 +41,11 @@ HEADERS: Final = {
 async def stream(request: Request, stream_key: str, last_event_id: str = Header("")) -> StreamingResponse:
     """Send a prediction's events: `output`, `logs`, `error`, `done`."""
     service: Service = request.app.state.service
-    prediction = await service.records.by_stream_key(stream_key)
+    prediction = await service.records.find_by_stream_key(stream_key)
     if prediction is None or prediction.data_removed:
         raise not_found()
     found = EVENT_ID.fullmatch(last_event_id.strip())
-    events = _events(service, prediction, int(found[1]) + 1 if found else 0, base(request))
+    events = _events(service, prediction, int(found[1]) + 1 if found else 0, base_url(request))
     return StreamingResponse(events, media_type="text/event-stream", headers=HEADERS)
 
 
@@ -53,11 +54,11 @@ async def _events(service: Service, prediction: Prediction, seq: int, base_url: 
     while True:
         for event in await service.records.events(latest.id, seq):
             seq = event.seq + 1
-            yield written(event, base_url)
+            yield format_event(event, base_url)
         if latest.ended:
             return
         try:
-            changed = await service.changes.wait(latest.id, latest.revision, ALIVE)
+            changed = await service.changes.wait(latest.id, latest.revision, KEEPALIVE_INTERVAL)
         except Problem:  # the database is away: the reader sees a stream that goes on
             await asyncio.sleep(1.0)
             changed = None
@@ -67,9 +68,9 @@ async def _events(service: Service, prediction: Prediction, seq: int, base_url: 
             latest = changed
 
 
-def written(event: Event, base_url: str) -> str:
+def format_event(event: Event, base_url: str) -> str:
     """Return an event as the HTML standard's section on server-sent events has it, with Replicate's form of ids."""
-    data = absolute(event.data, base_url) if event.kind == "output" else event.data
+    data = with_absolute_urls(event.data, base_url) if event.kind == "output" else event.data
     lines = re.split(r"\r\n|\r|\n", data)
     return "".join(
         [

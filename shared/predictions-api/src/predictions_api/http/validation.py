@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 EVENTS: Final = ("start", "output", "logs", "completed")
 MAX_DEPTH: Final = 64  # of JSON: no model's input comes near, and a deeper one could exhaust the stack
 
-_ANYWHERE: dict[str, Any] = {
+_COMMON_PROPERTIES: dict[str, Any] = {
     "input": {"type": "object"},
     "stream": {"type": "boolean"},  # deprecated, without effect
     "webhook": {"type": "string"},
@@ -36,12 +36,12 @@ _ANYWHERE: dict[str, Any] = {
 _BY_VERSION = {
     "type": "object",
     "required": ["version", "input"],
-    "properties": {"version": {"type": "string"}, **_ANYWHERE},
+    "properties": {"version": {"type": "string"}, **_COMMON_PROPERTIES},
     "additionalProperties": False,
 }
-_BY_MODEL = {"type": "object", "required": ["input"], "properties": _ANYWHERE, "additionalProperties": False}
+_BY_MODEL = {"type": "object", "required": ["input"], "properties": _COMMON_PROPERTIES, "additionalProperties": False}
 
-_TEXTS = {  # jsonschema's keyword -> Go's type and text
+_MESSAGES = {  # jsonschema's keyword -> Go's type and text
     "anyOf": ("number_any_of", "Must validate at least one schema (anyOf)"),
     "format": ("format", "Does not match format '{}'"),
     "maximum": ("number_lte", "Must be less than or equal to {}"),
@@ -53,8 +53,8 @@ _TEXTS = {  # jsonschema's keyword -> Go's type and text
     "pattern": ("pattern", "Does not match pattern '{}'"),
 }
 _FORMATS = FormatChecker(formats=())
-_MOST_FAULTS = 100  # in one answer
-_EXACT = 2**53  # up to here every whole number is a float
+_MAX_FAULTS = 100  # in one answer
+_MAX_EXACT_INTEGER = 2**53  # up to here every whole number is a float
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ def parse_json(body: bytes) -> Any:
             raise RecursionError
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:
-        raise _malformed(f"it has more than {MAX_DEPTH} levels") from None
+        raise _malformed_json(f"it has more than {MAX_DEPTH} levels") from None
     except ValueError as error:
-        raise _malformed(str(error)) from None
+        raise _malformed_json(str(error)) from None
     return value
 
 
@@ -89,7 +89,7 @@ def _number(text: str) -> float | int:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text[:40]} is no number that can be passed on")
-    return int(number) if number.is_integer() and abs(number) <= _EXACT else number
+    return int(number) if number.is_integer() and abs(number) <= _MAX_EXACT_INTEGER else number
 
 
 def _is_deep(value: Any) -> bool:
@@ -104,7 +104,7 @@ def _is_deep(value: Any) -> bool:
     return bool(level)
 
 
-def _malformed(why: str) -> Problem:
+def _malformed_json(why: str) -> Problem:
     return Problem(400, f"The request body is not valid JSON: {why}", title="Malformed request")
 
 
@@ -159,8 +159,8 @@ def _is_file(value: object) -> bool:
 
 def _raise_if_any(errors: Iterable[ValidationError], *, within: tuple[str, ...]) -> None:
     """Raise Problem 422 if there is an error; `within` is where in the body the checked value stands."""
-    ordered = sorted(islice(errors, _MOST_FAULTS), key=lambda error: len(error.path))  # an object's before its members'
-    fields = [field for error in ordered for field in _faults(error, within)][:_MOST_FAULTS]
+    ordered = sorted(islice(errors, _MAX_FAULTS), key=lambda error: len(error.path))  # an object's before its members'
+    fields = [field for error in ordered for field in _faults(error, within)][:_MAX_FAULTS]
     if fields:
         lines = [": ".join(filter(None, (field["field"], field["description"]))) for field in fields]
         raise Problem(
@@ -192,18 +192,18 @@ def _faults(error: ValidationError, within: tuple[str, ...]) -> Iterator[dict[st
         yield {"type": "enum", "field": where, "description": text}
     elif rule == "type":
         expected = limit if isinstance(limit, str) else f"[{','.join(limit)}]"
-        text = f"Invalid type. Expected: {expected}, given: {_kind(value)}"
+        text = f"Invalid type. Expected: {expected}, given: {_json_type(value)}"
         yield {"type": "invalid_type", "field": where, "description": text}
     else:
-        kind, text = _TEXTS.get(rule, (rule, error.message[:500]))
-        yield {"type": kind, "field": where, "description": text.replace("{}", _shown(limit))}
+        kind, text = _MESSAGES.get(rule, (rule, error.message[:500]))
+        yield {"type": kind, "field": where, "description": text.replace("{}", _limit_text(limit))}
 
 
-def _shown(limit: Any) -> str:
+def _limit_text(limit: Any) -> str:
     return limit if isinstance(limit, str) else json.dumps(limit)
 
 
-def _kind(value: Any) -> str:
+def _json_type(value: Any) -> str:
     """Return JSON's name of a value's type; bool comes before int, which Python counts it to."""
     names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
     return next((name for kind, name in names.items() if isinstance(value, kind)), "null")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 
 
-class Refused(httpx.TransportError):
+class ForbiddenAddress(httpx.TransportError):
     """A webhook's address is one that webhooks are not sent to."""
 
 
@@ -30,20 +30,20 @@ def address_fault(host: str, scheme: str, addresses: list[str], *, private: bool
     `private`: whether addresses that are not public are allowed. Loopback always is. HTTPS is demanded for public ones,
     and for a name without an address.
     """
-    found = [_embedded(ipaddress.ip_address(address.partition("%")[0])) for address in addresses]
-    public = [address.is_global and not address.is_reserved for address in found]
-    for address, is_public in zip(found, public, strict=True):
+    resolved = [_embedded_ipv4(ipaddress.ip_address(address.partition("%")[0])) for address in addresses]
+    are_public = [address.is_global and not address.is_reserved for address in resolved]
+    for address, is_public in zip(resolved, are_public, strict=True):
         if address.is_multicast or not (is_public or private or address.is_loopback):
             return (
                 f"{host} is at {address}, which is not a public address; webhooks are sent there only where the server "
                 f"was started with --allow-private-webhooks"
             )
-    if scheme != "https" and (any(public) or not public):
+    if scheme != "https" and (any(are_public) or not are_public):
         return "webhooks are sent to https:// URLs; http:// only to this machine itself (localhost)"
     return None
 
 
-def _embedded(
+def _embedded_ipv4(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,
 ) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """Return the IPv4 address that an IPv6 address stands for; else the address."""
@@ -61,8 +61,8 @@ class Resolver:
 
     async def resolve(self, host: str) -> list[str]:
         """Return all addresses of a host; raises OSError. 2130706433 and 0x7f.1 are addresses, too."""
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host)
-        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        resolved = await asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host)
+        return list(dict.fromkeys(str(entry[4][0]) for entry in resolved))
 
     def close(self) -> None:
         """Let the threads end."""
@@ -98,7 +98,7 @@ class CheckedTransport(httpx.AsyncBaseTransport):
             raise httpx.ConnectError(f"the name {host} cannot be resolved") from error
         fault = address_fault(host, scheme, addresses, private=self.private)
         if fault is not None:
-            raise Refused(fault)
+            raise ForbiddenAddress(fault)
         for address in addresses[:-1]:
             try:
                 return await self._send(request, address, host)

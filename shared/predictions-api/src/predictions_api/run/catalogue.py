@@ -89,8 +89,8 @@ class Catalogue:
         self._workers = workers
         self._by_name = {model.full_name: model for model in self.models}
         self._by_version = {version: model for model in reversed(self.models) for version in model.versions}
-        self._about: dict[str, tuple[dict[str, Any], str, int]] = {}
-        self._asking = {model.full_name: asyncio.Lock() for model in self.models}
+        self._descriptions: dict[str, tuple[dict[str, Any], str, int]] = {}
+        self._locks = {model.full_name: asyncio.Lock() for model in self.models}
 
     def model(self, owner: str, name: str) -> Model:
         """Return the model; raises Problem 404."""
@@ -122,10 +122,10 @@ class Catalogue:
         """Return a version of a model; raises Problem 404, and 503 where its schema is not to be had now."""
         if version_id not in model.versions:
             raise not_found()
-        async with self._asking[model.full_name]:
-            if model.full_name not in self._about:
-                self._about[model.full_name] = await self._read(model)
-        schema, cog_version, since = self._about[model.full_name]
+        async with self._locks[model.full_name]:
+            if model.full_name not in self._descriptions:
+                self._descriptions[model.full_name] = await self._read(model)
+        schema, cog_version, since = self._descriptions[model.full_name]
         # The list of versions is sorted by time: each is a second older than the one before it.
         created_at = since - model.versions.index(version_id) * 1_000_000
         return Version(version_id, model, created_at, cog_version, schema)
@@ -137,7 +137,7 @@ class Catalogue:
             since = settings.schema.stat().st_mtime_ns // 1000
             return json.loads(settings.schema.read_text("utf-8")), settings.cog_version, since
         try:
-            schema, cog_version = await self._workers[model.full_name].about()
+            schema, cog_version = await self._workers[model.full_name].describe()
         except CogError as error:
             raise unavailable(f"The model {model.full_name} is not to be had now: {error}") from error
         return schema, cog_version, time.time_ns() // 1000

@@ -19,11 +19,11 @@ import httpx
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-ENDED: Final = frozenset({"succeeded", "failed", "canceled"})
+END_STATUSES: Final = frozenset({"succeeded", "failed", "canceled"})
 _EVENTS = ("start", "output", "logs", "completed")
 _PREFIXES = ("Prediction failed: ", "Generator iteration error: ")  # Cog puts the first one on twice
-_SLOT_SECONDS = 5.0  # Cog tells the end of a prediction a moment before it takes the next one
-_SECONDS = httpx.Timeout(30.0, connect=5.0)
+_SLOT_TIMEOUT = 5.0  # Cog tells the end of a prediction a moment before it takes the next one
+_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 
 class CogError(Exception):
@@ -38,15 +38,15 @@ class NotReady(CogError):
     """It is still setting up, or it is broken."""
 
 
-class Refused(CogError):
+class InvalidInputs(CogError):
     """It does not take these inputs; another server of the model would not either."""
 
 
-class Gone(CogError):
+class Unreachable(CogError):
     """It does not answer, or not as Cog does."""
 
 
-class CogServer:
+class CogClient:
     """One Cog server at `url`."""
 
     def __init__(self, url: str, http: httpx.AsyncClient) -> None:
@@ -68,12 +68,12 @@ class CogServer:
         began = time.monotonic()
         while True:
             # This very value: Cog compares the whole header.
-            answer = await self._ask("PUT", f"/predictions/{prediction_id}", body, {"Prefer": "respond-async"})
+            answer = await self._request("PUT", f"/predictions/{prediction_id}", body, {"Prefer": "respond-async"})
             if answer.status_code == httpx.codes.ACCEPTED:
                 return bool(_members(answer).get("status") == "starting")
             if answer.status_code != httpx.codes.CONFLICT:
                 raise _error(answer)
-            if time.monotonic() > began + _SLOT_SECONDS:
+            if time.monotonic() > began + _SLOT_TIMEOUT:
                 raise Busy(f"the Cog server at {self.url} is busy with another prediction")
             await asyncio.sleep(0.05)
 
@@ -83,14 +83,14 @@ class CogServer:
         Its end comes to the webhook. Cog loses a request that comes just as the prediction starts: ask again every
         few seconds until the end has come.
         """
-        answer = await self._ask("POST", f"/predictions/{prediction_id}/cancel", {})
+        answer = await self._request("POST", f"/predictions/{prediction_id}/cancel", {})
         return answer.status_code == httpx.codes.OK
 
     async def health(self) -> str:
         """Return READY, BUSY, STARTING, or what else Cog says of itself; GONE where nothing answers."""
         try:
             return str((await self._get("/health-check")).get("status", "GONE"))
-        except Gone:
+        except Unreachable:
             return "GONE"
 
     async def cog_version(self) -> str | None:
@@ -102,7 +102,7 @@ class CogServer:
         """Return the OpenAPI schema of its model; raises Gone."""
         return await self._get("/openapi.json")
 
-    async def gone(self) -> str:
+    async def wait_for_failure(self) -> str:
         """Return when the server cannot run what it was given any more, with the reason."""
         silent_since = math.inf
         while True:
@@ -117,19 +117,19 @@ class CogServer:
                 return f"the Cog server at {self.url} is {health}"
 
     async def _get(self, path: str) -> dict[str, Any]:
-        answer = await self._ask("GET", path)
+        answer = await self._request("GET", path)
         if answer.is_error:
             raise _error(answer)
         return _members(answer)
 
-    async def _ask(
+    async def _request(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> httpx.Response:
         try:
-            return await self._http.request(method, self.url + path, json=body, headers=headers, timeout=_SECONDS)
+            return await self._http.request(method, self.url + path, json=body, headers=headers, timeout=_TIMEOUT)
         except httpx.HTTPError as error:
             why = f"{type(error).__name__} {error}".rstrip()
-            raise Gone(f"the Cog server at {self.url} does not answer: {why}") from error
+            raise Unreachable(f"the Cog server at {self.url} does not answer: {why}") from error
 
 
 def _members(answer: httpx.Response) -> dict[str, Any]:
@@ -138,18 +138,18 @@ def _members(answer: httpx.Response) -> dict[str, Any]:
     except ValueError:
         members = None
     if not isinstance(members, dict):
-        raise Gone(f"what answers at {answer.url} is no Cog server: {answer.text[:200]!r}")
+        raise Unreachable(f"what answers at {answer.url} is no Cog server: {answer.text[:200]!r}")
     return members
 
 
 def _error(answer: httpx.Response) -> CogError:
     if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
-        return Refused(_refusal(answer))
+        return InvalidInputs(_input_faults(answer))
     text = f"the Cog server answered {answer.status_code}: {answer.text[:500]}"
-    return NotReady(text) if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else Gone(text)
+    return NotReady(text) if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else Unreachable(text)
 
 
-def _refusal(answer: httpx.Response) -> str:
+def _input_faults(answer: httpx.Response) -> str:
     """Return one line for each fault that Cog found."""
     try:
         return "\n".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in answer.json()["detail"])
@@ -170,7 +170,7 @@ class Progress:
     @property
     def ended(self) -> bool:
         """Tell whether nothing more will come."""
-        return self.status in ENDED
+        return self.status in END_STATUSES
 
     def with_later(self, other: Progress) -> Progress:
         """Return both together, in whichever order they came: logs and outputs only grow, and an end stays the end."""
@@ -187,25 +187,29 @@ class Progress:
         )
 
 
-def progress_of(payload: Mapping[str, Any], *, streams: bool) -> Progress:
+def parse_progress(payload: Mapping[str, Any], *, streams: bool) -> Progress:
     """Read the body of one of Cog's webhooks; `streams` tells whether the model's output is an iterator.
 
     Outputs before the end count for an iterator alone: Cog puts any other model's only output into a list there.
     Raises ValueError for what Cog does not send.
     """
     status, logs, metrics = payload.get("status"), payload.get("logs") or "", payload.get("metrics") or {}
-    if status not in ENDED | {"starting", "processing"} or not isinstance(logs, str) or not isinstance(metrics, dict):
+    if (
+        status not in END_STATUSES | {"starting", "processing"}
+        or not isinstance(logs, str)
+        or not isinstance(metrics, dict)
+    ):
         raise ValueError("this is no webhook of Cog's")
     output = payload.get("output")
-    if status not in ENDED and not (streams and isinstance(output, list)):
+    if status not in END_STATUSES and not (streams and isinstance(output, list)):
         output = None
     error = None
     if status == "failed":
-        error = plain_error(str(payload.get("error") or "the model failed without a word"))
-    return Progress(status=status, output=output, logs=lines_of(logs), error=error, metrics=metrics)
+        error = strip_error_prefixes(str(payload.get("error") or "the model failed without a word"))
+    return Progress(status=status, output=output, logs=split_progress_lines(logs), error=error, metrics=metrics)
 
 
-def plain_error(text: str) -> str:
+def strip_error_prefixes(text: str) -> str:
     """Return an error's text without the prefixes that Cog puts before the model's own."""
     for prefix in _PREFIXES:
         while text.startswith(prefix):
@@ -213,7 +217,7 @@ def plain_error(text: str) -> str:
     return text
 
 
-def lines_of(logs: str) -> str:
+def split_progress_lines(logs: str) -> str:
     """Return logs with each update of a progress bar on a line of its own, as clients look for it.
 
     What begins with given logs begins, done so, with what those give.

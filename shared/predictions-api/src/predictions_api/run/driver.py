@@ -17,9 +17,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from predictions_api.errors import Problem
-from predictions_api.run.cog_client import Busy, CogError, CogServer, Progress, progress_of
-from predictions_api.store.database import unguessable
-from predictions_api.store.records import KEEP
+from predictions_api.run.cog_client import Busy, CogClient, CogError, Progress, parse_progress
+from predictions_api.store.database import random_key
+from predictions_api.store.records import UNCHANGED
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from predictions_api.store.records import Records
 
 LOG = logging.getLogger("predictions_api.driver")
-ATTEMPTS: Final = 2
-ON_ITS_WAY: Final = 2.0  # seconds
-LONG: Final = 5.0  # seconds; what has run so long will not end just now
-LET_GO: Final = 60.0  # seconds that a Cog server has to end what was canceled
+MAX_ATTEMPTS: Final = 2
+CALLBACK_DELAY: Final = 2.0  # seconds
+LONG_RUN: Final = 5.0  # seconds; what has run so long will not end just now
+CANCEL_TIMEOUT: Final = 60.0  # seconds that a Cog server has to end what was canceled
 
 INTERRUPTED: Final = (
     "Prediction interrupted: the server stopped twice while it was running. It is not run a third time; "
@@ -64,42 +64,42 @@ class Driver:
         self.http = http
         self.callback_url = callback_url
         self.silence = silence  # seconds
-        self._received: dict[str, _Received] = {}  # by callback key
-        self._driven: dict[str, tuple[str, float]] = {}  # id -> model, and since when on the clock of time.monotonic
+        self._attempts_by_key: dict[str, _Attempt] = {}  # by callback key
+        self._running_since: dict[str, tuple[str, float]] = {}  # id -> model, time.monotonic() of the start
 
     async def drive(self, prediction_id: str) -> None:
         """Bring a prediction to its end. May be called again for one whose process died in between."""
         prediction = await self.records.get(prediction_id)
         if prediction is None:
             return
-        self._driven[prediction_id] = (prediction.model, time.monotonic())
+        self._running_since[prediction_id] = (prediction.model, time.monotonic())
         try:
             await self._drive(prediction)
         finally:
-            del self._driven[prediction_id]
+            del self._running_since[prediction_id]
 
-    def soon_free(self, model: str) -> bool:
+    def has_capacity_soon(self, model: str) -> bool:
         """Tell whether the model can take another prediction now or, as far as is known, in a moment."""
-        late = time.monotonic() - LONG
-        long = sum(name == model and since < late for name, since in self._driven.values())
+        late = time.monotonic() - LONG_RUN
+        long = sum(name == model and since < late for name, since in self._running_since.values())
         return model in self.workers and long < self.workers[model].size
 
     async def _drive(self, prediction: Prediction) -> None:
         prediction_id = prediction.id
         if prediction.worker is not None:
             # The old server may live still: Cog's word that this was canceled must not reach it.
-            await self.records.disown(prediction_id, callback_key=unguessable())
-            await _stop(CogServer(prediction.worker, self.http), prediction_id)
+            await self.records.invalidate_callbacks(prediction_id, callback_key=random_key())
+            await _stop(CogClient(prediction.worker, self.http), prediction_id)
         if prediction.ended:
             return
-        if prediction.attempts >= ATTEMPTS:
+        if prediction.attempts >= MAX_ATTEMPTS:
             await self.fail(prediction_id, INTERRUPTED)
             return
         if prediction.model not in self.workers:
             await self.fail(prediction_id, f"The model {prediction.model} is not served any more")
             return
-        working = asyncio.create_task(self._work(prediction))
-        ended = asyncio.create_task(self._until_ended(prediction_id))
+        working = asyncio.create_task(self._attempt_until_taken(prediction))
+        ended = asyncio.create_task(self._wait_for_end(prediction_id))
         try:
             await asyncio.wait({working, ended}, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
@@ -122,40 +122,40 @@ class Driver:
                 task.cancel()
             await asyncio.gather(working, ended, return_exceptions=True)
 
-    async def _work(self, prediction: Prediction) -> None:
-        while await self._found_busy(prediction):
+    async def _attempt_until_taken(self, prediction: Prediction) -> None:
+        while not await self._attempt(prediction):
             pass
 
-    async def _found_busy(self, prediction: Prediction) -> bool:
-        """Run the prediction; return True where another user of the lent Cog server was faster."""
+    async def _attempt(self, prediction: Prediction) -> bool:
+        """Run the prediction; return False where another user of the lent Cog server was faster."""
         async with self.workers[prediction.model].lend() as cog:
             inputs = await self.files.resolve(prediction.input)
-            key = unguessable()
-            begun = await self.records.begin(prediction.id, worker=cog.url, callback_key=key)
-            if begun is None or begun.ended:
-                return False
-            self._received[key] = _Received(begun.logs)
+            key = random_key()
+            started = await self.records.begin_attempt(prediction.id, worker=cog.url, callback_key=key)
+            if started is None or started.ended:
+                return True
+            self._attempts_by_key[key] = _Attempt(started.logs)
             try:
                 LOG.info("given to %s", cog.url, extra={"prediction": prediction.id})
                 callback = f"{self.callback_url}/callbacks/{prediction.id}/{key}"
-                give = partial(cog.start, prediction.id, inputs, callback)
-                await give()
+                send = partial(cog.start, prediction.id, inputs, callback)
+                await send()
                 with contextlib.suppress(Problem):  # the database is away for a moment: Cog's first webhook says it too
-                    await self.records.append(prediction.id, status="processing")
-                await self._follow(cog, prediction.id, key, give)
-                return False
-            except Busy:
-                await self.records.unbegin(prediction.id, callback_key=key, worker=None)
+                    await self.records.update(prediction.id, status="processing")
+                await self._follow(cog, prediction.id, key, send)
                 return True
+            except Busy:
+                await self.records.abort_attempt(prediction.id, callback_key=key, worker=None)
+                return False
             except (asyncio.CancelledError, Problem):  # an orderly stop, or the database is away: not the model's fault
                 with contextlib.suppress(Problem):
-                    await self.records.unbegin(prediction.id, callback_key=key, worker=cog.url)
+                    await self.records.abort_attempt(prediction.id, callback_key=key, worker=cog.url)
                 raise
             finally:
-                if not self._received.pop(key).known.ended:
-                    await asyncio.shield(self._let_go(cog, prediction.id, key))
+                if not self._attempts_by_key.pop(key).progress.ended:
+                    await asyncio.shield(self._release(cog, prediction.id, key))
 
-    async def _let_go(self, cog: CogServer, prediction_id: str, key: str) -> None:
+    async def _release(self, cog: CogClient, prediction_id: str, key: str) -> None:
         """Make the Cog server free for the next one, unless another attempt has the prediction by now, maybe there."""
         with contextlib.suppress(Problem):
             now = await self.records.get(prediction_id)
@@ -163,42 +163,45 @@ class Driver:
                 return
         await _stop(cog, prediction_id)
 
-    async def _follow(self, cog: CogServer, prediction_id: str, key: str, give: Callable[[], Awaitable[bool]]) -> None:
+    async def _follow(self, cog: CogClient, prediction_id: str, key: str, send: Callable[[], Awaitable[bool]]) -> None:
         """Return when the prediction has ended, or is another process's; fail when nothing will be told of it."""
-        over = asyncio.create_task(self._until_ended(prediction_id, key))
-        lost = [asyncio.create_task(cog.gone()), asyncio.create_task(self._end_not_told(cog, key, give))]
+        end = asyncio.create_task(self._wait_for_end(prediction_id, key))
+        failures = [
+            asyncio.create_task(cog.wait_for_failure()),
+            asyncio.create_task(self._watch_for_lost_completion(cog, key, send)),
+        ]
         try:
-            done, _ = await asyncio.wait({over, *lost}, return_when=asyncio.FIRST_COMPLETED)
-            if not over.done():
+            done, _ = await asyncio.wait({end, *failures}, return_when=asyncio.FIRST_COMPLETED)
+            if not end.done():
                 await self.fail(prediction_id, f"Prediction interrupted: {done.pop().result()}")
         finally:
-            for task in (over, *lost):
+            for task in (end, *failures):
                 task.cancel()
-            await asyncio.gather(over, *lost, return_exceptions=True)
+            await asyncio.gather(end, *failures, return_exceptions=True)
 
-    async def _end_not_told(self, cog: CogServer, key: str, give: Callable[[], Awaitable[bool]]) -> str:
+    async def _watch_for_lost_completion(self, cog: CogClient, key: str, send: Callable[[], Awaitable[bool]]) -> str:
         """Return when Cog has no such prediction any more, though it has not told its end, with the reason.
 
         Cog cannot be asked. To be given a prediction that it has changes nothing; one that it has not is begun, or
         refused because of another, and what is begun so is ended by whoever called.
         """
         while True:
-            quiet = time.monotonic() - self._received[key].heard_at
+            quiet = time.monotonic() - self._attempts_by_key[key].last_call_at
             if quiet < self.silence:
                 await asyncio.sleep(self.silence - quiet)
                 continue
             try:
-                begun_again = await give()
+                restarted = await send()
             except Busy:
-                begun_again = True
-            except CogError:  # `gone` tells whether that lasts
-                begun_again = False
-            if begun_again:
-                await asyncio.sleep(ON_ITS_WAY)  # Cog is free before its last word has come
+                restarted = True
+            except CogError:  # `wait_for_failure` tells whether that lasts
+                restarted = False
+            if restarted:
+                await asyncio.sleep(CALLBACK_DELAY)  # Cog is free before its last word has come
                 return f"{cog.url} has ended it, but what came of it did not reach {self.callback_url}"
-            self._received[key].heard_at = time.monotonic()
+            self._attempts_by_key[key].last_call_at = time.monotonic()
 
-    async def _until_ended(self, prediction_id: str, key: str | None = None) -> None:
+    async def _wait_for_end(self, prediction_id: str, key: str | None = None) -> None:
         """Return when the prediction has ended, or, with `key`, when another attempt has begun."""
         revision = -1
         while True:
@@ -216,7 +219,7 @@ class Driver:
     async def fail(self, prediction_id: str, error: str) -> None:
         """End a prediction as failed; what runs of it in Cog is stopped then."""
         LOG.warning("failed: %s", error, extra={"prediction": prediction_id})
-        await self.records.append(prediction_id, status="failed", error=error)
+        await self.records.update(prediction_id, status="failed", error=error)
 
     async def receive(self, prediction_id: str, key: str, payload: Mapping[str, Any], *, streams: bool) -> bool:
         """Take what a Cog server tells of a prediction; return False where nobody waits for it any more.
@@ -224,42 +227,42 @@ class Driver:
         Raises ValueError for what Cog does not send. Cog's calls overtake each other and repeat: what is recorded is
         the longest of all that was told.
         """
-        received = self._received.get(key)
-        if received is None:
+        attempt = self._attempts_by_key.get(key)
+        if attempt is None:
             return False
-        told = progress_of(payload, streams=streams)
-        received.heard_at = time.monotonic()
-        async with received.lock:
-            known = received.known.with_later(told)
-            if known == received.known:
+        update = parse_progress(payload, streams=streams)
+        attempt.last_call_at = time.monotonic()
+        async with attempt.lock:
+            progress = attempt.progress.with_later(update)
+            if progress == attempt.progress:
                 return True
-            same = known.output == received.known.output
-            output = KEEP if same else await self.files.store_output(prediction_id, known.output)
-            await self.records.append(
+            is_same = progress.output == attempt.progress.output
+            output = UNCHANGED if is_same else await self.files.store_output(prediction_id, progress.output)
+            await self.records.update(
                 prediction_id,
-                status=None if known.status == "starting" else known.status,
+                status=None if progress.status == "starting" else progress.status,
                 output=output,
-                logs=received.first_logs + known.logs,
-                error=known.error,
-                metrics=known.metrics,
+                logs=attempt.first_logs + progress.logs,
+                error=progress.error,
+                metrics=progress.metrics,
             )
-            received.known = known
+            attempt.progress = progress
             return True
 
 
 @dataclass
-class _Received:
+class _Attempt:
     """What a Cog server told of one attempt so far; `first_logs` are the ones that begin the prediction's."""
 
     first_logs: str
-    known: Progress = field(default_factory=Progress)
-    heard_at: float = field(default_factory=time.monotonic)
+    progress: Progress = field(default_factory=Progress)
+    last_call_at: float = field(default_factory=time.monotonic)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-async def _stop(cog: CogServer, prediction_id: str) -> None:
+async def _stop(cog: CogClient, prediction_id: str) -> None:
     """End a prediction in a Cog server; return when the server has it no more. Cog loses a cancel that comes early."""
-    until = time.monotonic() + LET_GO
+    until = time.monotonic() + CANCEL_TIMEOUT
     with contextlib.suppress(CogError):
         while await cog.cancel(prediction_id):
             if time.monotonic() > until:

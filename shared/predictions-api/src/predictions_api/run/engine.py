@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from predictions_api.store.database import Database
 
 LOG = logging.getLogger("predictions_api.engine")
-AT_REST = 0.25  # seconds between two looks at a queue; each costs 2 ms of a processor
-AT_WORK = 0.02  # the same while predictions wait, so that short ones do not wait for a look
-BEAT = 2.0
-DEAD = 10.0  # seconds without a beat
+IDLE_POLL_INTERVAL = 0.25  # seconds between two looks at a queue; each costs 2 ms of a processor
+BUSY_POLL_INTERVAL = 0.02  # the same while predictions wait, so that short ones do not wait for a look
+HEARTBEAT_INTERVAL = 2.0
+HEARTBEAT_TIMEOUT = 10.0  # seconds without a beat
 APPLICATION_VERSION = "1"  # DBOS gives a workflow only to processes of its own version; rows keep their meaning here
 
 
@@ -48,14 +48,14 @@ class Engine:
         self.data = data
         self.executor = "local" if database.is_sqlite else f"{socket.gethostname()}-{secrets.token_hex(8)}"
         self._workflows: dict[str, Callable[[str], Awaitable[None]]] = {}
-        self._order: dict[str, asyncio.Lock] = {}
+        self._enqueue_locks: dict[str, asyncio.Lock] = {}
         self._queues: dict[str, Queue] = {}
-        self._at_work: set[str] = set()
-        self._running: set[asyncio.Task[Any]] = set()
+        self._busy_queues: set[str] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
-        self._stopped = threading.Event()
-        self._heart_engine: sa.Engine | None = None
-        self._heart: threading.Thread | None = None
+        self._stop_event = threading.Event()
+        self._heartbeat_engine: sa.Engine | None = None
+        self._heartbeat_thread: threading.Thread | None = None
         self._lock: Any = None
 
     def register(self, name: str, function: Callable[[str], Awaitable[None]]) -> None:
@@ -66,16 +66,16 @@ class Engine:
                 raise asyncio.CancelledError
             task = asyncio.current_task()
             assert task is not None
-            self._running.add(task)
+            self._tasks.add(task)
             try:
-                await self._until_done(name, function, argument)
+                await self._run_until_done(name, function, argument)
             finally:
-                self._running.discard(task)
+                self._tasks.discard(task)
 
         run.__qualname__ = name
         self._workflows[name] = DBOS.workflow(name=name)(run)
 
-    async def _until_done(self, name: str, function: Callable[[str], Awaitable[None]], argument: str) -> None:
+    async def _run_until_done(self, name: str, function: Callable[[str], Awaitable[None]], argument: str) -> None:
         while True:
             try:
                 return await function(argument)
@@ -101,69 +101,74 @@ class Engine:
         else:
             config["system_database_url"] = self.database.url
             # Its own connection: requests may have all the others.
-            self._heart_engine = sa.create_engine(
+            self._heartbeat_engine = sa.create_engine(
                 self.database.url, pool_size=1, max_overflow=0, pool_pre_ping=True, connect_args={"connect_timeout": 5}
             )
-            await asyncio.to_thread(self._beat)
+            await asyncio.to_thread(self._send_heartbeat)
             loop = asyncio.get_running_loop()
-            self._heart = threading.Thread(
-                target=self._live, args=(partial(loop.call_soon_threadsafe, repair),), name="heart", daemon=True
+            self._heartbeat_thread = threading.Thread(
+                target=self._run_heartbeat,
+                args=(partial(loop.call_soon_threadsafe, repair),),
+                name="heartbeat",
+                daemon=True,
             )
-            self._heart.start()
+            self._heartbeat_thread.start()
         DBOS(config=config)
         if not self.database.is_sqlite:  # other servers have other models; alone, what is served no more has to fail
             DBOS.listen_queues(list(queues))
-        self._order = {name: asyncio.Lock() for name in queues}
+        self._enqueue_locks = {name: asyncio.Lock() for name in queues}
         DBOS.launch()  # here, not in a thread: workflows then run on this loop
         for name, count in queues.items():
             self._queues[name] = await DBOS.register_queue_async(
                 name,
                 worker_concurrency=count,
                 global_concurrency=count if name in shared and not self.database.is_sqlite else None,
-                polling_interval_sec=AT_REST,
+                polling_interval_sec=IDLE_POLL_INTERVAL,
                 on_conflict="always_update",
             )
 
     async def close(self) -> None:
         """Stop. What runs is left to the next start, or to another server."""
         self._closing = True
-        for task in list(self._running):
+        for task in list(self._tasks):
             task.cancel()
-        if self._running:
-            await asyncio.wait(self._running, timeout=10)
-        self._stopped.set()
-        if self._heart is not None:
-            await asyncio.to_thread(self._heart.join)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=10)
+        self._stop_event.set()
+        if self._heartbeat_thread is not None:
+            await asyncio.to_thread(self._heartbeat_thread.join)
         await asyncio.to_thread(DBOS.destroy, workflow_completion_timeout_sec=0)  # shuts the loop's own threads down
-        if self._heart_engine is not None:
+        if self._heartbeat_engine is not None:
             with contextlib.suppress(Problem):  # the database is away: the others will miss the beats
-                await self.database.run(lambda connection: connection.execute(_last_seen(self.executor)))
-            self._heart_engine.dispose()
+                await self.database.run(lambda connection: connection.execute(_expire_heartbeat(self.executor)))
+            self._heartbeat_engine.dispose()
         if self._lock is not None:
             self._lock.close()
 
-    def has(self, queue: str) -> bool:
+    def has_queue(self, queue: str) -> bool:
         """Tell whether this process has a queue of that name."""
-        return queue in self._order
+        return queue in self._enqueue_locks
 
     async def enqueue(self, queue: str, workflow: str, workflow_id: str, argument: str) -> None:
         """Put a workflow at the end of a queue. Does nothing where one of this id waits, runs or has ended."""
-        async with self._order[queue]:  # DBOS orders by the millisecond of enqueuing
+        async with self._enqueue_locks[queue]:  # DBOS orders by the millisecond of enqueuing
             with SetWorkflowID(workflow_id):
                 await DBOS.enqueue_workflow_async(queue, self._workflows[workflow], argument)  # type: ignore[arg-type]
 
-    async def pace(self, at_work: set[str]) -> None:
+    async def set_pace(self, busy: set[str]) -> None:
         """Look at these queues often, and at the others now and then."""
-        for name in at_work ^ self._at_work:
+        for name in busy ^ self._busy_queues:
             if name in self._queues:
-                await self._queues[name].set_polling_interval_sec_async(AT_WORK if name in at_work else AT_REST)
-        self._at_work = at_work
+                await self._queues[name].set_polling_interval_sec_async(
+                    BUSY_POLL_INTERVAL if name in busy else IDLE_POLL_INTERVAL
+                )
+        self._busy_queues = busy
 
-    async def take_out(self, workflow_id: str) -> None:
+    async def remove_from_queue(self, workflow_id: str) -> None:
         """Take a workflow that waits out of its queue."""
         await DBOS.cancel_workflow_async(workflow_id)
 
-    async def forget(self, workflow_ids: list[str]) -> None:
+    async def delete_workflows(self, workflow_ids: list[str]) -> None:
         """Delete what is kept of workflows that have ended."""
         await DBOS.delete_workflows_async(workflow_ids)
 
@@ -177,34 +182,36 @@ class Engine:
                 f"another server uses {self.data}; several servers share a PostgreSQL database (--database)"
             ) from error
 
-    def _live(self, repair: Callable[[], Any]) -> None:
+    def _run_heartbeat(self, repair: Callable[[], Any]) -> None:
         """Tell that this server lives and take over from those that do not; a thread, so that no busy loop stops it."""
-        assert self._heart_engine is not None
-        while not self._stopped.wait(BEAT):
+        assert self._heartbeat_engine is not None
+        while not self._stop_event.wait(HEARTBEAT_INTERVAL):
             try:
-                for dead in self._beat():
+                for dead in self._send_heartbeat():
                     LOG.warning("engine: %s has died; its predictions are taken over", dead)
                     DBOS._recover_pending_workflows([dead])  # DBOS's own service for this is a paid one
                     repair()
-                    with self._heart_engine.begin() as connection:
+                    with self._heartbeat_engine.begin() as connection:
                         connection.execute(sa.delete(servers).where(servers.c.id == dead))
             except Exception as error:
                 LOG.warning("engine: no heartbeat: %s", error)
 
-    def _beat(self) -> list[str]:
-        """Renew this server's row and return the ids of those not seen for DEAD seconds."""
-        assert self._heart_engine is not None
-        with self._heart_engine.begin() as connection:
+    def _send_heartbeat(self) -> list[str]:
+        """Renew this server's row and return the ids of those not seen for HEARTBEAT_TIMEOUT seconds."""
+        assert self._heartbeat_engine is not None
+        with self._heartbeat_engine.begin() as connection:
             alive = postgresql.insert(servers).values(id=self.executor, seen_at=sa.func.now())
             connection.execute(alive.on_conflict_do_update(index_elements=["id"], set_={"seen_at": sa.func.now()}))
-            silent = servers.c.seen_at < sa.func.now() - timedelta(seconds=DEAD)
+            silent = servers.c.seen_at < sa.func.now() - timedelta(seconds=HEARTBEAT_TIMEOUT)
             return list(connection.scalars(sa.select(servers.c.id).where(silent)))
 
 
-def _last_seen(executor: str) -> sa.Update:
+def _expire_heartbeat(executor: str) -> sa.Update:
     """Let the others take over at their next beat."""
     return (
-        sa.update(servers).where(servers.c.id == executor).values(seen_at=sa.func.now() - timedelta(seconds=DEAD * 2))
+        sa.update(servers)
+        .where(servers.c.id == executor)
+        .values(seen_at=sa.func.now() - timedelta(seconds=HEARTBEAT_TIMEOUT * 2))
     )
 
 

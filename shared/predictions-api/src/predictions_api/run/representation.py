@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from predictions_api.store.file_urls import absolute
+from predictions_api.store.file_urls import with_absolute_urls
 
 if TYPE_CHECKING:
     from predictions_api.store.predictions import Prediction
@@ -46,7 +46,7 @@ def prediction_body(
         "version": prediction.version,
         "input": prediction.input,
         "logs": prediction.logs,
-        "output": absolute(prediction.output, base),
+        "output": with_absolute_urls(prediction.output, base),
         "data_removed": prediction.data_removed,
         "error": prediction.error,
         "source": prediction.source,

@@ -19,9 +19,9 @@ from predictions_api.metrics import Metrics
 from predictions_api.run.catalogue import Catalogue
 from predictions_api.run.driver import Driver
 from predictions_api.run.engine import Engine
-from predictions_api.run.upkeep import count_waiting, overdue, remove_data, unended, with_old_data
+from predictions_api.run.upkeep import count_waiting, list_expired, list_overdue, list_unended, remove_data
 from predictions_api.run.webhooks import Webhooks, workflow_id
-from predictions_api.run.workers import workers_of
+from predictions_api.run.workers import create_workers
 from predictions_api.store.changes import Changes
 from predictions_api.store.database import Database, now
 from predictions_api.store.files import Files
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("predictions_api.service")
 PREDICT: Final = "predict"  # the name of the workflow
-LOOK_AT_DEADLINES: Final = 0.5  # seconds
-LOOK_AT_QUEUES: Final = 1.0
-SWEEP: Final = 60.0
+DEADLINE_INTERVAL: Final = 0.5  # seconds
+PACE_INTERVAL: Final = 1.0
+SWEEP_INTERVAL: Final = 60.0
 
 
 class Service:
@@ -49,12 +49,12 @@ class Service:
         self.records = Records(self.database)
         self.changes = Changes(self.records)
         self.metrics = Metrics()
-        self.records.changed.append(self._count_end)
+        self.records.change_listeners.append(self._count_end)
         # Cog's servers are reached directly, whatever proxy the environment names.
         self.http = httpx.AsyncClient(limits=httpx.Limits(max_connections=None), trust_env=False)
-        self.workers = {model.name: workers_of(model, self.http, idle=settings.idle) for model in settings.models}
+        self.workers = {model.name: create_workers(model, self.http, idle=settings.idle) for model in settings.models}
         self.catalogue = Catalogue(settings.models, self.workers)
-        self.files = Files(self.database, settings.files, keep=settings.keep, cog_base=settings.callback_url)
+        self.files = Files(self.database, settings.files, retention=settings.keep, cog_base=settings.callback_url)
         self.driver = Driver(
             self.records,
             self.changes,
@@ -76,11 +76,13 @@ class Service:
         await self.changes.open()
         queues = {name: workers.size for name, workers in self.workers.items()}
         shared = {model.name for model in self.settings.models if model.urls}
-        await self.engine.open({**queues, **self.webhooks.queues}, shared, lambda: self._start(self._take_up_in_time()))
-        await self._take_up()
-        self._start(_again_and_again(LOOK_AT_DEADLINES, self.end_overdue))
-        self._start(_again_and_again(LOOK_AT_QUEUES, self.pace))
-        self._start(_again_and_again(min(SWEEP, self.settings.keep / 4), self.sweep))
+        await self.engine.open(
+            {**queues, **self.webhooks.queues}, shared, lambda: self._start_task(self._enqueue_unended_with_retries())
+        )
+        await self._enqueue_unended()
+        self._start_task(_every(DEADLINE_INTERVAL, self.end_overdue))
+        self._start_task(_every(PACE_INTERVAL, self.pace_queues))
+        self._start_task(_every(min(SWEEP_INTERVAL, self.settings.keep / 4), self.sweep))
 
     async def close(self) -> None:
         """Stop everything. What runs is run again by the next start, or by another server."""
@@ -94,16 +96,16 @@ class Service:
         await self.http.aclose()
         await self.database.close()
 
-    async def _take_up(self) -> None:
+    async def _enqueue_unended(self) -> None:
         """Give what a process left that died between two steps its place in a queue; what has one keeps it."""
         await self.webhooks.open()
-        for prediction_id, model in await unended(self.database):
+        for prediction_id, model in await list_unended(self.database):
             await self._enqueue(prediction_id, model)
 
-    async def _take_up_in_time(self) -> None:
+    async def _enqueue_unended_with_retries(self) -> None:
         while True:
             try:
-                return await self._take_up()
+                return await self._enqueue_unended()
             except (Problem, SQLAlchemyError) as error:  # the database is away
                 LOG.warning("not taken up yet: %s", error)
                 await asyncio.sleep(1.0)
@@ -122,15 +124,15 @@ class Service:
         The row is what was promised to the client; without its place in the queue it would wait for ever.
         """
         await asyncio.sleep(after)
-        if not self.engine.has(model):
+        if not self.engine.has_queue(model):
             return  # this server does not have the model; another one may
         try:
             await self.engine.enqueue(model, PREDICT, prediction_id, prediction_id)
         except SQLAlchemyError as error:
             LOG.warning("not queued yet: %s", error, extra={"prediction": prediction_id})
-            self._start(self._enqueue(prediction_id, model, after=1.0))
+            self._start_task(self._enqueue(prediction_id, model, after=1.0))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -152,38 +154,39 @@ class Service:
         before = await self.records.get(prediction_id)
         if before is None or before.ended:
             return before
-        prediction = await self.records.append(prediction_id, status="canceled")
-        await self._take_out(before)
+        prediction = await self.records.update(prediction_id, status="canceled")
+        await self._remove_from_queue(before)
         return prediction
 
-    async def _take_out(self, prediction: Prediction) -> None:
+    async def _remove_from_queue(self, prediction: Prediction) -> None:
         if prediction.worker is None:
             with contextlib.suppress(SQLAlchemyError):  # its turn comes then, and is over at once
-                await self.engine.take_out(prediction.id)
+                await self.engine.remove_from_queue(prediction.id)
 
     async def end_overdue(self) -> None:
         """End what has reached its deadline: `aborted` where no Cog server has it yet, else `canceled`."""
-        for prediction in await overdue(self.database):
+        for prediction in await list_overdue(self.database):
             status = "aborted" if prediction.worker is None else "canceled"
-            await self.records.append(prediction.id, status=status)
-            await self._take_out(prediction)
+            await self.records.update(prediction.id, status=status)
+            await self._remove_from_queue(prediction)
             LOG.info("%s at its deadline", status, extra={"prediction": prediction.id})
 
-    async def pace(self) -> None:
+    async def pace_queues(self) -> None:
         """Have the engine look often at the queues whose predictions wait for nothing else."""
-        await self.engine.pace(set(filter(self.driver.soon_free, await count_waiting(self.database))))
+        await self.engine.set_pace(set(filter(self.driver.has_capacity_soon, await count_waiting(self.database))))
 
     async def sweep(self) -> None:
         """Remove the data of predictions that ended `keep` seconds ago, and files that nobody has a use for."""
         old = now() - int(self.settings.keep * 1e6)
-        while ids := await with_old_data(self.database, ended_before=old):
-            await self.engine.forget([*ids, *map(workflow_id, ids)])  # first: nobody would find their ids later
+        while ids := await list_expired(self.database, ended_before=old):
+            # Workflows first: their ids are found by these rows.
+            await self.engine.delete_workflows([*ids, *map(workflow_id, ids)])
             await remove_data(self.database, ids)
             LOG.info("removed the data of %d predictions", len(ids))
         await self.files.sweep()
 
 
-async def _again_and_again(seconds: float, work: Callable[[], Awaitable[Any]]) -> None:
+async def _every(seconds: float, work: Callable[[], Awaitable[Any]]) -> None:
     while True:
         await asyncio.sleep(seconds)
         try:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from predictions_api.store.database import deliveries, events, now, predictions
-from predictions_api.store.predictions import ENDED, Prediction
+from predictions_api.store.predictions import END_STATUSES, Prediction
 
 if TYPE_CHECKING:
     from predictions_api.store.database import Database
 
 
-async def unended(database: Database) -> list[tuple[str, str]]:
+async def list_unended(database: Database) -> list[tuple[str, str]]:
     """Return (id, model) of all predictions that have not ended, oldest first."""
 
     def work(connection: sa.Connection) -> list[tuple[str, str]]:
@@ -27,7 +27,7 @@ async def unended(database: Database) -> list[tuple[str, str]]:
     return await database.read(work)
 
 
-async def overdue(database: Database) -> list[Prediction]:
+async def list_overdue(database: Database) -> list[Prediction]:
     """Return the predictions that have not ended though their deadline has passed."""
 
     def work(connection: sa.Connection) -> list[Prediction]:
@@ -37,18 +37,18 @@ async def overdue(database: Database) -> list[Prediction]:
     return await database.read(work)
 
 
-async def untold(database: Database) -> list[str]:
+async def list_undelivered(database: Database) -> list[str]:
     """Return the ids of ended predictions with a webhook whose last call is not on record."""
 
     def work(connection: sa.Connection) -> list[str]:
-        told = sa.exists().where(deliveries.c.prediction_id == predictions.c.id, deliveries.c.event == "completed")
+        delivered = sa.exists().where(deliveries.c.prediction_id == predictions.c.id, deliveries.c.event == "completed")
         return list(
             connection.scalars(
                 sa.select(predictions.c.id).where(
                     predictions.c.webhook.is_not(None),
-                    predictions.c.status.in_(ENDED),
+                    predictions.c.status.in_(END_STATUSES),
                     predictions.c.data_removed.is_(False),
-                    ~told,
+                    ~delivered,
                 )
             )
         )
@@ -70,7 +70,7 @@ async def count_waiting(database: Database) -> dict[str, int]:
     return await database.read(work)
 
 
-async def with_old_data(database: Database, *, ended_before: int) -> list[str]:
+async def list_expired(database: Database, *, ended_before: int) -> list[str]:
     """Return the ids of up to 1000 predictions that ended before then and have their data still."""
     old = (predictions.c.data_removed.is_(False), predictions.c.completed_at < ended_before)
     query = sa.select(predictions.c.id).where(*old).limit(1000)

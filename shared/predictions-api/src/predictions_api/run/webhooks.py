@@ -26,8 +26,8 @@ from standardwebhooks import Webhook
 from predictions_api.errors import Problem
 from predictions_api.run.addresses import CheckedTransport, Resolver, address_fault
 from predictions_api.run.representation import prediction_body
-from predictions_api.run.upkeep import untold
-from predictions_api.store.database import deliveries, now, secret
+from predictions_api.run.upkeep import list_undelivered
+from predictions_api.store.database import deliveries, get_or_create_secret, now
 
 if TYPE_CHECKING:
     import ssl
@@ -42,11 +42,11 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("predictions_api.webhooks")
 QUEUE: Final = "webhooks"
 DEFAULT_EVENTS: Final = ("output", "completed")  # Replicate's OpenAPI, webhook_events_filter
-APART: Final = 0.5  # seconds between two calls of one prediction's outputs and logs
-ANSWER_TIME: Final = 5.0  # seconds that a receiver has
-LOOK_UP_TIME: Final = 2.0  # seconds that its name's resolution may hold up a create
-AT_ONCE: Final = 256  # calls of this process
-AT_ONCE_PER_HOST: Final = 8  # so that a slow receiver's calls wait for each other, and no one else's for them
+MIN_INTERVAL: Final = 0.5  # seconds between two calls of one prediction's outputs and logs
+RESPONSE_TIMEOUT: Final = 5.0  # seconds that a receiver has
+RESOLVE_TIMEOUT: Final = 2.0  # seconds that its name's resolution may hold up a create
+MAX_CALLS: Final = 256  # calls of this process
+MAX_CALLS_PER_HOST: Final = 8  # so that a slow receiver's calls wait for each other, and no one else's for them
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def new_secret() -> str:
     return "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
 
 
-def signed(key: str, message_id: str, moment: datetime, body: str) -> dict[str, str]:
+def signature_headers(key: str, message_id: str, moment: datetime, body: str) -> dict[str, str]:
     """Return the headers that Standard Webhooks asks for; `moment` is in UTC."""
     return {
         "webhook-id": message_id,
@@ -102,17 +102,17 @@ class Webhooks:
         self._resolver = Resolver()
         self._private = settings.allow_private_webhooks
         transport = CheckedTransport(self._resolver, private=self._private, verify=verify)
-        self._http = httpx.AsyncClient(transport=transport, follow_redirects=False, timeout=ANSWER_TIME)
-        self._all = asyncio.Semaphore(AT_ONCE)
-        self._by_host: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
+        self._http = httpx.AsyncClient(transport=transport, follow_redirects=False, timeout=RESPONSE_TIMEOUT)
+        self._slots = asyncio.Semaphore(MAX_CALLS)
+        self._host_slots: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
         self._enqueuing: set[asyncio.Task[None]] = set()
-        engine.register(QUEUE, self.tell)
-        records.changed.append(self._begin)
+        engine.register(QUEUE, self.deliver)
+        records.change_listeners.append(self._enqueue_if_due)
 
     async def open(self) -> None:
         """Begin, and take up what a process left that died between a prediction's end and the word of it."""
-        self.secret = await secret(self.database, "webhooks", new_secret)
-        for prediction_id in await untold(self.database):
+        self.secret = await get_or_create_secret(self.database, "webhooks", new_secret)
+        for prediction_id in await list_undelivered(self.database):
             await self._enqueue(prediction_id)
 
     async def close(self) -> None:
@@ -124,7 +124,7 @@ class Webhooks:
         await self._http.aclose()
         self._resolver.close()
 
-    def _begin(self, prediction: Prediction) -> None:
+    def _enqueue_if_due(self, prediction: Prediction) -> None:
         # A Cog server got it, or it ended, maybe without one. A second time does nothing.
         if prediction.webhook is not None and (prediction.status == "starting" or prediction.ended):
             task = asyncio.create_task(self._enqueue(prediction.id))
@@ -162,51 +162,51 @@ class Webhooks:
 
     async def _addresses(self, host: str) -> list[str]:
         try:
-            async with asyncio.timeout(LOOK_UP_TIME):
+            async with asyncio.timeout(RESOLVE_TIMEOUT):
                 return await self._resolver.resolve(host)
         except (OSError, TimeoutError):
             return []
 
-    async def tell(self, prediction_id: str) -> None:
+    async def deliver(self, prediction_id: str) -> None:
         """Tell of one prediction until its end. May be called again after its process died."""
         prediction = await self.records.get(prediction_id)
         if prediction is not None and prediction.webhook is not None:
-            await self._tell_changes(prediction)
-            await self._tell_end(prediction_id)
+            await self._deliver_changes(prediction)
+            await self._deliver_end(prediction_id)
 
-    async def _tell_changes(self, latest: Prediction) -> None:
-        wanted = events_of(latest)
+    async def _deliver_changes(self, latest: Prediction) -> None:
+        wanted = webhook_events(latest)
         start_due = "start" in wanted and (await self.delivery(latest.id, "start")).attempts == 0
         output, logs = None, ""  # what the receiver knows
         clock, earliest = asyncio.get_running_loop().time, 0.0
         while True:
             if start_due and latest.started_at is not None:
                 start_due = False
-                await self._attempt(_as_it_started(latest), "start")
+                await self._send_and_record(_started_state(latest), "start")
             pause: float | None = None if latest.ended else 3600.0
-            event = _news(latest, wanted, output, logs)
+            event = _due_event(latest, wanted, output, logs)
             if event is not None:
                 pause = earliest - clock()
                 if pause <= 0:
                     output, logs = latest.output, latest.logs
                     await self._send(latest, event, f"msg_{latest.id}_{event}_{latest.revision}")
-                    earliest = clock() + APART  # from now: it may have waited for its turn
+                    earliest = clock() + MIN_INTERVAL  # from now: it may have waited for its turn
                     continue
             if pause is None:
                 return
             latest = await self.changes.wait(latest.id, latest.revision, pause) or latest
 
-    async def _tell_end(self, prediction_id: str) -> None:
+    async def _deliver_end(self, prediction_id: str) -> None:
         while True:
             prediction = await self.records.get(prediction_id)
-            if prediction is None or prediction.webhook is None or "completed" not in events_of(prediction):
+            if prediction is None or prediction.webhook is None or "completed" not in webhook_events(prediction):
                 return
             before = await self.delivery(prediction_id, "completed")
             if before.delivered_at is not None or before.attempts > len(self.settings.webhook_retry_delays):
                 return
             if before.attempts:
                 await asyncio.sleep(self.settings.webhook_retry_delays[before.attempts - 1])
-            outcome = await self._attempt(prediction, "completed", before.attempts)
+            outcome = await self._send_and_record(prediction, "completed", before.attempts)
             if outcome.delivered_at is not None or (outcome.last_status is not None and outcome.last_status < 400):
                 return  # a redirect is not followed, and would come again
 
@@ -218,7 +218,7 @@ class Webhooks:
         )
         return await self.database.read(lambda connection: Delivery(*(connection.execute(columns).one_or_none() or ())))
 
-    async def _attempt(self, prediction: Prediction, event: str, before: int = 0) -> Delivery:
+    async def _send_and_record(self, prediction: Prediction, event: str, before: int = 0) -> Delivery:
         status, error = await self._send(prediction, event, f"msg_{prediction.id}_{event}")
         outcome = Delivery(before + 1, status, error, None if error else now())
         here = sa.and_(deliveries.c.prediction_id == prediction.id, deliveries.c.event == event)
@@ -235,18 +235,18 @@ class Webhooks:
         """Send once; return the answer's status, and what went wrong (None: nothing)."""
         assert prediction.webhook is not None
         host = httpx.URL(prediction.webhook).host
-        slot = self._by_host.setdefault(host, asyncio.Semaphore(AT_ONCE_PER_HOST))
+        slot = self._host_slots.setdefault(host, asyncio.Semaphore(MAX_CALLS_PER_HOST))
         body = json.dumps(prediction_body(prediction, self.settings.default_base))
         status: int | None = None
-        async with slot, self._all:
+        async with slot, self._slots:
             try:
-                async with asyncio.timeout(ANSWER_TIME):
+                async with asyncio.timeout(RESPONSE_TIMEOUT):
                     status = await self._post(prediction.webhook, message_id, body)
                 error = None if 200 <= status < 300 else f"answered {status}"
                 if status in range(300, 400):
                     error = f"answered {status}; redirects are not followed, so give the final URL"
             except TimeoutError:
-                error = f"no answer within {ANSWER_TIME:g} s"
+                error = f"no answer within {RESPONSE_TIMEOUT:g} s"
             except Exception as failure:  # whatever it is, it is the receiver's or its URL's, and goes on record
                 error = f"{type(failure).__name__}: {failure}"
         LOG.log(
@@ -263,26 +263,26 @@ class Webhooks:
         headers = {
             "content-type": "application/json",
             "user-agent": "predictions-api",
-            **signed(self.secret, message_id, datetime.now(UTC), body),
+            **signature_headers(self.secret, message_id, datetime.now(UTC), body),
         }
         async with self._http.stream("POST", url, content=body, headers=headers) as answer:
             return answer.status_code  # its body is not read
 
 
-def _as_it_started(prediction: Prediction) -> Prediction:
+def _started_state(prediction: Prediction) -> Prediction:
     """Return a prediction as it was when its model began: it may have gone on, and even ended, since."""
     return dataclasses.replace(
         prediction, status="processing", output=None, logs="", error=None, metrics=None, completed_at=None
     )
 
 
-def events_of(prediction: Prediction) -> tuple[str, ...]:
+def webhook_events(prediction: Prediction) -> tuple[str, ...]:
     """Return which events a prediction's webhook is sent."""
-    chosen = prediction.webhook_events_filter
-    return DEFAULT_EVENTS if chosen is None else tuple(chosen)
+    events_filter = prediction.webhook_events_filter
+    return DEFAULT_EVENTS if events_filter is None else tuple(events_filter)
 
 
-def _news(prediction: Prediction, wanted: tuple[str, ...], output: Any, logs: str) -> str | None:
+def _due_event(prediction: Prediction, wanted: tuple[str, ...], output: Any, logs: str) -> str | None:
     """Return which event is due for a receiver that knows these; none where the last call follows and tells all."""
     if prediction.ended and "completed" in wanted:
         return None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from predictions_api.store.records import Records
 
 LOG = logging.getLogger("predictions_api.changes")
-POLL = 0.2  # seconds
+POLL_INTERVAL = 0.2  # seconds
 
 
 class Changes:
@@ -28,7 +28,7 @@ class Changes:
         self.records = records
         self._waiters: dict[str, dict[asyncio.Future[Prediction], int]] = {}
         self._poller: asyncio.Task[None] | None = None
-        records.changed.append(self._tell)
+        records.change_listeners.append(self._wake)
 
     async def open(self) -> None:
         """Start looking for what other servers write."""
@@ -50,7 +50,7 @@ class Changes:
         waiters = self._waiters.setdefault(prediction_id, {})
         waiters[future] = after_revision
         try:
-            found = await self.records.changed_since({prediction_id: after_revision})
+            found = await self.records.list_changed({prediction_id: after_revision})
             if found:
                 return found[0]
             async with asyncio.timeout(max(timeout, 0)):
@@ -74,19 +74,19 @@ class Changes:
                     revision = revision if found is None else found.revision
         return None
 
-    def _tell(self, prediction: Prediction) -> None:
+    def _wake(self, prediction: Prediction) -> None:
         for future, after in list(self._waiters.get(prediction.id, {}).items()):
             if not future.done() and prediction.revision > after:
                 future.set_result(prediction)
 
     async def _poll(self) -> None:
         while True:
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(POLL_INTERVAL)
             wanted = {name: min(futures.values()) for name, futures in self._waiters.items() if futures}
             if not wanted:
                 continue
             try:
-                for prediction in await self.records.changed_since(wanted):
-                    self._tell(prediction)
+                for prediction in await self.records.list_changed(wanted):
+                    self._wake(prediction)
             except Problem as problem:  # the database is away; the next look may find it back
                 LOG.warning("changes: %s", problem.detail)

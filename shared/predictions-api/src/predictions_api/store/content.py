@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHUNK = 1 << 20
-ABANDONED = 3600.0  # seconds after which a part belongs to a server that has died
+ABANDONED_AFTER = 3600.0  # seconds after which a part belongs to a server that has died
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ContentStore:
 
     def write(self, source: BinaryIO, *, at_most: int, too_large: Problem) -> Part:
         """Write `source` to a part; raise `too_large` for more than `at_most` bytes, Problem 503 for a full disk."""
-        part = self._aside("part")
+        part = self._temporary_path("part")
         sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ class ContentStore:
             raise
         return Part(part, sha256.hexdigest(), md5.hexdigest(), size)
 
-    def keep(self, part: Part) -> None:
+    def commit(self, part: Part) -> None:
         """Give a part its name, over an equal one if there is one."""
         path = self.path(part.sha256)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ class ContentStore:
 
     def put_aside(self, sha256: str) -> Path | None:
         """Take a content's name away; return where it lies now, None where there is no such content."""
-        aside = self._aside(sha256)
+        aside = self._temporary_path(sha256)
         aside.parent.mkdir(parents=True, exist_ok=True)
         try:
             self.path(sha256).rename(aside)
@@ -88,19 +88,19 @@ class ContentStore:
         with contextlib.suppress(FileNotFoundError):
             aside.replace(self.path(sha256))
 
-    def abandoned(self) -> list[tuple[Path, str | None]]:
+    def list_abandoned(self) -> list[tuple[Path, str | None]]:
         """Return what servers that died have left: parts (with None) and content that was put aside (with its hash)."""
-        left: list[tuple[Path, str | None]] = []
+        leftovers: list[tuple[Path, str | None]] = []
         for path in self._directory.glob("*"):
             with contextlib.suppress(FileNotFoundError):  # another server looks as well
-                if time.time() - path.stat().st_ctime > ABANDONED:  # the time of the last write or rename
+                if time.time() - path.stat().st_ctime > ABANDONED_AFTER:  # the time of the last write or rename
                     name = path.name.partition(".")[0]
-                    left.append((path, None if name == "part" else name))
-        return left
+                    leftovers.append((path, None if name == "part" else name))
+        return leftovers
 
     @property
     def _directory(self) -> Path:
         return self.root / "aside"
 
-    def _aside(self, name: str) -> Path:
+    def _temporary_path(self, name: str) -> Path:
         return self._directory / f"{name}.{os.getpid()}.{secrets.token_hex(8)}"

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOG = logging.getLogger("predictions_api.database")
-SECONDS: Final = 5  # to wait for SQLite's lock, or for a connection to PostgreSQL
+LOCK_TIMEOUT: Final = 5  # to wait for SQLite's lock, or for a connection to PostgreSQL
 METADATA = sa.MetaData()
-_unended = sa.text("deadline IS NOT NULL AND status IN ('starting', 'processing')")
+_is_unended = sa.text("deadline IS NOT NULL AND status IN ('starting', 'processing')")
 
 predictions = sa.Table(
     "predictions",
@@ -57,7 +57,7 @@ predictions = sa.Table(
     sa.Index("newest", "created_at", "id"),
     sa.Index("waiting", "status", "model"),
     sa.Index("runs", "model"),
-    sa.Index("due", "deadline", sqlite_where=_unended, postgresql_where=_unended),
+    sa.Index("due", "deadline", sqlite_where=_is_unended, postgresql_where=_is_unended),
     sa.Index("ended", "data_removed", "completed_at"),
 )
 
@@ -118,7 +118,7 @@ def now() -> int:
     return time.time_ns() // 1000
 
 
-def storable(text: str) -> str:
+def without_nul(text: str) -> str:
     """Return `text` without NUL, which PostgreSQL's text cannot hold."""
     return text.replace("\0", "")
 
@@ -129,7 +129,7 @@ class Database:
     def __init__(self, url: str, *, threads: int = 8) -> None:
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
-        patience = {"timeout" if self.is_sqlite else "connect_timeout": SECONDS}
+        patience = {"timeout" if self.is_sqlite else "connect_timeout": LOCK_TIMEOUT}
         self.engine = sa.create_engine(
             url, pool_size=threads, max_overflow=0, pool_pre_ping=not self.is_sqlite, connect_args=patience
         )
@@ -189,12 +189,12 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
-async def secret(database: Database, name: str, make: Callable[[], str]) -> str:
+async def get_or_create_secret(database: Database, name: str, make: Callable[[], str]) -> str:
     """Return the secret called `name`, made by the first server that asks."""
 
     def work(connection: sa.Connection) -> str | None:
-        asked = sa.select(secret_values.c.value).where(secret_values.c.name == name)
-        found = connection.scalar(asked)
+        query = sa.select(secret_values.c.value).where(secret_values.c.name == name)
+        found = connection.scalar(query)
         if found is None:
             found = make()
             connection.execute(sa.insert(secret_values).values(name=name, value=found))
@@ -206,6 +206,6 @@ async def secret(database: Database, name: str, make: Callable[[], str]) -> str:
         return str(await database.run(work))
 
 
-def unguessable() -> str:
+def random_key() -> str:
     """Return 52 lower-case letters and digits that nobody can guess (256 random bits)."""
     return "".join(secrets.choice("0123456789abcdefghjkmnpqrstvwxyz") for _ in range(52))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from predictions_api.store.database import events, now, storable
+from predictions_api.store.database import events, now, without_nul
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,19 +28,19 @@ class Event:
 
 def add_events(connection: sa.Connection, old: Prediction, new: Prediction) -> None:
     """Write the events that lead from `old` to `new`, after those that the stream has."""
-    made: list[tuple[str, str]] = []
+    entries: list[tuple[str, str]] = []
     if new.logs != old.logs:  # those of another attempt begin afresh
-        made.append(("logs", new.logs[len(old.logs) if new.logs.startswith(old.logs) else 0 :]))
-    made += [
-        ("output", storable(item) if isinstance(item, str) else json.dumps(item))
-        for item in _added(old.output, new.output)
+        entries.append(("logs", new.logs[len(old.logs) if new.logs.startswith(old.logs) else 0 :]))
+    entries += [
+        ("output", without_nul(item) if isinstance(item, str) else json.dumps(item))
+        for item in _new_outputs(old.output, new.output)
     ]
     if new.ended:
         if new.status == "failed":
-            made.append(("error", json.dumps({"detail": new.error or ""})))
+            entries.append(("error", json.dumps({"detail": new.error or ""})))
         reason = {"failed": "error", "canceled": "canceled", "aborted": "canceled"}.get(new.status)
-        made.append(("done", json.dumps({"reason": reason} if reason else {})))
-    if not made:
+        entries.append(("done", json.dumps({"reason": reason} if reason else {})))
+    if not entries:
         return
     last = connection.scalar(sa.select(sa.func.max(events.c.seq)).where(events.c.prediction_id == new.id))
     first = 0 if last is None else int(last) + 1
@@ -49,12 +49,12 @@ def add_events(connection: sa.Connection, old: Prediction, new: Prediction) -> N
         sa.insert(events),
         [
             {"prediction_id": new.id, "seq": first + place, "kind": kind, "data": data, "at": moment}
-            for place, (kind, data) in enumerate(made)
+            for place, (kind, data) in enumerate(entries)
         ],
     )
 
 
-def _added(old: Any, new: Any) -> Sequence[Any] | Iterable[Any]:
+def _new_outputs(old: Any, new: Any) -> Sequence[Any] | Iterable[Any]:
     """Return the outputs that came after those in `old`: an iterator's output is a list that grows."""
     if new is None:
         return []

@@ -1,7 +1,8 @@
 """How files are named within inputs and outputs, which are JSON values of any shape: by URLs, or by data: URIs.
 
 In the database an output names its files by path alone, as nobody knows yet by which address a client will ask for it;
-`absolute` adds the address. In an input a file of ours has a URL by whatever name the client knows this server.
+`with_absolute_urls` adds the address. In an input a file of ours has a URL by the name that the client knows this
+server by.
 data: URIs (RFC 2397) are the form in which Cog returns files and in which clients may be answered.
 """
 
@@ -17,9 +18,9 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-DELIVERY: Final = re.compile(r"/v1/delivery/([0-9a-z]{52})/[^/?#\s]+")
-OWN: Final = re.compile(r"(?:/replicate)?(?:/v1)?/(files|delivery)/([0-9a-z]{52})(?:/[^/]*)?/?")
-LONGEST: Final = 2048  # of a URL of ours
+DELIVERY_PATH: Final = re.compile(r"/v1/delivery/([0-9a-z]{52})/[^/?#\s]+")
+OWN_FILE_PATH: Final = re.compile(r"(?:/replicate)?(?:/v1)?/(files|delivery)/([0-9a-z]{52})(?:/[^/]*)?/?")
+MAX_URL_LENGTH: Final = 2048  # of a URL of ours
 DEFAULT_TYPE = "application/octet-stream"
 # RFC 9110 §8.3.1: tokens, and parameters whose values are tokens. Nothing else may reach a header.
 MEDIA_TYPE = re.compile(r"[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+(?:\s*;\s*[\w.-]+=[\w!#$%&'*+.^`|~-]+)*", re.ASCII)
@@ -38,17 +39,17 @@ def delivery_path(file_id: str, name: str) -> str:
     return f"/v1/delivery/{file_id}/{quote(name, safe='')}"
 
 
-def absolute(output: Any, base: str) -> Any:
+def with_absolute_urls(output: Any, base: str) -> Any:
     """Return an output with its files named by URLs below `base`."""
-    return replaced(output, lambda text: base + text if DELIVERY.fullmatch(text) else text)
+    return map_strings(output, lambda text: base + text if DELIVERY_PATH.fullmatch(text) else text)
 
 
 def own_file(text: str) -> OwnFile | None:
     """Return which file a URL in an input stands for, if its path is one that this server gives to files."""
-    if not text.startswith(("http://", "https://")) or len(text) > LONGEST:
+    if not text.startswith(("http://", "https://")) or len(text) > MAX_URL_LENGTH:
         return None
     try:
-        found = OWN.fullmatch(urlsplit(text).path)
+        found = OWN_FILE_PATH.fullmatch(urlsplit(text).path)
     except ValueError:
         return None
     return None if found is None else OwnFile(found[2], found[1] == "files")
@@ -61,22 +62,22 @@ def safe_name(name: str) -> str:
     return last.encode(errors="ignore")[:255].decode(errors="ignore") or "file"
 
 
-def texts_in(value: Any) -> Iterator[str]:
+def strings_in(value: Any) -> Iterator[str]:
     """Give all strings of a JSON value, but for its keys."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from texts_in(item)
+            yield from strings_in(item)
 
 
-def replaced(value: Any, change: Callable[[str], str]) -> Any:
+def map_strings(value: Any, change: Callable[[str], str]) -> Any:
     """Return a JSON value with all its strings changed, but for its keys."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
-        return {key: replaced(item, change) for key, item in value.items()}
-    return [replaced(item, change) for item in value] if isinstance(value, list) else value
+        return {key: map_strings(item, change) for key, item in value.items()}
+    return [map_strings(item, change) for item in value] if isinstance(value, list) else value
 
 
 def media_type(claimed: str | None) -> str:

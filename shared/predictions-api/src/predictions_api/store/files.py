@@ -20,16 +20,16 @@ import sqlalchemy as sa
 from predictions_api.errors import Problem
 from predictions_api.store.content import ContentStore
 from predictions_api.store.database import files as table
-from predictions_api.store.database import now, predictions, secret, unguessable
+from predictions_api.store.database import get_or_create_secret, now, predictions, random_key
 from predictions_api.store.file_urls import (
-    DELIVERY,
+    DELIVERY_PATH,
     decode_data_uri,
     delivery_path,
     encode_data_uri,
+    map_strings,
     own_file,
-    replaced,
     safe_name,
-    texts_in,
+    strings_in,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ LOG = logging.getLogger("predictions_api.files")
 UPLOAD_LIMIT: Final = 100 * 2**20  # the JavaScript client's README says 100 MiB, Replicate's error "100MB"
 INLINE_LIMIT: Final = 10_000_000  # as the JavaScript client's MAX_DATA_URI_SIZE
 LARGE_INPUT: Final = 256_000  # letters of a data: URI
-UPLOAD_KEEP: Final = 24 * 3600.0  # seconds; as in the official Python client's recording, file-operations.yaml
+UPLOAD_RETENTION: Final = 24 * 3600.0  # seconds; as in the official Python client's recording, file-operations.yaml
 BATCH: Final = 1000
 
 
@@ -74,21 +74,21 @@ class Files:
     keep: seconds that outputs are kept. cog_base: the base URL by which Cog's servers reach this one.
     """
 
-    def __init__(self, database: Database, root: Path, *, keep: float, cog_base: str) -> None:
+    def __init__(self, database: Database, root: Path, *, retention: float, cog_base: str) -> None:
         self.database = database
         self.content = ContentStore(root)
-        self.keep = keep
+        self.retention = retention
         self.cog_base = cog_base
         self._signing_key = ""
 
     async def upload(self, source: BinaryIO, *, name: str, content_type: str, metadata: dict[str, Any]) -> File:
         """Store an upload; raise Problem 413 where it is too large, 503 where the disk is full."""
-        part = await asyncio.to_thread(self.content.write, source, at_most=UPLOAD_LIMIT, too_large=too_large())
-        return await self._add(part, safe_name(name), content_type, metadata, None, UPLOAD_KEEP)
+        part = await asyncio.to_thread(self.content.write, source, at_most=UPLOAD_LIMIT, too_large=too_large_problem())
+        return await self._add(part, safe_name(name), content_type, metadata, None, UPLOAD_RETENTION)
 
     async def signing_key(self) -> str:
         """Return the secret that signs URLs of uploads, one for all servers of a database."""
-        self._signing_key = self._signing_key or await secret(self.database, "files", unguessable)
+        self._signing_key = self._signing_key or await get_or_create_secret(self.database, "files", random_key)
         return self._signing_key
 
     async def store_inputs(self, prediction_id: str, inputs: Any) -> Any:
@@ -102,14 +102,14 @@ class Files:
         again with each step, so most of it may be stored already.
         """
         stored: dict[str, str] = {}
-        for text in texts_in(output):
+        for text in strings_in(output):
             if len(text) >= at_least and text[:5].lower() == "data:" and text not in stored:
                 decoded = await asyncio.to_thread(decode_data_uri, text)
                 if decoded is not None:
-                    stored[text] = (await self._output(prediction_id, name, *decoded)).path
-        return replaced(output, lambda text: stored.get(text, text))
+                    stored[text] = (await self._store_output_file(prediction_id, name, *decoded)).path
+        return map_strings(output, lambda text: stored.get(text, text))
 
-    async def _output(self, prediction_id: str, name: str, content_type: str, content: bytes) -> File:
+    async def _store_output_file(self, prediction_id: str, name: str, content_type: str, content: bytes) -> File:
         sha256 = (await asyncio.to_thread(hashlib.sha256, content)).hexdigest()
         known = await self._rows(
             sa.select(table)
@@ -120,21 +120,27 @@ class Files:
         if known and is_there:
             return known[0]
         part = await asyncio.to_thread(
-            self.content.write, io.BytesIO(content), at_most=len(content), too_large=too_large()
+            self.content.write, io.BytesIO(content), at_most=len(content), too_large=too_large_problem()
         )
         if known:  # its content did not get its name, on a full disk or in a server that died
-            await asyncio.to_thread(self.content.keep, part)
+            await asyncio.to_thread(self.content.commit, part)
             return known[0]
         name += mimetypes.guess_extension(content_type.partition(";")[0]) or ""
-        return await self._add(part, name, content_type, {}, prediction_id, self.keep)
+        return await self._add(part, name, content_type, {}, prediction_id, self.retention)
 
     async def _add(
-        self, part: Part, name: str, content_type: str, metadata: dict[str, Any], prediction_id: str | None, keep: float
+        self,
+        part: Part,
+        name: str,
+        content_type: str,
+        metadata: dict[str, Any],
+        prediction_id: str | None,
+        retention: float,
     ) -> File:
         kind = "upload" if prediction_id is None else "output"
         moment = now()
         file = File(
-            id=unguessable(),
+            id=random_key(),
             sha256=part.sha256,
             md5=part.md5,
             name=name,
@@ -144,31 +150,33 @@ class Files:
             kind=kind,
             prediction_id=prediction_id,
             created_at=moment,
-            expires_at=moment + int(keep * 1e6),
+            expires_at=moment + int(retention * 1e6),
         )
         try:
             await self.database.run(lambda connection: connection.execute(sa.insert(table), dataclasses.asdict(file)))
         except BaseException:
             part.path.unlink(missing_ok=True)
             raise
-        await asyncio.to_thread(self.content.keep, part)  # only now: see content.py
+        await asyncio.to_thread(self.content.commit, part)  # only now: see content.py
         LOG.info("files: stored %s %s, %d bytes of %s", kind, prediction_id or "", file.size, content_type)
         return file
 
     async def get(self, file_id: str) -> File | None:
         """Return the file, None where there is none or where it has expired."""
-        return next(iter(await self._rows(sa.select(table).where(table.c.id == file_id, _lives()))), None)
+        return next(iter(await self._rows(sa.select(table).where(table.c.id == file_id, _is_retained()))), None)
 
-    async def uploads(self, *, size: int, before: tuple[int, str] | None = None) -> list[File]:
+    async def list_uploads(self, *, size: int, before: tuple[int, str] | None = None) -> list[File]:
         """Return up to `size` uploads, newest first: all, or those older than a row's (created_at, id)."""
-        query = sa.select(table).where(table.c.kind == "upload", _lives())
+        query = sa.select(table).where(table.c.kind == "upload", _is_retained())
         if before is not None:
             query = query.where(sa.tuple_(table.c.created_at, table.c.id) < sa.tuple_(*map(sa.literal, before)))
         return await self._rows(query.order_by(table.c.created_at.desc(), table.c.id.desc()).limit(size))
 
     async def delete_upload(self, file_id: str) -> bool:
         """Delete an upload; tell whether there was one."""
-        chosen = sa.select(table.c.id, table.c.sha256).where(table.c.id == file_id, table.c.kind == "upload", _lives())
+        chosen = sa.select(table.c.id, table.c.sha256).where(
+            table.c.id == file_id, table.c.kind == "upload", _is_retained()
+        )
         return await self._delete(chosen) > 0
 
     async def resolve(self, value: Any) -> Any:
@@ -178,7 +186,7 @@ class Files:
         that has expired or was deleted.
         """
         ours: dict[str, str] = {}
-        for text in texts_in(value):
+        for text in strings_in(value):
             found = own_file(text)
             if found is None:
                 continue
@@ -189,11 +197,13 @@ class Files:
                 raise Problem(
                     422, f"The file {text} has expired or was deleted; upload it again", title="Input validation failed"
                 )
-        return replaced(value, lambda text: ours.get(text, text))
+        return map_strings(value, lambda text: ours.get(text, text))
 
     async def inline(self, output: Any) -> Any:
         """Return an output with its files as data: URIs; as it is where they have more than 10 MB together."""
-        files = [await self.get(found[1]) for text in set(texts_in(output)) if (found := DELIVERY.fullmatch(text))]
+        files = [
+            await self.get(found[1]) for text in set(strings_in(output)) if (found := DELIVERY_PATH.fullmatch(text))
+        ]
         present = [file for file in files if file is not None]
         if sum(file.size for file in present) > INLINE_LIMIT:
             return output
@@ -204,16 +214,16 @@ class Files:
             except FileNotFoundError:  # removed in between
                 return output
             uris[file.path] = await asyncio.to_thread(encode_data_uri, file.content_type, content)
-        return replaced(output, lambda text: uris.get(text, text))
+        return map_strings(output, lambda text: uris.get(text, text))
 
     async def sweep(self) -> int:
         """Delete expired uploads, outputs whose prediction has lost its data, and leftovers; return how many."""
-        old = sa.select(table.c.id, table.c.sha256).where(~_lives()).limit(BATCH)
+        old = sa.select(table.c.id, table.c.sha256).where(~_is_retained()).limit(BATCH)
         deleted = 0
         while batch := await self._delete(old):
             deleted += batch
-        for path, sha256 in await asyncio.to_thread(self.content.abandoned):
-            await self._settle(path, sha256)
+        for path, sha256 in await asyncio.to_thread(self.content.list_abandoned):
+            await self._restore_or_delete(path, sha256)
         return deleted
 
     async def _delete(self, chosen: sa.Select[Any]) -> int:
@@ -224,19 +234,19 @@ class Files:
 
         rows = await self.database.run(work)
         for sha256 in {row.sha256 for row in rows}:
-            if not await self._is_wanted(sha256):
+            if not await self._is_referenced(sha256):
                 aside = await asyncio.to_thread(self.content.put_aside, sha256)
                 if aside is not None:
-                    await self._settle(aside, sha256)
+                    await self._restore_or_delete(aside, sha256)
         return len(rows)
 
-    async def _settle(self, aside: Path, sha256: str | None) -> None:
-        if sha256 is not None and await self._is_wanted(sha256):
+    async def _restore_or_delete(self, aside: Path, sha256: str | None) -> None:
+        if sha256 is not None and await self._is_referenced(sha256):
             await asyncio.to_thread(self.content.put_back, aside, sha256)
         else:
             await asyncio.to_thread(aside.unlink, missing_ok=True)
 
-    async def _is_wanted(self, sha256: str) -> bool:
+    async def _is_referenced(self, sha256: str) -> bool:
         return bool(await self._rows(sa.select(table).where(table.c.sha256 == sha256).limit(1)))
 
     async def _rows(self, query: sa.Select[Any]) -> list[File]:
@@ -245,11 +255,11 @@ class Files:
         )
 
 
-def too_large() -> Problem:
+def too_large_problem() -> Problem:
     """Return the 413 of Replicate's OpenAPI, files.create."""
     return Problem(413, "Files must be less than 100MB in size")
 
 
-def _lives() -> sa.ColumnElement[bool]:
+def _is_retained() -> sa.ColumnElement[bool]:
     with_data = sa.exists().where(predictions.c.id == table.c.prediction_id, predictions.c.data_removed.is_(False))
     return sa.or_(table.c.expires_at > now(), with_data)

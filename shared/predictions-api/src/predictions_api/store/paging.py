@@ -17,7 +17,7 @@ from predictions_api.errors import Problem
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SIZE: Final = 100  # rows a page, as Replicate's
+PAGE_SIZE: Final = 100  # rows a page, as Replicate's
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 

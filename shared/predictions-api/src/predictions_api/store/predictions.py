@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
-ENDED: Final = frozenset({"succeeded", "failed", "canceled", "aborted"})
+END_STATUSES: Final = frozenset({"succeeded", "failed", "canceled", "aborted"})
 CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # the alphabet of Replicate's ids since 2024
 
 
@@ -41,7 +41,7 @@ class Prediction:
     @property
     def ended(self) -> bool:
         """Tell whether nothing will change any more."""
-        return self.status in ENDED
+        return self.status in END_STATUSES
 
 
 def new_id() -> str:

@@ -1,4 +1,4 @@
-"""What is kept of predictions: made, read, listed, and changed in one place, `append`, one transaction a change.
+"""What is kept of predictions: made, read, listed, and changed in one place, `update`, one transaction a change.
 
 Each change adds 1 to `revision`; changes.py wakes those who wait for one. A prediction that has ended changes no more,
 but for the removal of its data.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from predictions_api.store.database import events, now, predictions, storable
+from predictions_api.store.database import events, now, predictions, without_nul
 from predictions_api.store.events import Event, add_events
 from predictions_api.store.predictions import Prediction
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from predictions_api.store.database import Database
 
-KEEP: Final = object()  # stands for "leave as it is" where None is a value
-AGAIN: Final = "The server stopped while this prediction was running; it is run again.\n"
+UNCHANGED: Final = object()  # stands for "leave as it is" where None is a value
+RESTART_NOTICE: Final = "The server stopped while this prediction was running; it is run again.\n"
 
 
 class Records:
@@ -29,9 +29,8 @@ class Records:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.changed: list[
-            Callable[[Prediction], None]
-        ] = []  # called with each Prediction after its change is committed, on the event loop
+        # Called on the event loop with each Prediction after its change is committed.
+        self.change_listeners: list[Callable[[Prediction], None]] = []
 
     async def add(self, prediction: Prediction, *, queue_limit: int) -> bool:
         """Add a prediction; return False where `queue_limit` of its model wait already."""
@@ -49,26 +48,26 @@ class Records:
 
     async def get(self, prediction_id: str) -> Prediction | None:
         """Return the prediction, None where there is none."""
-        return await self._one(predictions.c.id == prediction_id)
+        return await self._get_where(predictions.c.id == prediction_id)
 
-    async def by_stream_key(self, stream_key: str) -> Prediction | None:
+    async def find_by_stream_key(self, stream_key: str) -> Prediction | None:
         """Return the prediction whose stream has this address."""
-        return await self._one(predictions.c.stream_key == stream_key)
+        return await self._get_where(predictions.c.stream_key == stream_key)
 
-    async def _one(self, condition: sa.ColumnElement[bool]) -> Prediction | None:
+    async def _get_where(self, condition: sa.ColumnElement[bool]) -> Prediction | None:
         def work(connection: sa.Connection) -> Prediction | None:
             row = connection.execute(sa.select(predictions).where(condition)).mappings().one_or_none()
             return None if row is None else Prediction(**row)
 
         return await self.database.read(work)
 
-    async def changed_since(self, revisions: dict[str, int]) -> list[Prediction]:
+    async def list_changed(self, revisions: dict[str, int]) -> list[Prediction]:
         """Return those of the predictions (id -> revision) that have a later revision than given, in one query."""
 
         def work(connection: sa.Connection) -> list[Prediction]:
             query = sa.select(predictions).where(predictions.c.id.in_(revisions))
-            heads = connection.execute(query.with_only_columns(predictions.c.id, predictions.c.revision))
-            later = [row.id for row in heads if row.revision > revisions[row.id]]
+            revisions_now = connection.execute(query.with_only_columns(predictions.c.id, predictions.c.revision))
+            later = [row.id for row in revisions_now if row.revision > revisions[row.id]]
             return (
                 [
                     Prediction(**row)
@@ -114,15 +113,15 @@ class Records:
         def work(connection: sa.Connection) -> list[Prediction]:
             return [Prediction(**row) for row in connection.execute(query).mappings()]
 
-        found = await self.database.read(work)
-        return found[::-1] if after is not None else found
+        rows = await self.database.read(work)
+        return rows[::-1] if after is not None else rows
 
-    async def append(
+    async def update(
         self,
         prediction_id: str,
         *,
         status: str | None = None,
-        output: Any = KEEP,
+        output: Any = UNCHANGED,
         logs: str | None = None,
         error: str | None = None,
         metrics: dict[str, Any] | None = None,
@@ -135,28 +134,28 @@ class Records:
         """
         values: dict[str, Any] = {
             "status": status,
-            "logs": None if logs is None else storable(logs),
-            "error": None if error is None else storable(error),
+            "logs": None if logs is None else without_nul(logs),
+            "error": None if error is None else without_nul(error),
             "metrics": metrics,
         }
         given = {name: value for name, value in values.items() if value is not None}
-        if output is not KEEP:
+        if output is not UNCHANGED:
             given["output"] = output
         return await self._change(prediction_id, lambda old: _with_times(dataclasses.replace(old, **given)))
 
-    async def begin(self, prediction_id: str, *, worker: str, callback_key: str) -> Prediction | None:
+    async def begin_attempt(self, prediction_id: str, *, worker: str, callback_key: str) -> Prediction | None:
         """Record that the Cog server at `worker` is about to be given a prediction: a new attempt, which starts afresh.
 
         Webhooks that carry the callback key of an earlier attempt count no more.
         """
 
         def attempt(old: Prediction) -> Prediction:
-            again = AGAIN if old.attempts or old.logs or old.status == "processing" else ""
+            notice = RESTART_NOTICE if old.attempts or old.logs or old.status == "processing" else ""
             return dataclasses.replace(
                 old,
                 status="starting",
                 output=None,
-                logs=again,
+                logs=notice,
                 started_at=None,
                 worker=worker,
                 callback_key=callback_key,
@@ -165,11 +164,11 @@ class Records:
 
         return await self._change(prediction_id, attempt)
 
-    async def disown(self, prediction_id: str, *, callback_key: str) -> None:
+    async def invalidate_callbacks(self, prediction_id: str, *, callback_key: str) -> None:
         """Let no webhook of the attempts so far count any more."""
         await self._change(prediction_id, lambda old: dataclasses.replace(old, callback_key=callback_key))
 
-    async def unbegin(self, prediction_id: str, *, callback_key: str, worker: str | None) -> None:
+    async def abort_attempt(self, prediction_id: str, *, callback_key: str, worker: str | None) -> None:
         """Record that the attempt with this key was none; `worker` is the Cog server that may have it still."""
 
         def waiting(old: Prediction) -> Prediction:
@@ -200,7 +199,7 @@ class Records:
 
         prediction, changed = await self.database.run(work)
         if changed and prediction is not None:
-            for listener in self.changed:
+            for listener in self.change_listeners:
                 listener(prediction)
         return prediction
 
