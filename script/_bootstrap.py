@@ -1,7 +1,7 @@
-"""Runs a script in the environment that script/setup makes, made or brought up to date first where it has to be.
+"""Runs a script in the environment that script/setup makes or updates first if necessary.
 
-A script begins with `from _bootstrap import in_environment` and `in_environment()`. This module and tools/tree.py run
-under any Python from 3.8 on and need no package.
+Each script starts with `from _bootstrap import in_environment` and `in_environment()`. This module and tools/tree.py
+support Python 3.8 and newer and need no package.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from tree import ROOT, models
 
 ENVIRONMENT = ROOT / ".venv"
 PYTHON = ENVIRONMENT / "bin" / "python"
-STAMP = ENVIRONMENT / "made-from"  # what script/setup made the environment from
+STAMP = ENVIRONMENT / "made-from"  # has the fingerprint of the requirements that are installed
 
 
 def in_environment() -> None:
-    """Return, with the models' packages on the path, if this Python is the environment's; else run the script in it."""
+    """Put the models' packages on the path. In a Python outside the environment, run the script again in it."""
     if Path(sys.prefix).resolve() == ENVIRONMENT.resolve():
         sys.path[:0] = [str(ROOT / model) for model in models()]
         return
@@ -33,16 +33,16 @@ def in_environment() -> None:
 
 
 def fingerprint() -> str:
-    """Hash what an environment is made from: the requirements, this script/setup, and where the tree lies."""
+    """Return a hash of the requirements, of script/setup and of the repository's path."""
     digest = hashlib.sha256(str(ROOT).encode())
-    ours = [ROOT / "script" / "setup", ROOT / "script" / "cpu_torch.py", ROOT / "pyproject.toml"]
-    needs = [*sorted(ROOT.glob("*/requirements.txt")), *sorted(ROOT.glob("shared/*/pyproject.toml"))]
-    for path in [*ours, *needs]:
+    setup = [ROOT / "script" / "setup", ROOT / "script" / "cpu_torch.py", ROOT / "pyproject.toml"]
+    requirements = [*sorted(ROOT.glob("*/requirements.txt")), *sorted(ROOT.glob("shared/*/pyproject.toml"))]
+    for path in [*setup, *requirements]:
         digest.update(f"\n{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 
 
 def is_stale() -> bool:
-    """Tell whether script/setup has something to do."""
-    made_from = STAMP.read_text() if STAMP.exists() else ""
-    return made_from != fingerprint() or not PYTHON.exists()
+    """Return whether script/setup has to update the environment."""
+    installed = STAMP.read_text() if STAMP.exists() else ""
+    return installed != fingerprint() or not PYTHON.exists()

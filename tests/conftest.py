@@ -1,4 +1,4 @@
-"""What tests of several places use, made once."""
+"""Fixtures that tests of several directories share."""
 
 from __future__ import annotations
 
@@ -6,11 +6,24 @@ from pathlib import Path
 
 import hostile_videos
 import pytest
+from two_models import make_repository
 
 
 @pytest.fixture(scope="session")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with every file of hostile_videos.TABLE."""
+    """Return a directory with every file of hostile_videos.TABLE."""
     folder = tmp_path_factory.mktemp("hostile")
     hostile_videos.write_all(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a repository with two small models, in a path with a space."""
+    return make_repository(tmp_path_factory.mktemp("repository") / "with space")
+
+
+@pytest.fixture
+def changed_repository(tmp_path: Path) -> Path:
+    """Return a repository that one test may change."""
+    return make_repository(tmp_path / "repository")

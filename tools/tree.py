@@ -1,7 +1,8 @@
-"""Where the repository is, and which models it has. Uses the standard library only."""
+"""The repository's root and its models. Supports Python 3.8 and needs no package."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,3 +16,11 @@ def models() -> list[str]:
 def package_of(model: str) -> str:
     """Return the name of a model's Python package: `animate_diff` for `animate-diff`."""
     return model.replace("-", "_")
+
+
+def model_name(text: str) -> str:
+    """Return the name of a model, from an argument for argparse, which may be a path with a slash at its end."""
+    name = text.rstrip("/")
+    if name not in models():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a model; models: {', '.join(models())}")
+    return name

@@ -1,91 +1,82 @@
-"""The predictions API's configuration for the models of this tree: their names, version ids, schemas and commands."""
+"""The predictions API's configuration for the models of this repository: names, version ids, schemas, commands."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
 import json
-import os
 import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from tree import ROOT, models
+from videokit.files import atomic_write
 
-from cog_local.schema import openapi_schema
+from cog_local.schema import FILE_NAME, read_schema
 
-DIRECTORY = ROOT / ".predictions"  # what the API keeps: this configuration, its records, the files
-# In a model's directory, but not what makes the model: what is made there, weights, and what is there to be read.
-_MADE = {"wheels", "weights", "demo-weights", "__pycache__"}  # and all that begins with a dot
-_READ = {".md", ".gif", ".mp4"}
+DIRECTORY = ROOT / ".predictions"  # of the API: this configuration, its database, its files
+# Parts of a model's directory that do not change the model's code.
+_IGNORED_NAMES = {"wheels", "weights", "demo-weights", "examples", "__pycache__"}  # and all that begin with a dot
+_IGNORED_SUFFIXES = {".md", ".gif", ".mp4"}
 
 
 def write_config(weights: str) -> Path:
-    """Write the configuration with all models of the tree; raises SchemaError for one that Cog would misread."""
+    """Write the configuration for all models and return its path. Raises SchemaError for one without openapi.json."""
     if weights not in ("demo", "full"):
         weights = str(Path(weights).resolve())
     lines = [f"data = {_toml(str(DIRECTORY))}"]
     for model in models():
         lines += ["", "[[models]]", *(f"{key} = {_toml(value)}" for key, value in _settings(model, weights).items())]
+    DIRECTORY.mkdir(exist_ok=True)
     config = DIRECTORY / "config.toml"
-    _write(config, "\n".join(lines) + "\n")
+    with atomic_write(config) as part:
+        part.write_text("\n".join(lines) + "\n", "utf-8")
     return config
 
 
 def _settings(model: str, weights: str) -> dict[str, Any]:
-    name, _, documented = published(model).partition(":")
-    schema = DIRECTORY / "schemas" / f"{model}.json"
-    _write(schema, json.dumps(openapi_schema(ROOT / model / "predict.py"), indent=1) + "\n")
+    name, _, documented = documented_name(model).partition(":")
+    read_schema(ROOT / model)  # raises SchemaError
     serve = [sys.executable, str(ROOT / "script" / "serve"), model, "--port", "0", "--weights", weights]
     return {
         "name": name,
         "versions": [content_id(model), *filter(None, [documented])],
         "description": _description(model),
-        "schema": str(schema),
+        "schema": str(ROOT / model / FILE_NAME),
         "cog_version": importlib.metadata.version("cog"),
         "command": [*serve, "--until-stdin-ends"],
     }
 
 
-def published(model: str) -> str:
-    """Return owner/name:version under which a model is documented, or local/MODEL for one that is not."""
+def documented_name(model: str) -> str:
+    """Return the owner/name:version under which a model is documented, or local/MODEL without a version."""
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]
     return str(tools["serve"]["documented"].get(model, f"local/{model}"))
 
 
 def content_id(model: str) -> str:
-    """Return 64 hexadecimal digits made of what makes the model: its directory, and videokit's sources."""
+    """Return the SHA-256 of a model's directory and of videokit's sources, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for place in (ROOT / model, ROOT / "shared" / "videokit" / "src"):
         for path in sorted(place.rglob("*")):
             inside = path.relative_to(place)
-            if path.is_file() and path.suffix not in _READ and not any(map(_is_made, inside.parts)):
+            if path.is_file() and path.suffix not in _IGNORED_SUFFIXES and not any(map(_is_ignored, inside.parts)):
                 content = hashlib.sha256(path.read_bytes()).hexdigest()
                 digest.update(f"{inside.as_posix()} {content}\n".encode())
     return digest.hexdigest()
 
 
-def _is_made(part: str) -> bool:
-    return part in _MADE or part.startswith(".")
+def _is_ignored(part: str) -> bool:
+    return part in _IGNORED_NAMES or part.startswith(".")
 
 
 def _description(model: str) -> str:
-    """Return the first line of the model's README after its title."""
+    """Return the first line after the title of a model's README."""
     readme = ROOT / model / "README.md"
     lines = readme.read_text("utf-8").splitlines()[1:] if readme.exists() else []
     return next(filter(None, lines), "")
 
 
 def _toml(value: str | list[str]) -> str:
-    return json.dumps(value, ensure_ascii=False)  # JSON's strings and arrays are TOML's
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole; leave one of the same text untouched, whose time says since when it is so."""
-    if path.exists() and path.read_text("utf-8") == text:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, "utf-8")
-    part.replace(path)
+    return json.dumps(value, ensure_ascii=False)  # a JSON string or array is also TOML

@@ -1,7 +1,7 @@
-"""A prediction's inputs, from what `cog predict` takes (`-i name=value`, `-i name=@file`, `--json`), checked.
+"""The inputs of a prediction, from the arguments of `cog predict`: `-i name=value`, `-i name=@file` and `--json`.
 
-Checked against the model's schema, so that a wrong input costs no start of a server, which would say the same; and
-for unknown names, which the server drops in silence.
+Inputs are checked against the model's schema before a server starts. Cog's server makes the same checks, but drops
+unknown names silently.
 """
 
 from __future__ import annotations
@@ -14,13 +14,21 @@ import mimetypes
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cog_local.schema import PYTHON_TYPES, Schema
+from jsonschema import Draft4Validator, FormatChecker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cog_local.schema import Schema
+
+_FORMATS = FormatChecker(formats=())
+_LENGTHS = {"minLength": "shorter", "maxLength": "longer"}
 
 
-class BadInputs(Exception):
-    """The inputs are wrong; `faults` has one line for each fault."""
+class InvalidInputs(Exception):
+    """Inputs that cannot be read or do not match the schema. `faults` has one line for each fault."""
 
     def __init__(self, *faults: str) -> None:
         super().__init__("\n".join(faults))
@@ -28,100 +36,90 @@ class BadInputs(Exception):
 
 
 def read_inputs(schema: Schema, pairs: list[str], json_argument: str | None = None) -> dict[str, Any]:
-    """Return the inputs for the server from `-i` arguments and `--json`; a name in both has the value of its `-i`.
+    """Return the inputs for the server from the arguments of `-i` and `--json`. For a name in both, `-i` wins.
 
-    `schema` is a whole OpenAPI document. Raises BadInputs with all faults.
+    `schema` is a whole OpenAPI document. Raises InvalidInputs with all faults.
     """
-    fields = {name: _resolved(schema, field) for name, field in _properties(schema).items()}
-    faults: list[str] = []
+    schemas = schema["components"]["schemas"]
+    fields = {name: _resolve(schemas, field) for name, field in schemas["Input"]["properties"].items()}
     inputs: dict[str, Any] = {}
+    faults: list[str] = []
+    unreadable: set[str] = set()  # names whose fault is already in the list
     try:
         inputs.update(_read_json(json_argument))
-    except BadInputs as error:
+    except InvalidInputs as error:
         faults += error.faults
     texts: dict[str, list[str]] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
-        if not equals:
+        if equals:
+            texts.setdefault(name.strip(), []).append(text)
+        else:
             faults.append(f"-i {pair}: write name=value, or name=@file")
-            continue
-        texts.setdefault(name.strip(), []).append(text)
     for name, values in texts.items():
-        inputs[name] = values  # so that an unknown name is told of below
-        if name in fields:
-            try:
-                inputs[name] = _typed(name, fields[name], values)
-            except BadInputs as error:
-                faults += error.faults
-                del inputs[name]
-                fields[name] = {"nullable": True}  # told of already
-    required = _schemas(schema)["Input"].get("required", [])
-    faults += [f"{name} is required" for name in required if name not in inputs and "nullable" not in fields[name]]
+        try:
+            inputs[name] = _parse(name, fields[name], values) if name in fields else values
+        except InvalidInputs as error:
+            faults += error.faults
+            inputs.pop(name, None)
+            unreadable.add(name)
+    required = schemas["Input"].get("required", [])
+    faults += [f"{name} is required" for name in required if name not in inputs and name not in unreadable]
     for name, value in list(inputs.items()):
         if name not in fields:
             faults.append(_unknown(name, list(fields)))
         elif value is None and "nullable" in fields[name]:
-            del inputs[name]  # the server refuses null, and takes a name left out for it
-        elif fault := _fault(name, value, fields[name]):
-            faults.append(fault)
+            del inputs[name]  # the server refuses null, and accepts a missing name
+        else:
+            faults += _faults(name, value, fields[name])
     if faults:
-        raise BadInputs(*faults)
+        raise InvalidInputs(*faults)
     return inputs
 
 
-def _schemas(schema: Schema) -> Schema:
-    schemas: Schema = schema["components"]["schemas"]
-    return schemas
-
-
-def _properties(schema: Schema) -> Schema:
-    properties: Schema = _schemas(schema)["Input"]["properties"]
-    return properties
-
-
-def _resolved(schema: Schema, field: Schema) -> Schema:
+def _resolve(schemas: Schema, field: Schema) -> Schema:
     """Return a field with the type and the choices that it refers to."""
     for reference in field.get("allOf", []):
-        field = {**_schemas(schema)[reference["$ref"].rpartition("/")[2]], **field}
-    return field
+        field = {**schemas[reference["$ref"].rpartition("/")[2]], **field}
+    return {key: value for key, value in field.items() if key != "allOf"}
 
 
 def _read_json(argument: str | None) -> dict[str, Any]:
-    """Read `--json FILE|-|TEXT`, and `@FILE` and `@-` as cog writes them."""
+    """Read `--json FILE|-|TEXT`, and cog's spellings `@FILE` and `@-`."""
     if argument is None:
         return {}
     text = argument
     if not argument.lstrip().startswith("{"):
-        place = argument.removeprefix("@")
+        path = argument.removeprefix("@")
         try:
-            text = sys.stdin.read() if place == "-" else Path(place).expanduser().read_text("utf-8")
+            text = sys.stdin.read() if path == "-" else Path(path).expanduser().read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise BadInputs(f"--json {argument}: {_reason(error)}") from None
+            raise InvalidInputs(f"--json {argument}: {_reason(error)}") from None
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise BadInputs(f"--json: not JSON: {error}") from None
+        raise InvalidInputs(f"--json: not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise BadInputs("--json: not an object of names and values")
+        raise InvalidInputs("--json: not an object of names and values")
     return value
 
 
-def _typed(name: str, field: Schema, texts: list[str]) -> Any:
+def _parse(name: str, field: Schema, texts: list[str]) -> Any:
     if field["type"] == "array":
-        return [_value(name, field["items"], text) for text in texts]
+        return [_parse_value(name, field["items"], text) for text in texts]
     if len(texts) > 1:
-        raise BadInputs(f"{name} is given {len(texts)} times, and takes one value")
-    return _value(name, field, texts[0])
+        raise InvalidInputs(f"{name} is given {len(texts)} times, and takes one value")
+    return _parse_value(name, field, texts[0])
 
 
-def _value(name: str, field: Schema, text: str) -> Any:
-    """Return the value that a text on the command line means; `@file` for file inputs only, as texts may begin so."""
+def _parse_value(name: str, field: Schema, text: str) -> Any:
+    """Return the value of a text from the command line. Only inputs that take a file read `@file`."""
     kind = field["type"]
     if field.get("format") == "uri":
-        return _file(name, text[1:]) if text.startswith("@") else text
+        return _data_uri(name, text[1:]) if text.startswith("@") else text
     if kind == "integer":
         if not re.fullmatch(r"[+-]?\d+", text.strip()):
-            raise BadInputs(f"{name}={text} is not a whole number")
+            raise InvalidInputs(f"{name}={text} is not a whole number")
         return int(text)
     if kind == "number":
         try:
@@ -129,21 +127,21 @@ def _value(name: str, field: Schema, text: str) -> Any:
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
-            raise BadInputs(f"{name}={text} is not a number")
+            raise InvalidInputs(f"{name}={text} is not a number")
         return number
     if kind == "boolean":
         if text.lower() not in ("true", "false"):
-            raise BadInputs(f"{name}={text} is neither true nor false")
+            raise InvalidInputs(f"{name}={text} is neither true nor false")
         return text.lower() == "true"
     return text
 
 
-def _file(name: str, place: str) -> str:
-    path = Path(place).expanduser()
+def _data_uri(name: str, file: str) -> str:
+    path = Path(file).expanduser()
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise BadInputs(f"{name}: {place} cannot be read: {_reason(error)}") from None
+        raise InvalidInputs(f"{name}: {file} cannot be read: {_reason(error)}") from None
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
@@ -158,28 +156,18 @@ def _unknown(name: str, known: list[str]) -> str:
     return f"{name} is not an input{guess} (all: {', '.join(known)})"
 
 
-def _fault(name: str, value: Any, field: Schema) -> str | None:
-    """Tell what the schema says against a value, or None."""
-    if "type" not in field:
-        return None
-    kind = field["type"]
-    shown = f"{name}={value!r}" if len(repr(value)) < 80 else name
-    if not isinstance(value, PYTHON_TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
-        return f"{shown} is no {kind}"
-    if kind == "array":
-        return next((fault for item in value if (fault := _fault(name, item, field["items"]))), None)
-    if field.get("format") == "uri" and not re.match(r"data:|https?://", value):
-        return f"{shown} is no URL; write {name}=@{value} to send a file"
-    if "enum" in field and value not in field["enum"]:
-        return f"{shown} is none of {', '.join(map(str, field['enum']))}"
-    if "minimum" in field and value < field["minimum"]:
-        return f"{shown} is less than the minimum of {field['minimum']}"
-    if "maximum" in field and value > field["maximum"]:
-        return f"{shown} is greater than the maximum of {field['maximum']}"
-    if "minLength" in field and len(value) < field["minLength"]:
-        return f"{shown} is shorter than {field['minLength']} characters"
-    if "maxLength" in field and len(value) > field["maxLength"]:
-        return f"{shown} is longer than {field['maxLength']} characters"
-    if "pattern" in field and not re.search(field["pattern"], value):
-        return f"{shown} does not match {field['pattern']}"
-    return None
+def _faults(name: str, value: Any, field: Schema) -> Iterator[str]:
+    """Yield what is wrong with a value. In draft 4 of JSON Schema, 5.0 is not an integer."""
+    for error in Draft4Validator(field, format_checker=_FORMATS).iter_errors(value):
+        shown = repr(error.instance)
+        text = error.message.removeprefix(shown).strip()
+        if error.validator in _LENGTHS:
+            text = f"is {_LENGTHS[error.validator]} than {error.validator_value} characters"
+        elif error.validator == "format":
+            text = f"is not a URL; write {name}=@{error.instance} to send a file"
+        yield f"{name}={shown} {text}" if len(shown) < 80 else f"{name} {text}"
+
+
+@_FORMATS.checks("uri")
+def _is_uri(value: object) -> bool:
+    return not isinstance(value, str) or re.match(r"data:|https?://", value) is not None

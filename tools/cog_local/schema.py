@@ -1,40 +1,43 @@
-"""The OpenAPI schema of a model, read from the text of its predict.py as `cog build` reads it.
+"""The OpenAPI schema of a model: `MODEL/openapi.json`, and the generator that writes this file from predict.py.
 
-Cog's server validates inputs only where `.cog/openapi_schema.json` is; `cog build` writes that file into an
-image, and natively `cog_server` writes it with what is made here. predict.py is parsed, never imported. Cog's own
-generator takes many forms of a declaration and misreads some of them silently; here one form is taken, which it
-reads as Python does, and everything else is an error with its line:
+`cog build` writes the same document into an image, where Cog's server validates inputs with it. predict.py is parsed,
+never imported. Cog's own generator silently misreads some declarations. This generator accepts one form, which Cog
+reads as Python does, and raises SchemaError for all others:
 
     name: type = Input(literal arguments only)
 
-The format is that of replicate/cog, pkg/schema/openapi.go; the literals that its parser reads rightly are those of
-pkg/schema/python/literals.go: one string without escapes, a plain number, a list of these without comments.
+The `cog` package cannot write the document: `cog._inspector` imports predict.py, returns fields without the document
+around them, and no longer knows whether `default=None` was written or where a default came from.
+
+Sources, replicate/cog at 6110c91 (0.22.0): pkg/schema/openapi.go for the format; pkg/schema/python/literals.go for the
+literals that are read correctly, which are one string without escapes, a plain number, and a list of these without
+comments.
 """
 
 from __future__ import annotations
 
 import ast
+import json
+import os
 import re
 from typing import TYPE_CHECKING, Any
+
+from jsonschema import Draft4Validator
+from tree import ROOT
+from videokit.files import atomic_write
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 Schema = dict[str, Any]
 
+FILE_NAME = "openapi.json"
 _PRIMITIVES: dict[str, Schema] = {
     "bool": {"type": "boolean"},
     "float": {"type": "number"},
     "int": {"type": "integer"},
     "str": {"type": "string"},
     "Path": {"type": "string", "format": "uri"},
-}
-PYTHON_TYPES: dict[str, Any] = {
-    "boolean": bool,
-    "number": (int, float),
-    "integer": int,
-    "string": str,
-    "array": list,
 }
 _KEYWORDS = {  # Input's argument -> its name in the schema
     "default": "default",
@@ -54,28 +57,69 @@ _LITERAL = re.compile(rf"{_SCALAR}|\[\s*(?:{_SCALAR}\s*(?:,\s*{_SCALAR}\s*)*,?\s
 
 
 class SchemaError(Exception):
-    """A predict.py that Cog would refuse or misread; the text begins with `FILE:LINE:`."""
+    """A predict.py that Cog would refuse or misread (`FILE:LINE: ...`), or an openapi.json that cannot be used."""
+
+
+def read_schema(model_dir: Path) -> Schema:
+    """Return the document in a model's openapi.json. Raises SchemaError with the command that writes the file."""
+    path = model_dir / FILE_NAME
+    try:
+        schema: Schema = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise SchemaError(f"{path} is missing; run: {_command(model_dir)}") from None
+    except ValueError as error:
+        raise SchemaError(f"{path} is not JSON ({error}); run: {_command(model_dir)}") from None
+    return schema
+
+
+def write_schema(model_dir: Path) -> Path:
+    """Write a model's openapi.json from its predict.py, unless it is up to date, and return the path.
+
+    The predictions API takes the creation time of a version from the file's time. Raises SchemaError.
+    """
+    path = model_dir / FILE_NAME
+    if schema_fault(model_dir):
+        with atomic_write(path) as part:
+            part.write_text(_text(model_dir), "utf-8")
+    return path
+
+
+def schema_fault(model_dir: Path) -> str | None:
+    """Return what is wrong with a model's openapi.json, with the command that mends it, or None. Raises SchemaError."""
+    path = model_dir / FILE_NAME
+    if path.exists() and path.read_text("utf-8") == _text(model_dir):
+        return None
+    fault = "does not match predict.py" if path.exists() else "is missing"
+    return f"{path} {fault}; run: {_command(model_dir)}"
 
 
 def openapi_schema(predict_py: Path) -> Schema:
-    """Read the OpenAPI 3.0.2 schema of `Predictor` from the text of predict.py; raise SchemaError."""
+    """Return the OpenAPI 3.0.2 document of `Predictor`, read from the text of predict.py. Raises SchemaError."""
     source = predict_py.read_text("utf-8")
     try:
         return _Reader(source).schema()
-    except _Fault as fault:
-        raise SchemaError(f"{predict_py}:{fault.line}: {fault}") from None
+    except _DeclarationError as error:
+        raise SchemaError(f"{predict_py}:{error.line}: {error}") from None
     except SyntaxError as error:
         raise SchemaError(f"{predict_py}:{error.lineno}: {error.msg}") from None
 
 
-class _Fault(Exception):
+def _text(model_dir: Path) -> str:
+    return json.dumps(openapi_schema(model_dir / "predict.py"), indent=2, ensure_ascii=False) + "\n"
+
+
+def _command(model_dir: Path) -> str:
+    return f"script/schema {os.path.relpath(model_dir, ROOT)}"
+
+
+class _DeclarationError(Exception):
     def __init__(self, node: ast.AST, text: str) -> None:
         super().__init__(text)
         self.line = getattr(node, "lineno", 1)
 
 
 class _Reader:
-    """One pass over one predict.py."""
+    """Reads one predict.py."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -109,13 +153,13 @@ class _Reader:
                 for member in node.body:
                     if isinstance(member, ast.FunctionDef) and member.name in ("run", "predict"):
                         return member
-                raise _Fault(node, "class Predictor has no method `run`")
-        raise _Fault(self.tree, "there is no class Predictor")
+                raise _DeclarationError(node, "class Predictor has no method `run`")
+        raise _DeclarationError(self.tree, "there is no class Predictor")
 
     def _arguments(self, method: ast.FunctionDef) -> list[tuple[ast.arg, ast.expr | None]]:
         a = method.args
         if a.posonlyargs or a.kwonlyargs or a.vararg or a.kwarg or not a.args or a.args[0].arg != "self":
-            raise _Fault(method, f"{method.name} takes `self` and plain arguments only")
+            raise _DeclarationError(method, f"{method.name} takes `self` and plain arguments only")
         named = a.args[1:]
         return list(zip(named, [*[None] * (len(named) - len(a.defaults)), *a.defaults], strict=True))
 
@@ -123,7 +167,7 @@ class _Reader:
         """Return an input's own schema, and that of its choices if it has any."""
         name = argument.arg
         if argument.annotation is None:
-            raise _Fault(argument, f"{name} has no type")
+            raise _DeclarationError(argument, f"{name} has no type")
         kind, nullable = self._type(argument.annotation)
         field: Schema = {"title": " ".join(word.capitalize() for word in name.split("_")), **kind}
         if nullable:
@@ -131,60 +175,54 @@ class _Reader:
         if value is None:
             return field, None
         if not (isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "Input"):
-            raise _Fault(value, f"{name} is not declared as `{name}: type = Input(...)`")
+            raise _DeclarationError(value, f"{name} is not declared as `{name}: type = Input(...)`")
         if value.args:
-            raise _Fault(value, f"Input of {name} has an argument without a name")
+            raise _DeclarationError(value, f"Input of {name} has an argument without a name")
         for keyword in value.keywords:
             if keyword.arg not in _KEYWORDS:
-                raise _Fault(keyword, f"Input of {name} has an argument that Cog does not know: {keyword.arg}")
+                raise _DeclarationError(keyword, f"Input of {name} has an unknown argument: {keyword.arg}")
             field[_KEYWORDS[keyword.arg]] = self._literal(name, keyword)
-        self._check_default(name, value, field, nullable)
+        self._check(name, value, field, nullable)
         if field.get("deprecated") is False:
             del field["deprecated"]
-        return self._with_choices(name, value, field)
+        if "enum" not in field:
+            return field, None
+        del field["title"]
+        choices = {"enum": field.pop("enum"), "type": field.pop("type")}
+        return {"allOf": [{"$ref": f"#/components/schemas/{name}"}], **field}, choices
 
-    def _check_default(self, name: str, node: ast.AST, field: Schema, nullable: bool) -> None:
+    def _check(self, name: str, node: ast.AST, field: Schema, nullable: bool) -> None:
+        """Raise for choices or a default that Cog refuses."""
+        if "enum" in field and (not isinstance(field["enum"], list) or not field["enum"] or field["type"] == "array"):
+            raise _DeclarationError(node, f"choices of {name} must be a list with values, and {name} a single value")
         default = field.get("default", ...)
         if default is ... or (default is None and nullable):
             return
         if default is None:
-            raise _Fault(node, f"{name} has the default None but is not Optional: Cog makes it a required input")
-        kind = field["type"]
-        if not isinstance(default, PYTHON_TYPES[kind]) or (isinstance(default, bool) and kind != "boolean"):
-            raise _Fault(node, f"the default of {name}, {default!r}, is no {kind}")
+            raise _DeclarationError(node, f"{name} has the default None but is not Optional: Cog makes it required")
         if field.get("format") == "uri":
-            raise _Fault(node, f"{name} is a file and cannot have a default")
-
-    def _with_choices(self, name: str, node: ast.AST, field: Schema) -> tuple[Schema, Schema | None]:
-        choices = field.pop("enum", None)
-        if choices is None:
-            return field, None
-        if not isinstance(choices, list) or not choices or field["type"] == "array":
-            raise _Fault(node, f"choices of {name} must be a list with values, and {name} no list")
-        if "default" in field and field["default"] not in (*choices, None):
-            raise _Fault(node, f"the default of {name}, {field['default']!r}, is none of its choices")
-        del field["title"]
-        kind = {"enum": choices, "type": field.pop("type")}
-        return {"allOf": [{"$ref": f"#/components/schemas/{name}"}], **field}, kind
+            raise _DeclarationError(node, f"{name} is a file and cannot have a default")
+        for error in Draft4Validator(field).iter_errors(default):
+            raise _DeclarationError(node, f"default of {name}: {error.message}")
 
     def _literal(self, name: str, keyword: ast.keyword) -> Any:
-        """Return the value of a literal that Cog's parser reads as Python does."""
+        """Return the value of a literal. Raises for one that Cog's parser does not read as Python does."""
         text = (ast.get_source_segment(self.source, keyword) or "").partition("=")[2].strip()
         if not _LITERAL.fullmatch(text):
-            raise _Fault(
+            raise _DeclarationError(
                 keyword,
-                f"{keyword.arg} of {name} is not a literal that Cog reads rightly: write one string without escapes, "
+                f"{keyword.arg} of {name} is not a literal that Cog reads correctly; write one string without escapes, "
                 "a plain number, True, False, None, or a list of these without comments",
             )
         value = ast.literal_eval(text)
-        # Go writes 1.0 as 1, and messages of the server quote it.
+        # Go writes 1.0 as 1, and the server quotes the number in its messages.
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
     def _type(self, node: ast.expr) -> tuple[Schema, bool]:
         """Return the schema of an annotation, and whether it may be None."""
         if isinstance(node, ast.Name) and node.id in _PRIMITIVES:
             if node.id == "Path" and "Path" not in self.from_cog:
-                raise _Fault(node, "Path is not imported from cog")
+                raise _DeclarationError(node, "Path is not imported from cog")
             return dict(_PRIMITIVES[node.id]), False
         if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
             if node.value.id == "Optional":
@@ -195,19 +233,19 @@ class _Reader:
                     return {"type": "array", "items": items}, False
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr) and ast.unparse(node.right) == "None":
             return self._type(node.left)[0], True
-        raise _Fault(
-            node, f"{ast.unparse(node)} is none of str, int, float, bool, Path, list[...] and Optional[...] of these"
+        raise _DeclarationError(
+            node, f"{ast.unparse(node)} is not supported; write str, int, float, bool, Path, list[...] or Optional[...]"
         )
 
     def _output(self, method: ast.FunctionDef) -> Schema:
         node = method.returns
         if node is None:
-            raise _Fault(method, f"{method.name} has no return type")
+            raise _DeclarationError(method, f"{method.name} has no return type")
         if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Iterator":
             return {"type": "array", "items": self._type(node.slice)[0], "x-cog-array-type": "iterator"}
         kind, nullable = self._type(node)
         if nullable:
-            raise _Fault(node, "an output cannot be Optional")
+            raise _DeclarationError(node, "an output cannot be Optional")
         return kind
 
 
@@ -224,7 +262,7 @@ def _response(schema: Schema, text: str = "Successful Response") -> Schema:
 
 
 def _document(schemas: dict[str, Schema], streaming: bool) -> Schema:
-    """Put the parts that are the same for all models around the model's own schemas."""
+    """Return the document around a model's own schemas. The other parts are the same for all models."""
     text = {"type": "string"}
     moment = {"type": "string", "format": "date-time"}
     invalid = _response(_ref("HTTPValidationError"), "Validation Error")

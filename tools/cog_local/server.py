@@ -1,8 +1,4 @@
-"""Cog's own prediction server, started natively in a model's directory as an image starts it, and a client of it.
-
-Serves one model at a time per object; choosing inputs and writing outputs is the caller's. See `cog_local.schema` for the
-schema that the server validates with.
-"""
+"""Cog's own prediction server, started natively in a model's directory as an image starts it, and a client of it."""
 
 from __future__ import annotations
 
@@ -24,33 +20,36 @@ from collections import deque
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from cog_local.schema import openapi_schema
+from videokit.files import atomic_write
+
+from cog_local.schema import read_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Self
 
 HOST = "127.0.0.1"
-_SLOT_SECONDS = 5.0  # Cog answers a prediction a moment before it takes the next one
-_STOP_SECONDS = 20.0  # a prediction has this long to end when cancelled, and the server then, before it is killed
-_CANCEL_AGAIN_SECONDS = 3.0  # coglet 0.23.1 loses a cancel that comes just as a prediction starts
+_SLOT_SECONDS = 5.0  # Cog answers a prediction a moment before it accepts the next one
+_STOP_SECONDS = 20.0  # for a cancelled prediction to end, and then for the server, before the server is killed
+_CANCEL_AGAIN_SECONDS = 3.0  # coglet 0.23.1 loses a cancel that arrives just as a prediction starts
 
 
 class ServerError(Exception):
-    """The server did not start, or went away; the text ends with the last lines that nobody was shown."""
+    """The server did not start, or has ended. The text ends with its last lines that `on_log` did not get."""
 
 
-class GivenUp(Exception):
-    """The caller's `give_up` was set while the server was starting."""
+class StartCancelled(Exception):
+    """The caller's `cancel_event` was set while the server was starting."""
 
 
 class CogServer:
-    """A running Cog server for one model; a context manager that leaves no process and no file behind.
+    """A running Cog server for one model: a context manager that leaves no process and no file behind.
 
-    `weights` is "demo", "full" or a directory. `port` 0 takes a free one; `.port` tells which. `on_log` is called,
-    from another thread, with each line that the model prints in set-up and predictions, as it comes. `give_up`, when
-    set, ends the wait for a start with GivenUp. `python` is the interpreter whose environment has cog and the model's
-    packages.
+    port: 0 picks a free port, which is then the attribute `port`.
+    weights: "demo", "full" or a directory.
+    on_log: called from another thread with each line that the model prints in set-up and predictions.
+    cancel_event: when it is set, `start` raises StartCancelled.
+    python: the interpreter whose environment has cog and the model's packages.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class CogServer:
         env: Mapping[str, str] | None = None,
         weights: str = "demo",
         on_log: Callable[[str], None] | None = None,
-        give_up: threading.Event | None = None,
+        cancel_event: threading.Event | None = None,
         python: Path = Path(sys.executable),
         ready_seconds: float = 3600.0,
     ) -> None:
@@ -72,13 +71,13 @@ class CogServer:
         self._on_log = on_log
         self._python = python
         self._ready_seconds = ready_seconds
-        self._give_up = give_up or threading.Event()
+        self._cancel_event = cancel_event or threading.Event()
         self._process: subprocess.Popen[str] | None = None
         self._cleanup = contextlib.ExitStack()
         self._last_lines: deque[str] = deque(maxlen=40)
         self._worker_failed = threading.Event()
-        self._asking = 0  # calls of `predict` that have not returned
-        self._latest: str | None = None  # the last prediction, also one that another client asked for
+        self._pending_calls = 0  # of `predict`
+        self._latest_id: str | None = None  # of the last prediction, of any client
 
     def __enter__(self) -> Self:
         try:
@@ -96,15 +95,15 @@ class CogServer:
         return f"http://{HOST}:{self.port}"
 
     def start(self) -> None:
-        """Write the schema, start the server and wait until it is ready.
+        """Start the server and wait until it is ready.
 
-        Raises SchemaError for a predict.py that Cog would misread, ServerError for one that cannot be set up.
+        Raises SchemaError for a model without openapi.json, ServerError for one whose set-up fails, StartCancelled.
         """
-        write_schema(self.model_dir)
+        _copy_schema(self.model_dir)
         self.port = _free_port(self.port)
         temporary = self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cog-server-"))
-        alive, held = os.pipe()
-        self._cleanup.callback(os.close, alive)
+        read_end, write_end = os.pipe()
+        self._cleanup.callback(os.close, read_end)
         try:
             self._process = process = subprocess.Popen(
                 [str(self._python), "-m", "cog.server.http", "--host", HOST],
@@ -115,31 +114,31 @@ class CogServer:
                 stderr=subprocess.STDOUT,
                 encoding="utf-8",
                 errors="replace",
-                start_new_session=True,  # Ctrl-C reaches the caller alone, who cancels first
-                pass_fds=[held],  # closes when the last process of the group is gone
+                start_new_session=True,  # Ctrl-C reaches only the caller, which cancels the prediction first
+                pass_fds=[write_end],  # closes when the last process of the group has ended
             )
         finally:
-            os.close(held)
+            os.close(write_end)
         reader = threading.Thread(target=self._read, args=(process.stdout,), daemon=True)
         reader.start()
         self._cleanup.callback(reader.join)
-        self._cleanup.callback(_end_group, process, alive)
+        self._cleanup.callback(_end_group, process, read_end)
         self._cleanup.callback(self._cancel_running)
         self._wait_until_ready()
 
     def stop(self) -> None:
-        """Cancel what runs, end the server and all that it started, and remove their temporary files."""
+        """Cancel the running prediction, end all processes of the server and remove their temporary files."""
         self._cleanup.close()
 
     def _cancel_running(self) -> None:
-        """Cancel the prediction that runs, also another client's, and wait for its end; the server alone would not."""
-        began, asked = time.monotonic(), -math.inf
-        with contextlib.suppress(ServerError):  # it is gone
-            while self._latest is not None and time.monotonic() < began + _STOP_SECONDS:
-                if not self._asking and self.get("/health-check")["status"] != "BUSY":
+        """Cancel the running prediction of any client and wait for its end, which the server does not do by itself."""
+        deadline, cancelled_at = time.monotonic() + _STOP_SECONDS, -math.inf
+        with contextlib.suppress(ServerError):  # it has ended
+            while self._latest_id is not None and time.monotonic() < deadline:
+                if not self._pending_calls and self.get("/health-check")["status"] != "BUSY":
                     return
-                if time.monotonic() > asked + _CANCEL_AGAIN_SECONDS and self.cancel(self._latest):
-                    asked = time.monotonic()
+                if time.monotonic() > cancelled_at + _CANCEL_AGAIN_SECONDS and self.cancel(self._latest_id):
+                    cancelled_at = time.monotonic()
                 time.sleep(0.02)
 
     def _environment(self, temporary: str) -> dict[str, str]:
@@ -155,17 +154,17 @@ class CogServer:
         }
 
     def check(self) -> None:
-        """Raise ServerError if the server has ended by itself."""
+        """Raise ServerError if the server has ended."""
         if self._process is not None and self._process.poll() is not None:
             self._fail(f"the server ended with status {self._process.returncode}")
 
     def predict(self, inputs: Mapping[str, Any], prediction_id: str | None = None) -> dict[str, Any]:
-        """Run one prediction and return the server's answer to it.
+        """Run one prediction and return the server's answer.
 
-        Without a `status` (succeeded, failed, canceled) in it the inputs were refused: `detail` says why.
+        The answer has a `status` (succeeded, failed, canceled), or the faults of the inputs as `detail`.
         """
-        self._latest = name = prediction_id or uuid.uuid4().hex
-        self._asking += 1
+        self._latest_id = name = prediction_id or uuid.uuid4().hex
+        self._pending_calls += 1
         body = {"id": name, "input": dict(inputs)}
         deadline = time.monotonic() + _SLOT_SECONDS
         try:
@@ -175,14 +174,14 @@ class CogServer:
                     return answer
                 time.sleep(0.02)
         finally:
-            self._asking -= 1
+            self._pending_calls -= 1
 
     def cancel(self, prediction_id: str) -> bool:
-        """Ask for a prediction to be cancelled, and tell whether it runs; `predict` returns when it has ended."""
+        """Cancel a prediction and return whether it is running. The call of `predict` returns when it has ended."""
         return self._request("POST", f"/predictions/{prediction_id}/cancel", {})[0] == http.HTTPStatus.OK
 
     def get(self, path: str) -> dict[str, Any]:
-        """Return the JSON at `path`, for example /openapi.json or /health-check."""
+        """Return the JSON at a path such as /openapi.json or /health-check."""
         return self._request("GET", path)[1]
 
     def _request(
@@ -203,8 +202,8 @@ class CogServer:
         deadline = time.monotonic() + self._ready_seconds
         while True:
             self.check()
-            if self._give_up.is_set():
-                raise GivenUp
+            if self._cancel_event.is_set():
+                raise StartCancelled
             if self._worker_failed.wait(0.05):
                 self._fail("the server's worker did not start")
             try:
@@ -219,12 +218,12 @@ class CogServer:
                 self._fail(f"not ready after {self._ready_seconds:.0f} s")
 
     def _fail(self, text: str) -> NoReturn:
-        """Raise ServerError with a text and the last lines, of which all have come when the server is stopped."""
+        """Stop the server, so that all of its lines have been read, and raise ServerError with the last ones."""
         self.stop()
         raise ServerError("\n  ".join([f"{self.model_dir.name}: {text}", *self._last_lines]))
 
     def _read(self, lines: IO[str]) -> None:
-        """Pass on what the model prints; keep for messages what nobody has been shown."""
+        """Pass what the model prints to `on_log`, and keep the last other lines for messages."""
         with lines:
             for line in lines:
                 try:
@@ -232,34 +231,30 @@ class CogServer:
                     fields, target = entry["fields"], entry["target"]
                 except (ValueError, TypeError, KeyError):
                     self._last_lines.append(line.rstrip())
-                    # The server captures a working worker's output: a bare traceback is one that died at its start.
+                    # The server wraps the output of a running worker in JSON. A bare traceback is a failed start.
                     if line.startswith("Traceback "):
                         self._worker_failed.set()
                     continue
-                self._latest = fields.get("prediction_id", self._latest)
+                self._latest_id = fields.get("prediction_id", self._latest_id)
                 if "source" not in fields and target != "coglet::user":
-                    continue  # the server's own; what a set-up prints last comes as `user` when it comes late
+                    continue  # the server's own line; late lines of a set-up have the target `coglet::user`
                 if self._on_log is None:
                     self._last_lines.append(fields["message"])
                 else:
                     self._on_log(fields["message"])
 
 
-def write_schema(model_dir: Path) -> None:
-    """Write `.cog/openapi_schema.json` into a model's directory, as `cog build` does."""
+def _copy_schema(model_dir: Path) -> None:
+    """Write `.cog/openapi_schema.json`, where the server looks for the schema, as `cog build` does."""
+    schema = read_schema(model_dir)
     target = model_dir / ".cog" / "openapi_schema.json"
-    text = json.dumps(openapi_schema(model_dir / "predict.py"))
     target.parent.mkdir(exist_ok=True)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, "utf-8")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(target) as part:
+        part.write_text(json.dumps(schema), "utf-8")
 
 
 def _free_port(wanted: int) -> int:
-    """Return `wanted`, or a free port for 0; raise ServerError where something listens already."""
+    """Return `wanted`, or a free port for 0. Raises ServerError for a port in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -270,10 +265,10 @@ def _free_port(wanted: int) -> int:
         return port
 
 
-def _end_group(process: subprocess.Popen[str], alive: int) -> None:
-    """End a server and all that it started; `alive` is a pipe that closes when the last of them is gone."""
-    process.terminate()  # the server alone: it ends its worker in order, whose exit handlers then run
-    select.select([alive], [], [], _STOP_SECONDS)
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing is left (PermissionError: macOS)
+def _end_group(process: subprocess.Popen[str], read_end: int) -> None:
+    """End a server and its child processes. The pipe of `read_end` closes with the last of them."""
+    process.terminate()  # only the server: it ends its worker in order, so that exit handlers run
+    select.select([read_end], [], [], _STOP_SECONDS)
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # all have ended (PermissionError: macOS)
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,16 +1,18 @@
-"""Specification of cog_local.schema: what Cog's own generator would make of a predict.py, or a refusal with the line."""
+"""Specification of cog_local.schema: the document that Cog writes for a predict.py, or an error with the line."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
-from cog_local.schema import SchemaError, openapi_schema
+from cog_local.schema import SchemaError, openapi_schema, read_schema, schema_fault, write_schema
+from tree import ROOT, models
 
-if TYPE_CHECKING:
-    from pathlib import Path
+MODELS = [*(ROOT / model for model in models()), *ROOT.glob("tests/predictions_api/models/*/")]
 
 HEAD = """from __future__ import annotations
 from collections.abc import Iterator
@@ -31,12 +33,33 @@ def schema_of(directory: Path, arguments: str, output: str = "Path", decorator: 
 
 
 def inputs_of(directory: Path, arguments: str) -> dict[str, Any]:
-    schemas: dict[str, Any] = schema_of(directory, arguments)["components"]["schemas"]["Input"]
-    return schemas
+    inputs: dict[str, Any] = schema_of(directory, arguments)["components"]["schemas"]["Input"]
+    return inputs
 
 
-# The rows of the table that was measured with Cog 0.22's generator (replicate/cog at 6110c91), and the format of its
-# pkg/schema/openapi.go.
+@pytest.mark.parametrize("model", MODELS, ids=lambda path: path.name)
+def test_the_committed_schema_matches_predict_py(model: Path) -> None:
+    assert schema_fault(model) is None
+
+
+def test_a_written_schema_is_read_again_and_reported_when_predict_py_changes(tmp_path: Path) -> None:
+    document = schema_of(tmp_path, "x: int = Input(default=1)")
+    assert str(schema_fault(tmp_path)).startswith(f"{tmp_path}/openapi.json is missing; run: script/schema ")
+    assert json.loads(write_schema(tmp_path).read_text()) == read_schema(tmp_path) == document
+    assert schema_fault(tmp_path) is None
+    schema_of(tmp_path, "x: int = Input(default=2)")
+    assert str(schema_fault(tmp_path)).startswith(f"{tmp_path}/openapi.json does not match predict.py; run: script/")
+
+
+@pytest.mark.parametrize("text", [None, "<<<<<<< HEAD"])
+def test_a_missing_or_broken_schema_names_the_command_that_writes_it(tmp_path: Path, text: str | None) -> None:
+    if text:
+        (tmp_path / "openapi.json").write_text(text)
+    with pytest.raises(SchemaError, match="; run: script/schema "):
+        read_schema(tmp_path)
+
+
+# Expected values: measured with the generator of Cog 0.22 (replicate/cog at 6110c91, format in pkg/schema/openapi.go).
 
 
 @pytest.mark.parametrize("annotation", ["Optional[str]", "str | None"])
@@ -123,7 +146,7 @@ def test_outputs(tmp_path: Path, output: str, expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("decorator", ["@cog.streaming", "@streaming"])
-def test_a_streaming_method_is_marked_in_the_path(tmp_path: Path, decorator: str) -> None:
+def test_a_streaming_method_is_marked_in_the_document(tmp_path: Path, decorator: str) -> None:
     plain = schema_of(tmp_path, "x: int = Input(default=1)", "Iterator[Path]")
     marked = schema_of(tmp_path, "x: int = Input(default=1)", "Iterator[Path]", decorator)
     assert "x-cog-streaming" not in plain["paths"]["/predictions"]["post"]
@@ -134,8 +157,8 @@ def test_a_streaming_method_is_marked_in_the_path(tmp_path: Path, decorator: str
     "arguments",
     [
         "x: str = Input(default=None)",  # becomes required
-        "x: int = Input(default=IMPORTED)",  # is dropped, and the input becomes required
-        "x: int = Input(default=CONSTANT)",  # is resolved by Cog; one form is enough
+        "x: int = Input(default=IMPORTED)",  # dropped, so that the input becomes required
+        "x: int = Input(default=CONSTANT)",  # Cog resolves it; one form is enough
         "x: str = Input(choices=list(TABLE))",
         "x: str = Input(choices=[*TABLE])",
         "x: str = Input(choices=IMPORTED)",
@@ -146,7 +169,7 @@ def test_a_streaming_method_is_marked_in_the_path(tmp_path: Path, decorator: str
         'x: str = Input(default="a\\tb")',  # read with its backslash: parseStringLiteral there
         'x: str = Input(description="a" "b")',  # read as `a" "b`
         'x: str = Input(description=f"{CONSTANT}")',
-        'x: str = Input(choices=[\n"a",  # why\n"b"])',  # a comment in a list cannot be resolved: parseListLiteral
+        'x: str = Input(choices=[\n"a",  # why\n"b"])',  # Cog cannot resolve a list with a comment: parseListLiteral
         "x: int = Input(5)",
         "x: int = Input(default_factory=int)",
         "x: int = Input(**TABLE)",
@@ -154,6 +177,7 @@ def test_a_streaming_method_is_marked_in_the_path(tmp_path: Path, decorator: str
         "x: int = 5",
         "x=Input(default=5)",
         "x: int = Input(default='five')",
+        "x: int = Input(default=0, ge=1)",
         "x: Path = Input(default='a.png')",
         "x: dict = Input()",
         "x: int | str = Input()",
@@ -164,7 +188,7 @@ def test_a_streaming_method_is_marked_in_the_path(tmp_path: Path, decorator: str
         "**inputs: int",
     ],
 )
-def test_what_cog_refuses_or_misreads_is_refused_with_its_line(tmp_path: Path, arguments: str) -> None:
+def test_what_cog_refuses_or_misreads_raises_an_error_with_the_line(tmp_path: Path, arguments: str) -> None:
     with pytest.raises(SchemaError, match=r"predict\.py:1[12345]: "):
         schema_of(tmp_path, arguments)
 
@@ -184,8 +208,8 @@ def test_a_file_without_a_predictor_is_refused(tmp_path: Path, text: str) -> Non
         openapi_schema(tmp_path / "predict.py")
 
 
-def test_cogs_own_inspector_sees_the_same_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # cog._inspector imports the class and looks at it: the second implementation of the same reading.
+def test_cogs_own_inspector_finds_the_same_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A second implementation: cog._inspector imports the class.
     from cog import _inspector
 
     text = (
@@ -207,23 +231,23 @@ def test_cogs_own_inspector_sees_the_same_inputs(tmp_path: Path, monkeypatch: py
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "inspected_predict", module)
     spec.loader.exec_module(module)
-    theirs = _inspector.create_predictor("inspected_predict", "Predictor")
+    inspected = _inspector.create_predictor("inspected_predict", "Predictor")
 
     schemas = openapi_schema(tmp_path / "inspected_predict.py")["components"]["schemas"]
-    ours = schemas["Input"]["properties"]
-    assert list(ours) == list(theirs.inputs)
-    for name, field in theirs.inputs.items():
-        assert ours[name]["x-order"] == field.order
-        assert ours[name].get("default") == field.default
-        assert ours[name].get("description") == field.description
-        assert ours[name].get("minimum") == field.ge
-        assert ours[name].get("maximum") == field.le
-        assert ours[name].get("maxLength") == field.max_length
+    inputs = schemas["Input"]["properties"]
+    assert list(inputs) == list(inspected.inputs)
+    for name, field in inspected.inputs.items():
+        assert inputs[name]["x-order"] == field.order
+        assert inputs[name].get("default") == field.default
+        assert inputs[name].get("description") == field.description
+        assert inputs[name].get("minimum") == field.ge
+        assert inputs[name].get("maximum") == field.le
+        assert inputs[name].get("maxLength") == field.max_length
         assert schemas.get(name, {}).get("enum") == field.choices
         repetition = field.type.repetition.name
-        assert ours[name].get("nullable", False) == repetition.startswith("OPTIONAL")
-        kind = {**schemas.get(name, {}), **ours[name]}
+        assert inputs[name].get("nullable", False) == repetition.startswith("OPTIONAL")
+        kind = {**schemas.get(name, {}), **inputs[name]}
         primitive = kind["items"] if repetition == "REPEATED" else kind
-        theirs_type = field.type.primitive.json_type()
-        assert {key: primitive.get(key) for key in theirs_type} == theirs_type
-    assert schemas["Output"] == theirs.output.json_type()
+        json_type = field.type.primitive.json_type()
+        assert {key: primitive.get(key) for key in json_type} == json_type
+    assert schemas["Output"] == inspected.output.json_type()

@@ -1,4 +1,4 @@
-"""Specification of cog_server: a server that is ready, or a clear error, and nothing left behind."""
+"""Specification of cog_local.server: a server that is ready, or a clear error, and no process or file after its end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from cog_local.server import CogServer, GivenUp, ServerError
+from cog_local.schema import SchemaError, write_schema
+from cog_local.server import CogServer, ServerError, StartCancelled
 from processes import processes_with
 
 if TYPE_CHECKING:
@@ -34,16 +35,17 @@ class Predictor(BaseRunner):
 
 def model(directory: Path, setup: str = "pass", top: str = "") -> Path:
     (directory / "predict.py").write_text(PREDICT.format(setup=setup, top=top))
+    write_schema(directory)
     return directory
 
 
-def test_a_prediction_gives_its_file_and_the_server_its_schema(tmp_path: Path) -> None:
+def test_a_prediction_returns_its_file_and_the_server_its_schema(tmp_path: Path) -> None:
     with CogServer(model(tmp_path)) as server:
         answer = server.predict({"steps": 2})
         schema = server.get("/openapi.json")
     assert answer["status"] == "succeeded"
     assert answer["output"] == "data:video/mp4;base64,YWJj"  # RFC 4648's base64 of abc
-    assert schema == json.loads((tmp_path / ".cog" / "openapi_schema.json").read_text())
+    assert schema == json.loads((tmp_path / "openapi.json").read_text())
 
 
 def test_the_server_validates_with_the_schema(tmp_path: Path) -> None:
@@ -53,7 +55,13 @@ def test_the_server_validates_with_the_schema(tmp_path: Path) -> None:
     assert answer["detail"][0]["msg"] == "1001 is greater than the maximum of 1000"
 
 
-def test_what_the_model_prints_is_passed_on(tmp_path: Path) -> None:
+def test_a_model_without_a_schema_is_refused_with_the_command_that_writes_it(tmp_path: Path) -> None:
+    (model(tmp_path) / "openapi.json").unlink()
+    with pytest.raises(SchemaError, match=r"openapi\.json is missing; run: script/schema "), CogServer(tmp_path):
+        pass
+
+
+def test_what_the_model_prints_is_passed_to_on_log(tmp_path: Path) -> None:
     lines: list[str] = []
     with CogServer(model(tmp_path, 'print("loading")'), on_log=lines.append):
         pass
@@ -71,7 +79,7 @@ def test_the_choice_of_weights_reaches_the_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setup", "top", "told"),
+    ("setup", "top", "message"),
     [
         ("raise RuntimeError('no weights')", "", "set-up failed: RuntimeError: no weights"),
         ("raise SystemExit(3)", "", "set-up failed: SystemExit: 3"),
@@ -79,13 +87,13 @@ def test_the_choice_of_weights_reaches_the_model(tmp_path: Path) -> None:
         ("pass", "import nonexistent", "ModuleNotFoundError: No module named 'nonexistent'"),
     ],
 )
-def test_a_set_up_that_fails_is_told_with_its_reason(tmp_path: Path, setup: str, top: str, told: str) -> None:
-    with pytest.raises(ServerError, match=told), CogServer(model(tmp_path, setup, top)):
+def test_a_failed_set_up_raises_an_error_with_its_reason(tmp_path: Path, setup: str, top: str, message: str) -> None:
+    with pytest.raises(ServerError, match=message), CogServer(model(tmp_path, setup, top)):
         pass
 
 
-def test_a_worker_that_cannot_start_is_told(tmp_path: Path) -> None:
-    # A `python` without coglet, first on the path, is what the server would start its worker with.
+def test_a_worker_that_cannot_start_raises_an_error(tmp_path: Path) -> None:
+    # The server starts its worker with the first `python` on the path, here one without coglet.
     other = tmp_path / "bin"
     other.mkdir()
     (other / "python").write_text(f"#!/bin/sh\nexec '{sys.executable}' -S \"$@\"\n")
@@ -95,7 +103,7 @@ def test_a_worker_that_cannot_start_is_told(tmp_path: Path) -> None:
         pass
 
 
-def test_a_python_without_cog_is_told(tmp_path: Path) -> None:
+def test_a_python_without_cog_raises_an_error(tmp_path: Path) -> None:
     bare = tmp_path / "python"
     bare.write_text(f"#!/bin/sh\nexec '{sys.executable}' -S \"$@\"\n")
     bare.chmod(0o755)
@@ -110,15 +118,15 @@ def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
             pass
 
 
-def test_waiting_for_a_start_can_be_given_up(tmp_path: Path) -> None:
-    give_up = threading.Event()
-    give_up.set()
-    with pytest.raises(GivenUp), CogServer(model(tmp_path, "time.sleep(600)"), give_up=give_up):
+def test_the_cancel_event_ends_the_wait_for_a_start(tmp_path: Path) -> None:
+    cancel_event = threading.Event()
+    cancel_event.set()
+    with pytest.raises(StartCancelled), CogServer(model(tmp_path, "time.sleep(600)"), cancel_event=cancel_event):
         pass
 
 
 @pytest.mark.parametrize("ends", ["in order", "during a prediction", "in a failed set-up"])
-def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+def test_no_process_and_no_temporary_file_remains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
     mark = f"CALLED_BY={tmp_path}"
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -162,10 +170,8 @@ def test_exit_handlers_of_the_worker_run_to_their_end(tmp_path: Path) -> None:
     assert done.exists()
 
 
-def test_a_worker_that_dies_fails_the_prediction(tmp_path: Path) -> None:
-    (tmp_path / "predict.py").write_text(
-        "import os\nfrom cog import BaseRunner, Input, Path\nclass Predictor(BaseRunner):\n"
-        "    def run(self, x: int = Input(default=1)) -> Path:\n        os.abort()\n"
-    )
+def test_a_crash_of_the_worker_fails_the_prediction(tmp_path: Path) -> None:
+    text = (model(tmp_path) / "predict.py").read_text()
+    (tmp_path / "predict.py").write_text(text.replace("time.sleep(0.02)", "os.abort()"))
     with CogServer(tmp_path) as server:
         assert server.predict({})["status"] == "failed"

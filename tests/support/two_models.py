@@ -1,4 +1,4 @@
-"""A tree of its own for the tests of the scripts: the real scripts, two models that do next to nothing."""
+"""A small repository for the tests of the scripts: the real scripts and tools, and two models without weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sysconfig
 import tomllib
 from pathlib import Path
 
-import pytest
+from cog_local.schema import write_schema
 from tree import ROOT
 
 ONE_FILE = '''
@@ -22,12 +22,12 @@ from tqdm import tqdm
 
 
 class InvalidInput(Exception):
-    """Named as videokit's."""
+    """Has the name of videokit's class."""
 
 
 class Predictor(BaseRunner):
     def setup(self) -> None:
-        print("loading nothing")
+        print("loading")
 
     def run(
         self,
@@ -40,13 +40,13 @@ class Predictor(BaseRunner):
         for _ in tqdm(range(steps), miniters=1, mininterval=0):
             time.sleep(seconds)
         if mode == "fail":
-            raise ValueError("the model fell over")
+            raise ValueError("an error of the model")
         if mode == "refuse":
-            raise InvalidInput("width=3 is odd; try 4\\nseed=-1 is outside what is allowed")
+            raise InvalidInput("width=3 is odd; try 4\\nseed=-1 is out of range")
         for name, value in {"seed": seed or 7, "frames": 16, "duration": 2.0}.items():
             self.record_metric(name, value)
         target = LocalPath("clip.mp4")
-        target.write_bytes(b"made of " + (LocalPath(image).read_bytes() if image else b"nothing"))
+        target.write_bytes(b"from " + (LocalPath(image).read_bytes() if image else b"nothing"))
         return Path(target)
 '''
 
@@ -72,8 +72,8 @@ class Predictor(BaseRunner):
 """
 
 
-def make_tree(root: Path) -> Path:
-    """Make a root whose scripts find their environment made: one that shares the packages of this one."""
+def make_repository(root: Path) -> Path:
+    """Make a repository at `root`, with an up-to-date environment that shares the packages of this one."""
     junk = shutil.ignore_patterns("__pycache__")
     for place in ("script", "tools"):
         shutil.copytree(ROOT / place, root / place, ignore=junk)
@@ -85,23 +85,11 @@ def make_tree(root: Path) -> Path:
         (root / model).mkdir()
         (root / model / "cog.yaml").write_text('run: "predict.py:Predictor"\n')
         (root / model / "predict.py").write_text(predict)
+        write_schema(root / model)
         (root / model / "requirements.txt").write_text(f"./wheels/videokit-{version}-py3-none-any.whl\n")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", root / ".venv"], check=True)
     packages = next((root / ".venv").glob("lib/python3*/site-packages"))
     (packages / "shared.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
-    ask = [sys.executable, "-c", "import _bootstrap; print(_bootstrap.fingerprint(), end='')"]
-    made_from = subprocess.run(ask, cwd=root / "script", check=True, capture_output=True, text=True).stdout
-    (root / ".venv" / "made-from").write_text(made_from)
+    command = [sys.executable, "-c", "import _bootstrap; _bootstrap.STAMP.write_text(_bootstrap.fingerprint())"]
+    subprocess.run(command, cwd=root / "script", check=True)
     return root
-
-
-@pytest.fixture(scope="session")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a tree in a path with a space."""
-    return make_tree(tmp_path_factory.mktemp("repository") / "with space")
-
-
-@pytest.fixture
-def another_tree(tmp_path: Path) -> Path:
-    """Return a tree of its own for one test."""
-    return make_tree(tmp_path / "another")

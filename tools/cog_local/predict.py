@@ -1,0 +1,177 @@
+"""One prediction through Cog's own server: starts the server, shows the model's log, writes the outputs to files."""
+
+from __future__ import annotations
+
+import base64
+import mimetypes
+import re
+import shutil
+import signal
+import sys
+import threading
+import urllib.parse
+from pathlib import Path
+from typing import Any
+
+from videokit.files import atomic_write
+
+from cog_local.inputs import InvalidInputs, read_inputs
+from cog_local.schema import SchemaError, read_schema
+from cog_local.server import CogServer, ServerError, StartCancelled
+
+_PROGRESS = re.compile(r"^\s*(\d+)%\s*\|.*?\|\s*(\d+)/(\d+)")  # a tqdm bar, as Replicate's clients parse it
+
+
+class PredictionFailed(Exception):
+    """The model raised an error, whose text this is."""
+
+
+class PredictionCancelled(Exception):
+    """The prediction was cancelled before it succeeded."""
+
+
+def predict(model_dir: Path, pairs: list[str], json_argument: str | None, target: Path, weights: str) -> int:
+    """Run one prediction, write its outputs to `target` and return the exit status of script/predict.
+
+    `pairs` and `json_argument` are those of `cog_local.inputs.read_inputs`. The model's log is written to stderr.
+    """
+    cancel_event = threading.Event()
+    try:
+        inputs = read_inputs(read_schema(model_dir), pairs, json_argument)
+        _check_paths(target, weights)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: cancel_event.set())
+        log = LogPrinter()
+        with CogServer(model_dir, weights=weights, on_log=log, cancel_event=cancel_event) as server:
+            prediction = _run(server, inputs, cancel_event)
+            log.end_bar()
+        _check_status(prediction)
+        _report(_write_outputs(prediction.get("output"), target), prediction.get("metrics", {}))
+    except InvalidInputs as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (SchemaError, ServerError, PredictionFailed, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (StartCancelled, PredictionCancelled, KeyboardInterrupt):
+        print("cancelled", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _check_paths(target: Path, weights: str) -> None:
+    faults = []
+    if not target.parent.is_dir():
+        faults.append(f"-o {target}: there is no directory {target.parent}")
+    if weights not in ("demo", "full") and not Path(weights).is_dir():
+        faults.append(f"--weights {weights}: it is demo, full, or a directory")
+    if faults:
+        raise InvalidInputs(*faults)
+
+
+def _run(server: CogServer, inputs: dict[str, Any], cancel_event: threading.Event) -> dict[str, Any]:
+    """Return the server's answer. Raises PredictionCancelled; the server then cancels the prediction as it ends."""
+    answers: list[dict[str, Any] | ServerError] = []
+
+    def call() -> None:
+        try:
+            answers.append(server.predict(inputs))
+        except ServerError as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)
+        if cancel_event.is_set():
+            raise PredictionCancelled
+    answer = answers[0]
+    if isinstance(answer, ServerError):
+        raise answer
+    return answer
+
+
+def _check_status(prediction: dict[str, Any]) -> None:
+    """Raise InvalidInputs, PredictionFailed or PredictionCancelled, with the error's text without Cog's prefixes."""
+    if "status" not in prediction:
+        detail = prediction.get("detail", prediction)
+        if not isinstance(detail, list):
+            raise InvalidInputs(str(detail))
+        raise InvalidInputs(*(f"{fault['loc'][-1]}: {fault['msg']}" for fault in detail))
+    if prediction["status"] == "canceled":
+        raise PredictionCancelled
+    if prediction["status"] == "failed":
+        error = prediction.get("error") or "failed without an error message"
+        for prefix in ("Prediction failed: ", "Generator iteration error: "):
+            while error.startswith(prefix):
+                error = error.removeprefix(prefix)
+        if error.startswith("InvalidInput: "):
+            raise InvalidInputs(*error.removeprefix("InvalidInput: ").splitlines())
+        raise PredictionFailed(error)
+
+
+def _write_outputs(output: Any, target: Path) -> list[Path]:
+    """Write data URIs to files and return their paths. Other outputs are printed."""
+    paths = []
+    for index, uri in enumerate(output if isinstance(output, list) else [output]):
+        if not isinstance(uri, str) or not uri.startswith("data:"):
+            print(uri)
+            continue
+        header, _, content = uri.partition(",")
+        kind, *options = header.removeprefix("data:").split(";")
+        suffix = target.suffix or mimetypes.guess_extension(kind) or ".bin"
+        number = f".{index}" if isinstance(output, list) else ""
+        path = target.with_name(f"{target.stem}{number}{suffix}").absolute()
+        decode = base64.b64decode if "base64" in options else urllib.parse.unquote_to_bytes
+        with atomic_write(path) as part:
+            part.write_bytes(decode(content))
+        paths.append(path)
+    return paths
+
+
+def _report(paths: list[Path], metrics: dict[str, Any]) -> None:
+    facts = []
+    if "frames" in metrics:
+        facts.append(f"{metrics['frames']} frames")
+    if "duration" in metrics:
+        facts.append(f"{metrics['duration']:.2f} s")
+    if "seed" in metrics:
+        facts.append(f"seed {metrics['seed']}")
+    for path in paths:
+        print(", ".join([f"{path}: {path.stat().st_size / 1000:.0f} KB", *facts]))
+
+
+class LogPrinter:
+    """Writes a model's lines to stderr. Progress bars redraw their line on a terminal, and are thinned elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._in_bar = False  # on a terminal: the cursor is in the line of a bar
+        self._quarter: tuple[str, int] | None = None  # elsewhere: total and quarter of the last bar that was written
+
+    def __call__(self, line: str) -> None:
+        progress = _PROGRESS.match(line)
+        if progress is None:
+            self.end_bar()
+            self._write(f"{line}\n")
+        elif self._terminal:
+            self._in_bar = True
+            self._write(f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K")
+        else:
+            percent, _, total = progress.groups()
+            if (quarter := (total, int(percent) // 25)) != self._quarter:
+                self._quarter = quarter
+                self._write(f"{line}\n")
+
+    def end_bar(self) -> None:
+        """End the line of a progress bar."""
+        if self._in_bar:
+            self._in_bar = False
+            self._write("\n")
+
+    def _write(self, text: str) -> None:
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except OSError:  # a closed stderr does not end the prediction
+            pass

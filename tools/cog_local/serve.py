@@ -1,0 +1,58 @@
+"""Servers for script/serve: one model's Cog server, or the predictions API in front of all models."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+
+from tree import ROOT
+
+from cog_local.api_config import write_config
+from cog_local.schema import SchemaError
+from cog_local.server import CogServer, ServerError, StartCancelled
+
+API = [sys.executable, "-m", "predictions_api"]
+
+
+def serve_api(weights: str, options: list[str]) -> int:
+    """Replace this process with the predictions API. Returns an exit status if the configuration cannot be written."""
+    try:
+        config = write_config(weights)
+    except SchemaError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return os.execv(API[0], [*API, "--config", str(config), *options])
+
+
+def serve_model(model: str, port: int, weights: str, *, until_stdin_ends: bool) -> int:
+    """Run one model's Cog server until a signal, or the end of stdin, and return the exit status."""
+    stop_event = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: stop_event.set())
+    if until_stdin_ends:
+        threading.Thread(target=_wait_for_stdin, args=(stop_event,), daemon=True).start()
+    try:
+        with CogServer(ROOT / model, port=port, weights=weights, on_log=_print_log, cancel_event=stop_event) as server:
+            print(f"{model} is ready at {server.url}", flush=True)
+            while not stop_event.wait(0.5):
+                server.check()
+    except (SchemaError, ServerError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except StartCancelled:
+        pass
+    return 0
+
+
+def _wait_for_stdin(stop_event: threading.Event) -> None:
+    while os.read(0, 4096):  # unbuffered: Python cannot close a buffer at exit while a thread reads into it
+        pass
+    stop_event.set()
+
+
+def _print_log(line: str) -> None:
+    with contextlib.suppress(OSError):  # a closed stderr does not end the server
+        print(line, file=sys.stderr, flush=True)
