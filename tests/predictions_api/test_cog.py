@@ -81,7 +81,7 @@ class Receiver:
     def until_ended(self) -> Progress:
         """Return all that was told, put together, at the end of a prediction."""
         known = Progress()
-        while not known.ended:
+        while not known.has_ended:
             known = known.with_later(parse_progress(self.told.get(timeout=60), streams=False))
         return known
 

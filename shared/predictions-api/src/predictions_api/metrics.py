@@ -17,17 +17,17 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.ended = Counter(
+        self.end_count = Counter(
             "predictions_ended", "Predictions that have ended", ["model", "status"], registry=self.registry
         )
-        self.waited = Histogram(
+        self.wait_seconds = Histogram(
             "prediction_waited_seconds", "Time in the queue", ["model"], buckets=BUCKETS, registry=self.registry
         )
-        self.ran = Histogram(
+        self.run_seconds = Histogram(
             "prediction_ran_seconds", "Time in the model", ["model"], buckets=BUCKETS, registry=self.registry
         )
-        self.waiting = Gauge("predictions_waiting", "Predictions in the queue", ["model"], registry=self.registry)
-        self.requests = Counter(
+        self.waiting_count = Gauge("predictions_waiting", "Predictions in the queue", ["model"], registry=self.registry)
+        self.request_count = Counter(
             "requests", "HTTP requests answered", ["method", "route", "status"], registry=self.registry
         )
 
@@ -35,14 +35,14 @@ class Metrics:
         self, model: str, status: str, created_at: int, started_at: int | None, completed_at: int | None
     ) -> None:
         """Count a prediction that has ended. Times are microseconds since 1970, UTC."""
-        self.ended.labels(model, status).inc()
+        self.end_count.labels(model, status).inc()
         if started_at is not None and completed_at is not None:
-            self.waited.labels(model).observe((started_at - created_at) / 1e6)
-            self.ran.labels(model).observe((completed_at - started_at) / 1e6)
+            self.wait_seconds.labels(model).observe((started_at - created_at) / 1e6)
+            self.run_seconds.labels(model).observe((completed_at - started_at) / 1e6)
 
     def text(self, waiting: Mapping[str, int]) -> bytes:
         """Return all figures in Prometheus's text format; `waiting` is how many predictions of each model wait."""
-        self.waiting.clear()
+        self.waiting_count.clear()
         for model, count in waiting.items():
-            self.waiting.labels(model).set(count)
+            self.waiting_count.labels(model).set(count)
         return generate_latest(self.registry)

@@ -66,7 +66,7 @@ class Gate:
             # The route's pattern, not the path: some paths are keys.
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"] if scope["method"] in METHODS else "other"  # anyone may send any word
-            self.metrics.requests.labels(method, route, status).inc()
+            self.metrics.request_count.labels(method, route, status).inc()
             LOG.info(
                 "%s %s %d in %.0f ms",
                 method,

@@ -186,7 +186,7 @@ async def receive(request: Request, prediction_id: str, key: str) -> Response:
     """Take what a Cog server tells of a prediction."""
     service = _service(request)
     prediction = await service.records.get(prediction_id)
-    if prediction is None or prediction.ended or prediction.callback_key != key:
+    if prediction is None or prediction.has_ended or prediction.callback_key != key:
         return Response(status_code=404)
     try:
         payload = await read_json(request, limit=CALLBACK_LIMIT)

@@ -55,7 +55,7 @@ async def _events(service: Service, prediction: Prediction, seq: int, base_url: 
         for event in await service.records.events(latest.id, seq):
             seq = event.seq + 1
             yield format_event(event, base_url)
-        if latest.ended:
+        if latest.has_ended:
             return
         try:
             changed = await service.changes.wait(latest.id, latest.revision, KEEPALIVE_INTERVAL)

@@ -77,7 +77,7 @@ def _look_up(host: str) -> list[tuple[Any, ...]]:
 
 
 class CheckedTransport(httpx.AsyncBaseTransport):
-    """Sends a request to an address of its host that was checked just before; raises Refused for others.
+    """Sends a request to an address of its host that was checked just before; raises ForbiddenAddress for others.
 
     The certificate is checked against the host's name all the same. No connection is used twice, as connections are
     told apart by address here, and two names may share one.

@@ -56,8 +56,8 @@ class CogClient:
     async def start(self, prediction_id: str, inputs: Mapping[str, Any], webhook: str) -> bool:
         """Start a prediction whose progress goes to `webhook`; tell whether it is new to the server.
 
-        False: it runs there already, and its progress goes where it was told first. Raises Busy, NotReady, Refused,
-        Gone.
+        False: it runs there already, and its progress goes where it was told first. Raises Busy, NotReady,
+        InvalidInputs, Unreachable.
         """
         body = {
             "id": prediction_id,
@@ -94,12 +94,12 @@ class CogClient:
             return "GONE"
 
     async def cog_version(self) -> str | None:
-        """Return the version of Cog that runs there; raises Gone."""
+        """Return the version of Cog that runs there; raises Unreachable."""
         version = (await self._get("/health-check")).get("version") or {}
         return version.get("python_sdk") or version.get("cog")
 
     async def schema(self) -> dict[str, Any]:
-        """Return the OpenAPI schema of its model; raises Gone."""
+        """Return the OpenAPI schema of its model; raises Unreachable."""
         return await self._get("/openapi.json")
 
     async def wait_for_failure(self) -> str:
@@ -168,15 +168,15 @@ class Progress:
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         """Tell whether nothing more will come."""
         return self.status in END_STATUSES
 
     def with_later(self, other: Progress) -> Progress:
         """Return both together, in whichever order they came: logs and outputs only grow, and an end stays the end."""
-        if self.ended:
+        if self.has_ended:
             return self
-        if other.ended:
+        if other.has_ended:
             known = self.output if other.output is None and other.status != "succeeded" else other.output
             return dataclasses.replace(other, output=known, logs=max(self.logs, other.logs, key=len))
         return Progress(

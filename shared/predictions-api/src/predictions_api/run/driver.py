@@ -38,7 +38,7 @@ CALLBACK_DELAY: Final = 2.0  # seconds
 LONG_RUN: Final = 5.0  # seconds; what has run so long will not end just now
 CANCEL_TIMEOUT: Final = 60.0  # seconds that a Cog server has to end what was canceled
 
-INTERRUPTED: Final = (
+INTERRUPTED_ERROR: Final = (
     "Prediction interrupted: the server stopped twice while it was running. It is not run a third time; "
     "create it again if the model is not what stopped the server."
 )
@@ -90,10 +90,10 @@ class Driver:
             # The old server may live still: Cog's word that this was canceled must not reach it.
             await self.records.invalidate_callbacks(prediction_id, callback_key=random_key())
             await _stop(CogClient(prediction.worker, self.http), prediction_id)
-        if prediction.ended:
+        if prediction.has_ended:
             return
         if prediction.attempts >= MAX_ATTEMPTS:
-            await self.fail(prediction_id, INTERRUPTED)
+            await self.fail(prediction_id, INTERRUPTED_ERROR)
             return
         if prediction.model not in self.workers:
             await self.fail(prediction_id, f"The model {prediction.model} is not served any more")
@@ -132,7 +132,7 @@ class Driver:
             inputs = await self.files.resolve(prediction.input)
             key = random_key()
             started = await self.records.begin_attempt(prediction.id, worker=cog.url, callback_key=key)
-            if started is None or started.ended:
+            if started is None or started.has_ended:
                 return True
             self._attempts_by_key[key] = _Attempt(started.logs)
             try:
@@ -152,7 +152,7 @@ class Driver:
                     await self.records.abort_attempt(prediction.id, callback_key=key, worker=cog.url)
                 raise
             finally:
-                if not self._attempts_by_key.pop(key).progress.ended:
+                if not self._attempts_by_key.pop(key).progress.has_ended:
                     await asyncio.shield(self._release(cog, prediction.id, key))
 
     async def _release(self, cog: CogClient, prediction_id: str, key: str) -> None:
@@ -212,7 +212,7 @@ class Driver:
                 continue
             if now is None:
                 continue
-            if now.ended or (key is not None and now.callback_key != key):
+            if now.has_ended or (key is not None and now.callback_key != key):
                 return
             revision = now.revision
 

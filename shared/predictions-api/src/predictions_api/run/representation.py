@@ -16,7 +16,7 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # The official clients that cannot read `aborted`: replicate 1.x for Python refuses the whole answer (and so the whole
 # page of a list), replicate 1.x for JavaScript polls for ever. They are told `canceled`, which Replicate says of a
 # deadline that passes a moment later.
-KNOWS_NO_ABORTED: Final = re.compile(r"replicate-(python|javascript)/")
+CLIENTS_WITHOUT_ABORTED: Final = re.compile(r"replicate-(python|javascript)/")
 
 
 def rfc3339(microseconds: int) -> str:
@@ -38,7 +38,7 @@ def prediction_body(
         path = "/v1/files/stream-" if prediction.streams_files else "/v1/streams/"
         urls["stream"] = f"{base}{path}{prediction.stream_key}"
     status = prediction.status
-    if status == "aborted" and KNOWS_NO_ABORTED.search(user_agent):
+    if status == "aborted" and CLIENTS_WITHOUT_ABORTED.search(user_agent):
         status = "canceled"
     body: dict[str, Any] = {
         "id": prediction.id,
@@ -60,7 +60,7 @@ def prediction_body(
         moment = getattr(prediction, name)
         if moment is not None:
             body[name] = rfc3339(moment)
-    if prediction.ended:
+    if prediction.has_ended:
         body["metrics"] = prediction.metrics or {}
     if prediction.webhook is not None:
         body["webhook"] = prediction.webhook

@@ -138,7 +138,7 @@ class Service:
         task.add_done_callback(self._tasks.discard)
 
     def _count_end(self, prediction: Prediction) -> None:
-        if prediction.ended:
+        if prediction.has_ended:
             times = (prediction.created_at, prediction.started_at, prediction.completed_at)
             self.metrics.count_end(prediction.model, prediction.status, *times)
 
@@ -152,7 +152,7 @@ class Service:
         The driver that has it, here or in another server, sees the end and stops the work in Cog.
         """
         before = await self.records.get(prediction_id)
-        if before is None or before.ended:
+        if before is None or before.has_ended:
             return before
         prediction = await self.records.update(prediction_id, status="canceled")
         await self._remove_from_queue(before)

@@ -105,7 +105,7 @@ class Webhooks:
         self._http = httpx.AsyncClient(transport=transport, follow_redirects=False, timeout=RESPONSE_TIMEOUT)
         self._slots = asyncio.Semaphore(MAX_CALLS)
         self._host_slots: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
-        self._enqueuing: set[asyncio.Task[None]] = set()
+        self._enqueue_tasks: set[asyncio.Task[None]] = set()
         engine.register(QUEUE, self.deliver)
         records.change_listeners.append(self._enqueue_if_due)
 
@@ -117,7 +117,7 @@ class Webhooks:
 
     async def close(self) -> None:
         """Stop. What is not told yet is told by the next process."""
-        tasks = list(self._enqueuing)
+        tasks = list(self._enqueue_tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -126,10 +126,10 @@ class Webhooks:
 
     def _enqueue_if_due(self, prediction: Prediction) -> None:
         # A Cog server got it, or it ended, maybe without one. A second time does nothing.
-        if prediction.webhook is not None and (prediction.status == "starting" or prediction.ended):
+        if prediction.webhook is not None and (prediction.status == "starting" or prediction.has_ended):
             task = asyncio.create_task(self._enqueue(prediction.id))
-            self._enqueuing.add(task)
-            task.add_done_callback(self._enqueuing.discard)
+            self._enqueue_tasks.add(task)
+            task.add_done_callback(self._enqueue_tasks.discard)
 
     async def _enqueue(self, prediction_id: str) -> None:
         while True:
@@ -183,7 +183,7 @@ class Webhooks:
             if start_due and latest.started_at is not None:
                 start_due = False
                 await self._send_and_record(_started_state(latest), "start")
-            pause: float | None = None if latest.ended else 3600.0
+            pause: float | None = None if latest.has_ended else 3600.0
             event = _due_event(latest, wanted, output, logs)
             if event is not None:
                 pause = earliest - clock()
@@ -284,7 +284,7 @@ def webhook_events(prediction: Prediction) -> tuple[str, ...]:
 
 def _due_event(prediction: Prediction, wanted: tuple[str, ...], output: Any, logs: str) -> str | None:
     """Return which event is due for a receiver that knows these; none where the last call follows and tells all."""
-    if prediction.ended and "completed" in wanted:
+    if prediction.has_ended and "completed" in wanted:
         return None
     if "output" in wanted and prediction.output is not None and prediction.output != output:
         return "output"

@@ -69,7 +69,7 @@ class Changes:
             async with asyncio.timeout(max(timeout, 0)):
                 while True:
                     found = await self.wait(prediction_id, revision, 3600)
-                    if found is not None and found.ended:
+                    if found is not None and found.has_ended:
                         return found
                     revision = revision if found is None else found.revision
         return None

@@ -35,7 +35,7 @@ def add_events(connection: sa.Connection, old: Prediction, new: Prediction) -> N
         ("output", without_nul(item) if isinstance(item, str) else json.dumps(item))
         for item in _new_outputs(old.output, new.output)
     ]
-    if new.ended:
+    if new.has_ended:
         if new.status == "failed":
             entries.append(("error", json.dumps({"detail": new.error or ""})))
         reason = {"failed": "error", "canceled": "canceled", "aborted": "canceled"}.get(new.status)

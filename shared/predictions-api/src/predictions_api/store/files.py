@@ -1,7 +1,7 @@
 """Files that clients upload and that models make: rows in a table, bytes in content.py's store.
 
 Whoever knows an id may read the file: ids have 256 random bits. How files are named within inputs and outputs is
-file_names.py's business.
+file_urls.py's business.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class File:
 class Files:
     """The files of a database and of the directory that goes with it.
 
-    keep: seconds that outputs are kept. cog_base: the base URL by which Cog's servers reach this one.
+    retention: seconds that outputs are kept. cog_base: the base URL by which Cog's servers reach this one.
     """
 
     def __init__(self, database: Database, root: Path, *, retention: float, cog_base: str) -> None:

@@ -39,7 +39,7 @@ class Prediction:
     attempts: int = 0
 
     @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         """Tell whether nothing will change any more."""
         return self.status in END_STATUSES
 

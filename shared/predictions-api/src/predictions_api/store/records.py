@@ -185,7 +185,7 @@ class Records:
             if row is None:
                 return None, False
             old = Prediction(**row)
-            if old.ended:
+            if old.has_ended:
                 return old, False
             new = change(old)
             if new == old:
@@ -222,7 +222,7 @@ def _with_times(new: Prediction) -> Prediction:
     moment = now()
     if new.status == "processing" and new.started_at is None:
         new = dataclasses.replace(new, started_at=moment)
-    if new.ended:
+    if new.has_ended:
         metrics = dict(new.metrics or {})
         metrics.setdefault("predict_time", 0.0 if new.started_at is None else (moment - new.started_at) / 1e6)
         metrics["total_time"] = (moment - new.created_at) / 1e6
