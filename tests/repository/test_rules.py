@@ -1,4 +1,4 @@
-"""The rules of the tree that a reader relies on, held for every model that there is."""
+"""Rules of the repository that hold for every model. test_layers.py has those of imports."""
 
 from __future__ import annotations
 
@@ -14,97 +14,39 @@ from typing import Any
 
 import pytest
 import yaml
-from tree import ROOT
+from imports import imported_names
+from tree import ROOT, models, package_of
 
-MODELS = sorted(path.parent for path in ROOT.glob("*/cog.yaml"))
-SHARED = ROOT / "shared" / "videokit" / "src"
-SMALL_WEIGHTS = [path for model in MODELS for path in sorted(model.glob("demo-weights/**/*")) if path.is_file()]
+MODELS = [ROOT / model for model in models()]
+VIDEOKIT = ROOT / "shared" / "videokit" / "src"
 PREDICTIONS_API = ROOT / "shared" / "predictions-api" / "src"
+DEMO_WEIGHTS = [path for model in MODELS for path in sorted(model.glob("demo-weights/**/*")) if path.is_file()]
 each_model = pytest.mark.parametrize("model", MODELS, ids=lambda path: path.name)
 
 
-def package_of(model: Path) -> str:
-    return model.name.replace("-", "_")
-
-
-def library_files() -> list[Path]:
-    """Return the Python files of the packages: the models' and those in shared/."""
-    places = [*(model / package_of(model) for model in MODELS), *(ROOT / "shared").iterdir()]
-    return sorted(path for place in places for path in place.rglob("*.py"))
-
-
-def imports(path: Path) -> set[str]:
-    """Return the top-level names that a file imports, wherever in it."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            found.add(node.module.partition(".")[0])
-    return found
-
-
-def test_there_is_a_model() -> None:
-    assert MODELS
-
-
-@each_model
-def test_models_never_import_each_other(model: Path) -> None:
-    others = {package_of(other) for other in MODELS if other != model}
-    for path in [model / "predict.py", *(model / package_of(model)).rglob("*.py")]:
-        assert not imports(path) & others, path
-
-
-@each_model
-def test_a_models_package_never_imports_its_predict(model: Path) -> None:
-    for path in (model / package_of(model)).rglob("*.py"):
-        assert "predict" not in imports(path), path
-
-
-def test_videokit_imports_no_model() -> None:
-    models = {package_of(model) for model in MODELS}
-    for path in SHARED.rglob("*.py"):
-        assert not imports(path) & models, path
-
-
-def test_the_predictions_api_imports_no_model_and_nothing_that_models_are_made_of() -> None:
-    others = {package_of(model) for model in MODELS} | {"videokit", "random_weights", "cog", "coglet", "predict"}
-    for path in PREDICTIONS_API.rglob("*.py"):
-        assert not imports(path) & others, path
-
-
-def test_models_and_videokit_do_not_import_the_predictions_api() -> None:
-    for path in library_files():
-        if not path.is_relative_to(PREDICTIONS_API):
-            assert "predictions_api" not in imports(path), path
-
-
-def test_predict_is_the_only_file_that_imports_cog() -> None:
-    for path in library_files():
-        assert not imports(path) & {"cog", "coglet"}, path
-
-
-def test_nothing_is_printed_but_by_predict_and_the_scripts() -> None:
-    for path in library_files():
-        for node in ast.walk(ast.parse(path.read_text())):
-            assert not (isinstance(node, ast.Name) and node.id == "print"), f"{path}:{node.lineno}"
+def test_libraries_print_nothing() -> None:
+    for directory in [*(model / package_of(model.name) for model in MODELS), ROOT / "shared"]:
+        for path in directory.rglob("*.py"):
+            names = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)]
+            assert "print" not in [node.id for node in names], path
 
 
 @each_model
 def test_predict_is_thin(model: Path) -> None:
-    assert len((model / "predict.py").read_text().splitlines()) <= 110
+    assert len((model / "predict.py").read_text().splitlines()) <= 80
 
 
 @each_model
 def test_a_model_has_the_files_that_every_model_has(model: Path) -> None:
-    files = {"cog.yaml", "requirements.txt", "predict.py", "README.md", ".dockerignore"}
+    files = {"cog.yaml", "requirements.txt", "predict.py", "openapi.json", "README.md", ".dockerignore", "demo-weights"}
     assert files <= {path.name for path in model.iterdir()}
+    assert (model / "demo-weights" / "README.md").exists()
     modules = {"__init__.py", "inputs.py", "weights.py", "pipeline.py"}
-    assert modules <= {path.name for path in (model / package_of(model)).iterdir()}
+    assert modules <= {path.name for path in (model / package_of(model.name)).iterdir()}
 
 
-# Cog's own list, with `additionalProperties: false` for both: the top level from replicate/cog@6110c91 (0.22.0), build
-# from replicate/cog@7456d8e pkg/config/data/config_schema_v1.0.json and, newer than that, sdk_version.
+# Cog's JSON schema has `additionalProperties: false` for both. The top level is from replicate/cog@6110c91 (0.22.0),
+# `build` from replicate/cog@7456d8e pkg/config/data/config_schema_v1.0.json, which has no sdk_version yet.
 TOP_LEVEL = {"build", "image", "model", "run", "predict", "train", "concurrency", "environment", "weights"}
 BUILD = {
     "cuda",
@@ -140,7 +82,7 @@ def test_images_run_the_predictor_on_what_the_tests_run_on(model: Path) -> None:
     assert config["build"]["python_requirements"] == "requirements.txt"
     assert config["build"]["sdk_version"] == importlib.metadata.version("cog")
     assert config["build"]["gpu"] is True
-    # 2.11.0 is the newest in Cog's table, and `cuda` has to be given from 2.12 on.
+    # Cog's table of CUDA versions ends with torch 2.11.0.
     assert config["build"]["cuda"] == "12.8"
     assert pins_of(model)["torch"] == "2.11.0"
 
@@ -150,13 +92,13 @@ def requirements_of(model: Path) -> list[str]:
     return [line for line in lines if line]
 
 
-def normal(name: str) -> str:
+def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()  # PEP 503
 
 
 def pins_of(model: Path) -> dict[str, str]:
     pairs = [line.partition("==") for line in requirements_of(model) if not line.startswith("./")]
-    return {normal(name): version for name, _, version in pairs}
+    return {normalized(name): version for name, _, version in pairs}
 
 
 @each_model
@@ -169,7 +111,7 @@ def test_every_requirement_is_pinned_and_one_is_the_wheel(model: Path) -> None:
 @each_model
 def test_images_have_the_versions_that_the_tests_run_with(model: Path) -> None:
     for name, version in pins_of(model).items():
-        if name != "torch":  # newer here; see script/cpu_torch.py
+        if name != "torch":  # script/cpu_torch.py has a newer one
             assert importlib.metadata.version(name) == version
 
 
@@ -182,11 +124,11 @@ def test_models_pin_the_same_versions() -> None:
 
 @each_model
 def test_requirements_pin_what_is_imported_and_nothing_else(model: Path) -> None:
-    files = [model / "predict.py", *(model / package_of(model)).rglob("*.py"), *SHARED.rglob("*.py")]
-    imported = set().union(*map(imports, files)) - sys.stdlib_module_names
-    imported -= {package_of(model), "videokit", "cog"}  # cog comes with the image: `sdk_version`
+    files = [model / "predict.py", *(model / package_of(model.name)).rglob("*.py"), *VIDEOKIT.rglob("*.py")]
+    imported = set().union(*map(imported_names, files)) - sys.stdlib_module_names
+    imported -= {package_of(model.name), "videokit", "cog"}  # `sdk_version` installs cog
     distributions = importlib.metadata.packages_distributions()
-    assert {normal(distributions[name][0]) for name in imported} == set(pins_of(model))
+    assert {normalized(distributions[name][0]) for name in imported} == set(pins_of(model))
 
 
 def test_the_predictions_api_pins_what_it_imports_and_nothing_else() -> None:
@@ -194,23 +136,17 @@ def test_the_predictions_api_pins_what_it_imports_and_nothing_else() -> None:
     pins = {re.split(r"\[|==", line)[0]: line.partition("==")[2] for line in project["dependencies"]}
     for name, version in pins.items():
         assert importlib.metadata.version(name) == version
-    imported = set().union(*map(imports, PREDICTIONS_API.rglob("*.py"))) - sys.stdlib_module_names - {"predictions_api"}
+    imported = set().union(*map(imported_names, PREDICTIONS_API.rglob("*.py")))
+    imported -= {*sys.stdlib_module_names, "predictions_api"}
     distributions = importlib.metadata.packages_distributions()
-    # Not imported by name: SQLAlchemy loads psycopg, FastAPI loads python-multipart.
-    unnamed = {"psycopg", "python-multipart"}
-    # Pinned by what is made of them: FastAPI of Starlette and that of anyio, jsonschema of referencing.
-    parts = {"anyio", "starlette", "referencing"}
-    assert {normal(distributions[name][0]) for name in imported} - parts == set(pins) - unnamed
+    plugins = {"psycopg", "python-multipart"}  # imported by SQLAlchemy and FastAPI
+    indirect = {"anyio", "starlette", "referencing"}  # pinned by FastAPI, Starlette and jsonschema
+    assert {normalized(distributions[name][0]) for name in imported} - indirect == set(pins) - plugins
 
 
-@each_model
-def test_a_models_random_weights_are_here_with_what_they_are(model: Path) -> None:
-    assert (model / "demo-weights" / "README.md").exists()
-
-
-def test_random_weights_are_tensors_and_texts_and_never_pickles() -> None:
-    # a safetensors file begins with the length of the JSON that follows, 64 bits, little-endian (its README, Format)
-    for path in SMALL_WEIGHTS:
+def test_demo_weights_are_tensors_and_texts_and_never_pickles() -> None:
+    # A safetensors file starts with the length of its JSON header, 64 bits, little-endian (README of safetensors).
+    for path in DEMO_WEIGHTS:
         content = path.read_bytes()
         if path.suffix == ".safetensors":
             (length,) = struct.unpack("<Q", content[:8])
@@ -220,11 +156,10 @@ def test_random_weights_are_tensors_and_texts_and_never_pickles() -> None:
             content.decode()
 
 
-def test_random_weights_stay_small() -> None:
-    # the bound that issue 5 sets for all that is committed
-    assert sum(path.stat().st_size for path in SMALL_WEIGHTS if path.suffix == ".safetensors") < 20e6
+def test_demo_weights_take_less_than_20_mb() -> None:
+    assert sum(path.stat().st_size for path in DEMO_WEIGHTS if path.suffix == ".safetensors") < 20e6
 
 
 @each_model
-def test_a_models_picture_is_quick_to_load(model: Path) -> None:
+def test_the_picture_of_a_readme_is_below_600_kb(model: Path) -> None:
     assert (model / "example.gif").stat().st_size < 600_000
