@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cog_local.schema import openapi_schema
+from cog_local.schema import read_schema
 from cog_local.server import CogServer
 from cpu_torch import TORCH, cpu_wheels
 from tree import ROOT
@@ -80,7 +80,7 @@ def test_a_models_directory_alone_makes_a_clip(
     found = subprocess.run(ask, cwd=alone, env=environ, check=True, capture_output=True, text=True).stdout
     assert Path(found).is_relative_to(python.parent.parent)  # the wheel, not the tree
 
-    known = openapi_schema(alone / "predict.py")["components"]["schemas"]["Input"]["properties"]
+    known = read_schema(alone)["components"]["schemas"]["Input"]["properties"]
     inputs = {name: max(value, known[name].get("minimum", value)) for name, value in CHEAP.items() if name in known}
     with CogServer(alone, python=python, env={"PYTHONNOUSERSITE": "1", "PYTHONPATH": ""}) as server:
         answer = server.predict(inputs)

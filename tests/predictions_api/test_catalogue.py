@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,6 @@ import pytest
 import replicate.model
 import replicate.version
 import sqlalchemy as sa
-from cog_local.schema import openapi_schema
 from fastapi import FastAPI
 from predictions_api.errors import Problem
 from predictions_api.http import problems
@@ -35,8 +35,7 @@ NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing listens
 
 @pytest.fixture
 def models(tmp_path: Path) -> tuple[ModelSettings, ...]:
-    schema = tmp_path / "schema.json"
-    schema.write_text(json.dumps(openapi_schema(ROOT / "animate-diff" / "predict.py")))
+    schema = Path(shutil.copy(ROOT / "animate-diff" / "openapi.json", tmp_path))
     return (
         ModelSettings("lucataco/animate-diff", (OURS, DOCUMENTED), "A clip", schema=schema, urls=(NOWHERE,)),
         ModelSettings("someone/away", ("a" * 64,), "Not to be had", urls=(NOWHERE,)),

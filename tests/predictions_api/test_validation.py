@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cog_local.schema import openapi_schema
+from cog_local.schema import openapi_schema, read_schema
 from predictions_api.errors import Problem
 from predictions_api.http.validation import check_inputs, check_request, parse_json
 from referencing.exceptions import Unresolvable
 from tree import ROOT
 
-SCHEMA = openapi_schema(ROOT / "animate-diff" / "predict.py")
+SCHEMA = read_schema(ROOT / "animate-diff")
 
 FILES = """
 from typing import Optional

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
-from cog_local.schema import openapi_schema
 from replicate_contract import check_response
 from tree import ROOT
 
@@ -50,11 +49,10 @@ class ApiServer:
         directory.mkdir(parents=True, exist_ok=True)
         lines = [f"{name} = {json.dumps(value)}" for name, value in {"data": "data", **settings}.items()]
         for name in models:
-            schema = directory / f"{name}.json"
-            schema.write_text(json.dumps(openapi_schema(MODELS / name / "predict.py")))
+            schema = str(MODELS / name / "openapi.json")
             found = (urls or {}).get(name)
             lines += ["[[models]]", f'name = "test/{name}"', f'versions = ["{VERSIONS[name]}"]']
-            lines += [f'description = "for tests: {name}"', f'schema = "{schema.name}"']
+            lines += [f'description = "for tests: {name}"', f"schema = {json.dumps(schema)}"]
             lines.append(f"urls = {json.dumps(list(found))}" if found else f"command = {json.dumps(cog_command(name))}")
         self.config = directory / "config.toml"
         self.config.write_text("\n".join(lines))
