@@ -1,6 +1,6 @@
-"""One decoded picture -> an upright RGB image of a wanted size: colours, transparency, orientation, crop.
+"""Conversion of one decoded picture to an upright RGB image: colours, transparency, orientation, crop.
 
-Which pictures of a clip are wanted, and all checks of files, are decode's.
+`decode` selects the pictures of a clip and checks the file.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import av
 import numpy as np
 from av.video.reformatter import Colorspace, Interpolation
 from PIL import Image
+
 from videokit.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -21,11 +22,11 @@ ACCURATE = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.F
 
 
 def fit(picture: av.VideoFrame, path: Path, pixel_aspect: float, width: int, height: int) -> Image.Image:
-    """Scale a picture to cover width x height, crop it about its centre, lay it over black, and set it upright."""
+    """Return an upright image: scaled to cover width x height, cropped at its centre, composited over black."""
     turned, left_right, top_bottom = orientation(picture)
     size = (height, width) if turned else (width, height)
     image = to_image(picture, path)
-    aspect = size[0] / size[1] / pixel_aspect  # of the part that is kept, in stored pixels
+    aspect = size[0] / size[1] / pixel_aspect  # of the crop, in stored pixels
     wide, high = min(image.width, image.height * aspect), min(image.height, image.width / aspect)
     left, top = (image.width - wide) / 2, (image.height - high) / 2
     image = image.resize(size, Image.Resampling.LANCZOS, box=(left, top, left + wide, top + high))
@@ -41,18 +42,18 @@ def fit(picture: av.VideoFrame, path: Path, pixel_aspect: float, width: int, hei
 
 
 def orientation(picture: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """Read the display matrix: are x and y exchanged, then left and right, then top and bottom?
+    """Return whether the display matrix exchanges x and y, then left and right, then top and bottom.
 
-    The matrix is a, b, u, c, d, v, x, y, w and shows a stored point at (a x + c y, b x + d y) (ISO/IEC 14496-12,
-    8.3.2); what is no quarter turn counts as the nearest.
+    The matrix is a, b, u, c, d, v, x, y, w and maps a stored point to (a x + c y, b x + d y) (ISO/IEC 14496-12, 8.3.2).
+    Any other rotation is replaced by the nearest quarter turn.
     """
-    # Of a thumbnail: side_data ties its picture into a reference cycle, and large pictures would pile up until the
-    # garbage collector runs.
+    # Read from a thumbnail: side_data makes a reference cycle with its picture, so large pictures would fill the memory
+    # until the garbage collector runs.
     thumbnail = picture.reformat(8, 8, "rgb24", Colorspace.ITU601, interpolation=Interpolation.POINT, threads=1)
     try:
         matrix: Any = thumbnail.side_data.get("DISPLAYMATRIX")
     except ValueError:
-        # PyAV 18.1 cannot list the EXIF data of photographs. It tells their rotation, not whether they are mirrored.
+        # PyAV 18.1 cannot list the EXIF data of photographs. It has their rotation, not their mirroring.
         upright = (False, False, False)
         turns = {90: (True, False, True), -180: (False, True, True), -90: (True, True, False)}
         return turns.get(picture.rotation, upright)
@@ -65,10 +66,10 @@ def orientation(picture: av.VideoFrame) -> tuple[bool, bool, bool]:
 
 
 def to_image(picture: av.VideoFrame, path: Path) -> Image.Image:
-    """Convert to RGB, or to RGBA where there is transparency; untagged YUV by its size, as players do."""
+    """Return an RGB image, or RGBA for a picture with transparency; the size decides the matrix of untagged YUV."""
     transparent = picture.format.has_palette or any(part.is_alpha for part in picture.format.components)
     matrix = None
-    if picture.colorspace in UNTAGGED:  # haasn/libplacebo src/colorspace.c, pl_color_system_guess_ycbcr
+    if picture.colorspace in UNTAGGED:  # as players do: haasn/libplacebo src/colorspace.c, pl_color_system_guess_ycbcr
         matrix = Colorspace.ITU709 if picture.width >= 1280 or picture.height > 576 else Colorspace.ITU601
     try:
         rgb = picture.reformat(

@@ -1,8 +1,8 @@
-"""The tensors of a training checkpoint, a pickle that holds objects of absent packages as well.
+"""The tensors of a training checkpoint: a pickle that also has objects of packages that are not installed.
 
-No pickle is executed. A name in a pickle is looked up in a table of what tensors are made of; every other name, be it
-a training framework's callback or an attack, stands for an empty object that takes any arguments and keeps nothing.
-Plain state dicts are read by `videokit.weights.tensors`.
+No pickle is executed. A table has the names that tensors need. Every other name, such as a training framework's
+callback or an attack, becomes an empty placeholder that accepts any arguments and stores nothing.
+`videokit.weights.tensors` reads plain state dicts.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import torch
+
 from videokit.errors import WeightsError
 from videokit.weights.tensors import named_tensors, open_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-LOCAL_HEADER = 30  # bytes, the last four of which are the lengths of the name and of the padding after it
+LOCAL_HEADER_SIZE = 30  # bytes; the last four are the lengths of the name and of the padding after it
 
 STORAGES = {
     "DoubleStorage": torch.float64,
@@ -38,30 +39,31 @@ STORAGES = {
 
 
 def open_checkpoint(path: Path) -> dict[str, torch.Tensor]:
-    """Map the tensors of a training checkpoint by `torch.save`, whatever else it holds, and return them by key.
+    """Return the memory-mapped tensors by key of a training checkpoint written by `torch.save`.
 
-    Any other file is read as by `open_tensors`. Raises WeightsError for one that is damaged.
+    `open_tensors` reads any other file. Raises WeightsError for a damaged file.
     """
     if not zipfile.is_zipfile(path):
         return open_tensors(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            content = _Reader(archive, path).load()
+            content = _CheckpointUnpickler(archive, path).load()
     except Exception as error:  # a damaged pickle fails in as many ways as there are opcodes
-        fault = f"no checkpoint by torch.save, or it is damaged ({error})"
-        raise WeightsError(f"{path} is {fault}; fetch it again") from error
+        raise WeightsError(
+            f"{path} is not a checkpoint of torch.save, or it is damaged ({error}); fetch it again"
+        ) from error
     return named_tensors(content, path)
 
 
-class _Nothing:
-    """What stands for an object that is no tensor: it takes anything and keeps nothing."""
+class _Placeholder:
+    """Replaces an object that is not a tensor: accepts any call and stores nothing."""
 
-    def __new__(cls, *_: object, **__: object) -> _Nothing:
+    def __new__(cls, *_: object, **__: object) -> _Placeholder:
         return super().__new__(cls)
 
     def __init__(self, *_: object, **__: object) -> None: ...
 
-    def __call__(self, *_: object, **__: object) -> _Nothing:
+    def __call__(self, *_: object, **__: object) -> _Placeholder:
         return self
 
     def __setstate__(self, state: object) -> None: ...
@@ -77,8 +79,8 @@ class _Nothing:
     def update(self, values: object) -> None: ...
 
 
-class _Tensor:
-    """Makes a tensor of a storage; has no attributes that a pickle could set."""
+class _RebuildTensor:
+    """Returns a tensor of a storage; has no attributes that a pickle could set."""
 
     __slots__ = ()
 
@@ -88,8 +90,8 @@ class _Tensor:
         return storage.as_strided(size, stride, storage.storage_offset() + offset)
 
 
-class _Parameter:
-    """Makes a parameter's tensor; has no attributes that a pickle could set."""
+class _RebuildParameter:
+    """Returns the tensor of a parameter; has no attributes that a pickle could set."""
 
     __slots__ = ()
 
@@ -97,39 +99,39 @@ class _Parameter:
         return tensor
 
 
-ALLOWED: dict[tuple[str, str], object] = {
+ALLOWED_NAMES: dict[tuple[str, str], object] = {
     ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): _Tensor(),
-    ("torch._utils", "_rebuild_parameter"): _Parameter(),
+    ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
+    ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
     **{("torch", name): dtype for name, dtype in STORAGES.items()},
 }
 
 
-class _Reader(pickle.Unpickler):
-    """Reads the pickle in an archive by torch.save; storages are parts of the mapped file."""
+class _CheckpointUnpickler(pickle.Unpickler):
+    """Reads the pickle in an archive of torch.save; storages are views of the memory-mapped file."""
 
     def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
         name = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
         if name is None:
-            raise ValueError("it holds no data.pkl")
+            raise ValueError("data.pkl is missing")
         super().__init__(io.BytesIO(archive.read(name)))
         self.archive = archive
         self.folder = name.removesuffix("data.pkl")
         self.bytes = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
 
     def find_class(self, module: str, name: str) -> Any:
-        return ALLOWED.get((module, name), _Nothing)
+        return ALLOWED_NAMES.get((module, name), _Placeholder)
 
     def persistent_load(self, pid: Any) -> torch.Tensor:
         _, dtype, key, _, _ = pid
         record = self.archive.getinfo(f"{self.folder}data/{key}")
         if record.compress_type != zipfile.ZIP_STORED:
             raise ValueError(f"{record.filename} is compressed")
-        # only the record's own header says how long its padding is (PKWARE APPNOTE 4.3.7)
-        begin = record.header_offset + LOCAL_HEADER
+        # Only the record's own header has the length of its padding (PKWARE APPNOTE 4.3.7).
+        begin = record.header_offset + LOCAL_HEADER_SIZE
         name, extra = struct.unpack("<HH", self.bytes[begin - 4 : begin].numpy().tobytes())
         start = begin + name + extra
         values = self.bytes[start : start + record.file_size]
         if start % dtype.itemsize:
-            values = values.clone()  # torch aligns them; others may not
+            values = values.clone()  # torch.save aligns storages; other writers may not
         return values.view(dtype)

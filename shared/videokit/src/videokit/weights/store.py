@@ -1,9 +1,9 @@
 """Weight files as data, and the store that finds them on this machine or fetches them.
 
-A model's package holds a table of WeightFile; the store looks for each path in the directories given, then in the
-cache, and downloads what is in neither into the cache (`videokit.weights.download`). The path of a file is the same below
-every directory, the cache and a mirror, so models that share a file give it one path, and different files never
-share one. No weight file is opened as weights here.
+Each model has a table of WeightFile. The store looks for a path in its directories, then in the cache. It downloads
+missing files into the cache (`videokit.weights.download`). A file has the same path below every directory, the cache
+and a mirror: models that share a file use one path, and different files have different paths. The store does not read
+the content of weight files.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from videokit.errors import WeightsError, WeightsMissing
-from videokit.weights.download import download, file_fault, make_room, still_to_come
+from videokit.weights.download import check_file, download, ensure_disk_space, remaining_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 TRUE = ("1", "true", "yes", "on")
-PICKLES = (".bin", ".ckpt")
+PICKLE_SUFFIXES = (".bin", ".ckpt")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a Hugging Face model at one commit: `revision` has 40 hex digits, for branches and tags move."""
+    """A file of a Hugging Face model at one commit, `revision`, of 40 hex digits; branches and tags can move."""
 
     repo: str
     revision: str
@@ -40,11 +40,11 @@ class HubFile:
             raise ValueError(f"{self.repo}: revision {self.revision!r} is not a commit of 40 hex digits")
 
     def request(self) -> tuple[str, dict[str, str]]:
-        """Return the URL and headers that fetch it, from HF_ENDPOINT and with HF_TOKEN as huggingface_hub has it."""
+        """Return the URL, below HF_ENDPOINT, and the headers, with huggingface_hub's token (HF_TOKEN)."""
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public by its documentation
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented as public
 
-        # The library has read HF_ENDPOINT when it was imported, which may have been long ago.
+        # huggingface_hub reads HF_ENDPOINT at import only.
         endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
         url = hf_hub_url(self.repo, self.name, revision=self.revision, endpoint=endpoint)
         return url, build_hf_headers(library_name="videokit")
@@ -52,7 +52,7 @@ class HubFile:
 
 @dataclass(frozen=True)
 class Url:
-    """A file anywhere, over HTTPS (HTTP only on this machine's own address, for tests)."""
+    """A file at an https:// address, or http:// on this machine (for tests)."""
 
     url: str
 
@@ -63,7 +63,7 @@ class Url:
             raise ValueError(f"{self.url!r} is not an https:// address")
 
     def request(self) -> tuple[str, dict[str, str]]:
-        """Return the URL and headers that fetch it."""
+        """Return the URL and no headers."""
         return self.url, {}
 
 
@@ -71,7 +71,7 @@ class Url:
 class WeightFile:
     """One entry of a model's table: `path` below a weights directory, `size` in bytes, `sha256` in lower-case hex.
 
-    Without a source it is fetched only from a mirror.
+    Without a source the file can be fetched only from a mirror.
     """
 
     path: str
@@ -83,15 +83,15 @@ class WeightFile:
     def __post_init__(self) -> None:
         _check_path(self.path)
         if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
-            raise ValueError(f"{self.path}: sha256 {self.sha256!r} has not 64 lower-case hex digits")
+            raise ValueError(f"{self.path}: sha256 {self.sha256!r} is not 64 lower-case hex digits")
 
 
 class WeightStore:
     """The files of one table on one machine.
 
-    `directories` are looked into in their order and taken as they are: a user's own file may differ from the
-    table's. Downloads go to `cache` and are verified; without a cache, or `offline`, no connection is ever opened.
-    `fetch_command` is what messages then advise, with the missing paths in place of `{paths}`.
+    `directories` are searched in order, and their files are not verified: a user's own file may differ from the
+    table's. Downloads are verified and stored in `cache`. Without a cache, or if `offline`, no connection is opened.
+    `fetch_command` is the advice in messages about missing files; their paths replace `{paths}`.
     """
 
     def __init__(
@@ -123,11 +123,11 @@ class WeightStore:
         model_directory: Path,
         environ: Mapping[str, str] = os.environ,
     ) -> WeightStore:
-        """Make the store that WEIGHTS, WEIGHTS_CACHE, WEIGHTS_MIRROR and WEIGHTS_OFFLINE ask for.
+        """Return the store that WEIGHTS, WEIGHTS_CACHE, WEIGHTS_MIRROR and WEIGHTS_OFFLINE select.
 
-        WEIGHTS is "full" (or nothing): `weights/` of the model's directory, the cache, download; a directory: that
-        one before them; "demo": only `demo-weights/` of the model's directory. Raises WeightsError for a directory
-        that does not exist and for a mirror that is no HTTPS address.
+        WEIGHTS="full" (the default) searches the model's `weights/`, then the cache, then downloads. A directory is
+        searched before these. "demo" searches the model's `demo-weights/` alone. Raises WeightsError for a directory
+        that does not exist, or a mirror that is not an https:// address.
         """
         choice = environ.get("WEIGHTS") or "full"
         if choice == "demo":
@@ -135,11 +135,11 @@ class WeightStore:
             return cls(files, directories=[demo], cache=None, fetch_command=f"git restore {model}/demo-weights")
         directories = [model_directory / "weights"]
         if choice != "full":
-            given = Path(choice).expanduser()
-            if not given.is_dir():
-                raise WeightsError(f"WEIGHTS={choice} is no directory; give one that exists, or full, or demo")
-            directories.insert(0, given)
-        users = Path(environ.get("XDG_CACHE_HOME") or "~/.cache") / "videokit"
+            directory = Path(choice).expanduser()
+            if not directory.is_dir():
+                raise WeightsError(f"WEIGHTS={choice} is not a directory; give one that exists, or full, or demo")
+            directories.insert(0, directory)
+        user_cache = Path(environ.get("XDG_CACHE_HOME") or "~/.cache") / "videokit"
         mirror = environ.get("WEIGHTS_MIRROR") or None
         try:
             if mirror is not None:
@@ -149,25 +149,25 @@ class WeightStore:
         return cls(
             files,
             directories=directories,
-            cache=Path(environ.get("WEIGHTS_CACHE") or users).expanduser(),
+            cache=Path(environ.get("WEIGHTS_CACHE") or user_cache).expanduser(),
             mirror=mirror,
-            # Who has forbidden huggingface_hub to connect means this store as well.
+            # HF_HUB_OFFLINE is huggingface_hub's own switch; a user who sets it expects no connection here either.
             offline=any(environ.get(name, "").lower() in TRUE for name in ("WEIGHTS_OFFLINE", "HF_HUB_OFFLINE")),
             fetch_command=f"script/weights {model} {{paths}}",
         )
 
     def find(self, path: str) -> Path | None:
-        """Return where a file lies on this machine, or None; no connection is opened.
+        """Return the location of a file on this machine, or None; no connection is opened.
 
-        In a directory given, `path` may also be a file or folder that the table does not have, and NAME.safetensors
-        is taken before a pickle NAME.bin or NAME.ckpt. A file of the cache whose size is not the table's is passed
-        over: another version of the table has fetched it.
+        In `directories`, `path` may also be a file or folder that is not in the table, and NAME.safetensors has
+        priority over a pickle NAME.bin or NAME.ckpt. A cached file of another size than the table's is ignored: it
+        was fetched with another version of the table.
         """
         _check_path(path)
         for directory in self.directories:
-            for place in _stand_ins(directory / path):
-                if place.exists():
-                    return place
+            for candidate in _candidates(directory / path):
+                if candidate.exists():
+                    return candidate
         if self.cache is not None and path in self.files:
             cached, size = self.cache / path, self.files[path].size
             if cached.is_file() and size in (None, cached.stat().st_size):
@@ -175,58 +175,75 @@ class WeightStore:
         return None
 
     def get(self, path: str) -> Path:
-        """Return where one file lies, after fetching it if it must be; raises as `fetch` does."""
+        """Return the location of one file, and fetch it if it is missing; raises what `fetch` raises."""
         return self.fetch([path])[path]
 
     def fetch(self, paths: Iterable[str]) -> dict[str, Path]:
-        """Return where each file lies, after fetching those that are not on this machine.
+        """Return the location of each file by path, and fetch the missing ones.
 
-        Before anything is fetched, WeightsMissing names all that cannot be, and free disk is checked for the rest.
-        Raises DownloadFailed where a transfer fails, WeightsError where it brings other bytes than the table says.
+        Before the first transfer, WeightsMissing is raised for all files that cannot be fetched, and DownloadFailed if
+        the disk is too small. Raises DownloadFailed if a transfer fails, WeightsError if its bytes do not match the
+        table.
         """
-        places = {path: self.find(path) for path in paths}
-        found = {path: place for path, place in places.items() if place is not None}
-        missing = [path for path in places if path not in found]
+        candidates = {path: self.find(path) for path in paths}
+        locations = {path: location for path, location in candidates.items() if location is not None}
+        missing = [path for path in candidates if path not in locations]
         if not missing:
-            return found
+            return locations
         if self.cache is None or self.offline:
             command = self.fetch_command.replace("{paths}", shlex.join(missing))
-            raise self._missing(missing, f"No connection is opened for them here; run: {command}")
+            raise self._missing_error(missing, f"This run opens no connection to fetch them; run: {command}")
         sources = {path: source for path in missing if (source := self._source(path)) is not None}
         if sourceless := [path for path in missing if path not in sources]:
-            raise self._missing(sourceless, "They have no source; give WEIGHTS=DIR or WEIGHTS_MIRROR that has them")
-        make_room(self.cache, sum(still_to_come(self.cache / path, self.files[path].size) for path in sources))
+            raise self._missing_error(sourceless, "They have no source; set WEIGHTS=DIR or WEIGHTS_MIRROR to one")
+        remaining = sum(remaining_bytes(self.cache / path, self.files[path].size) for path in sources)
+        ensure_disk_space(self.cache, remaining)
         for path, source in sources.items():
             file, target = self.files[path], self.cache / path
             url, headers = source.request()
             download(url, headers, target, name=path, size=file.size, sha256=file.sha256)
-            found[path] = target
-        return found
+            locations[path] = target
+        return locations
 
     def verify(self, path: str) -> str | None:
-        """Tell whether the file on this machine has the size and SHA-256 that the table knows of it."""
-        place = self.find(path)
-        if place is None:
-            raise self._missing([path], "There is nothing to verify")
-        return file_fault(place, self.files[path].size, self.files[path].sha256)
+        """Return how the file on this machine differs from the table in size or SHA-256, or None.
+
+        Raises WeightsMissing if the file is not on this machine.
+        """
+        location = self.find(path)
+        if location is None:
+            raise self._missing_error([path], "It cannot be verified; fetch it first")
+        return check_file(location, self.files[path].size, self.files[path].sha256)
 
     def _source(self, path: str) -> HubFile | Url | None:
         if path not in self.files:
             return None
         return Url(f"{self.mirror}/{quote(path)}") if self.mirror else self.files[path].source
 
-    def _missing(self, paths: Sequence[str], advice: str) -> WeightsMissing:
-        looked = ", ".join(dict.fromkeys(str(place) for place in (*self.directories, self.cache) if place is not None))
-        return WeightsMissing("\n  ".join([f"Not on this machine ({looked}):", *paths]) + f"\n{advice}")
+    def _missing_error(self, paths: Sequence[str], advice: str) -> WeightsMissing:
+        searched = ", ".join(dict.fromkeys(str(path) for path in (*self.directories, self.cache) if path is not None))
+        return WeightsMissing("\n  ".join([f"Not on this machine ({searched}):", *paths]) + f"\n{advice}")
 
 
-def _stand_ins(place: Path) -> list[Path]:
-    """Return the places at which a file is looked for, the first one before the next."""
-    return [place.with_suffix(".safetensors"), place] if place.suffix in PICKLES else [place]
+def common_folder(files: Iterable[Path]) -> Path:
+    """Return the folder of files that belong together, such as a tokenizer's; raise WeightsError for two folders."""
+    paths = list(files)
+    folders = sorted({str(path.parent) for path in paths})
+    if len(folders) > 1:
+        names = ", ".join(path.name for path in paths)
+        raise WeightsError(
+            f"{names} belong together but are in {' and '.join(folders)}; put all into one folder, or remove them there"
+        )
+    return paths[0].parent
+
+
+def _candidates(path: Path) -> list[Path]:
+    """Return the paths at which a file is looked for, in order of priority."""
+    return [path.with_suffix(".safetensors"), path] if path.suffix in PICKLE_SUFFIXES else [path]
 
 
 def _check_path(path: str) -> None:
-    """Raise ValueError for a path that is not relative, or leaves its directory."""
+    """Raise ValueError for a path that is not relative or leaves its directory."""
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or "\\" in path:
-        raise ValueError(f"{path!r} is no relative path below a weights directory")
+        raise ValueError(f"{path!r} is not a relative path below a weights directory")
