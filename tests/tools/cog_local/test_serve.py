@@ -32,7 +32,7 @@ def wait_until_ended(mark: str) -> None:
         time.sleep(0.05)
 
 
-def ask(url: str, body: dict[str, Any] | None = None) -> Any:
+def request_json(url: str, body: dict[str, Any] | None = None) -> Any:
     headers = {"Content-Type": "application/json", "Prefer": "wait"}
     data = None if body is None else json.dumps(body).encode()
     with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=90) as answer:
@@ -73,16 +73,16 @@ def api(repository: Path, mark: str) -> Iterator[Serving]:
 
 
 def test_all_models_are_served_and_start_when_they_are_needed(api: Serving, mark: str) -> None:
-    models = ask(f"{api.url}/v1/models")["results"]
+    models = request_json(f"{api.url}/v1/models")["results"]
     assert {f"{model['owner']}/{model['name']}" for model in models} == {"local/one-file", "local/several-files"}
     assert processes_with(mark) == [api.process.pid]
-    done = ask(f"{api.url}/v1/models/local/one-file/predictions", {"input": {"steps": 1}})
+    done = request_json(f"{api.url}/v1/models/local/one-file/predictions", {"input": {"steps": 1}})
     assert (done["status"], done["metrics"]["frames"]) == ("succeeded", 16)
     assert done["output"] == "data:video/mp4;base64,ZnJvbSBub3RoaW5n"  # RFC 4648's base64 of "from nothing"
 
 
 def test_a_killed_api_leaves_no_model_behind(api: Serving, mark: str) -> None:
-    ask(f"{api.url}/v1/models/local/one-file/predictions", {"input": {"steps": 1}})
+    request_json(f"{api.url}/v1/models/local/one-file/predictions", {"input": {"steps": 1}})
     assert len(processes_with(mark)) == 4  # the API, script/serve, Cog's server and its worker
     api.process.send_signal(signal.SIGKILL)
     wait_until_ended(mark)
@@ -106,7 +106,7 @@ def test_an_unknown_model_is_refused_with_the_names_of_the_models(repository: Pa
 
 def test_one_model_is_its_cog_server_until_a_signal(repository: Path, mark: str) -> None:
     with Serving(repository, "one-file", "--port", "0") as serving:
-        assert ask(f"{serving.url}/health-check")["status"] == "READY"
+        assert request_json(f"{serving.url}/health-check")["status"] == "READY"
         serving.process.terminate()
         assert serving.process.wait() == 0
     assert processes_with(mark) == []

@@ -35,7 +35,7 @@ def test_the_wheel_has_only_the_modules_of_videokit(changed_repository: Path) ->
     package = changed_repository / "shared" / "videokit" / "src" / "videokit"
     (package / "__pycache__").mkdir()
     (package / "__pycache__" / "errors.cpython-311.pyc").write_bytes(b"bytecode")
-    (changed_repository / "shared" / "videokit" / "notes.txt").write_text("beside the package")
+    (changed_repository / "shared" / "videokit" / "notes.txt").write_text("next to the package")
     assert build(changed_repository).returncode == 0
     wheel = wheel_of(changed_repository / "one-file")
     named = "-".join(wheel.name.split("-")[:2])
