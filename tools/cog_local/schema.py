@@ -9,9 +9,9 @@ reads as Python does, and raises SchemaError for all others:
 The `cog` package cannot write the document: `cog._inspector` imports predict.py, returns fields without the document
 around them, and no longer knows whether `default=None` was written or where a default came from.
 
-Sources, replicate/cog at 6110c91 (0.22.0): pkg/schema/openapi.go for the format; pkg/schema/python/literals.go for the
-literals that are read correctly, which are one string without escapes, a plain number, and a list of these without
-comments.
+Sources, replicate/cog at 6110c91 (0.22.0): pkg/schema/openapi.go for the format and for document.json, the part that
+all models share; pkg/schema/python/literals.go for the literals that Cog reads correctly. These are one string without
+escapes, a plain number, and a list of these without comments.
 """
 
 from __future__ import annotations
@@ -20,18 +20,17 @@ import ast
 import json
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from jsonschema import Draft4Validator
 from tree import ROOT
 from videokit.files import atomic_write
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 Schema = dict[str, Any]
 
 FILE_NAME = "openapi.json"
+_DOCUMENT = Path(__file__).with_name("document.json")  # without what depends on the model
 _PRIMITIVES: dict[str, Schema] = {
     "bool": {"type": "boolean"},
     "float": {"type": "number"},
@@ -145,7 +144,12 @@ class _Reader:
                 inputs.setdefault("required", []).append(name)
         output = {**self._output(method), "title": "Output"}
         streaming = any(ast.unparse(node) in ("streaming", "cog.streaming") for node in method.decorator_list)
-        return _document({"Input": inputs, "Output": output, **enums}, streaming)
+        document: Schema = json.loads(_DOCUMENT.read_text("utf-8"))
+        components = document["components"]
+        components["schemas"] = {"Input": inputs, "Output": output, **enums, **components["schemas"]}
+        if streaming:
+            document["paths"]["/predictions"]["post"]["x-cog-streaming"] = True
+        return document
 
     def _method(self) -> ast.FunctionDef:
         for node in self.tree.body:
@@ -247,86 +251,3 @@ class _Reader:
         if nullable:
             raise _DeclarationError(node, "an output cannot be Optional")
         return kind
-
-
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _titled(name: str, properties: Schema, **more: Any) -> Schema:
-    return {"title": name, "type": "object", "properties": properties, **more}
-
-
-def _response(schema: Schema, text: str = "Successful Response") -> Schema:
-    return {"description": text, "content": {"application/json": {"schema": schema}}}
-
-
-def _document(schemas: dict[str, Schema], streaming: bool) -> Schema:
-    """Return the document around a model's own schemas. The other parts are the same for all models."""
-    text = {"type": "string"}
-    moment = {"type": "string", "format": "date-time"}
-    invalid = _response(_ref("HTTPValidationError"), "Validation Error")
-    identifier = {"title": "Prediction Id", "type": "string"}
-    predict: Schema = {
-        "summary": "Predict",
-        "description": "Run a single prediction on the model",
-        "operationId": "predict_predictions_post",
-        "requestBody": {"content": {"application/json": {"schema": _ref("PredictionRequest")}}},
-        "responses": {"200": _response(_ref("PredictionResponse")), "422": invalid},
-    }
-    if streaming:
-        predict["x-cog-streaming"] = True
-    response = {
-        "input": _ref("Input"),
-        "output": _ref("Output"),
-        "id": {"title": "Id", **text},
-        "version": {"title": "Version", **text},
-        "created_at": {"title": "Created At", **moment},
-        "started_at": {"title": "Started At", **moment},
-        "completed_at": {"title": "Completed At", **moment},
-        "status": {"title": "Status", **text},
-        "error": {"title": "Error", **text},
-        "logs": {"title": "Logs", **text},
-        "metrics": {"title": "Metrics", "type": "object"},
-    }
-    location = {"title": "Location", "type": "array", "items": {"anyOf": [text, {"type": "integer"}]}}
-    fault = {"loc": location, "msg": {"title": "Message", **text}, "type": {"title": "Error Type", **text}}
-    statuses = ["starting", "processing", "succeeded", "canceled", "failed"]
-    return {
-        "openapi": "3.0.2",
-        "info": {"title": "Cog", "version": "0.1.0"},
-        "paths": {
-            "/": {"get": {"summary": "Root", "operationId": "root__get", "responses": {"200": _response({})}}},
-            "/health-check": {
-                "get": {
-                    "summary": "Healthcheck",
-                    "operationId": "healthcheck_health_check_get",
-                    "responses": {"200": _response({})},
-                }
-            },
-            "/predictions": {"post": predict},
-            "/predictions/{prediction_id}/cancel": {
-                "post": {
-                    "summary": "Cancel",
-                    "operationId": "cancel_predictions__prediction_id__cancel_post",
-                    "parameters": [{"required": True, "schema": identifier, "name": "prediction_id", "in": "path"}],
-                    "responses": {"200": _response({}), "422": invalid},
-                }
-            },
-        },
-        "components": {
-            "schemas": {
-                **schemas,
-                "PredictionRequest": _titled(
-                    "PredictionRequest", {"id": {"title": "Id", **text}, "input": _ref("Input")}
-                ),
-                "PredictionResponse": _titled("PredictionResponse", response),
-                "Status": {"title": "Status", "description": "An enumeration.", "enum": statuses, "type": "string"},
-                "HTTPValidationError": _titled(
-                    "HTTPValidationError",
-                    {"detail": {"title": "Detail", "type": "array", "items": _ref("ValidationError")}},
-                ),
-                "ValidationError": _titled("ValidationError", fault, required=["loc", "msg", "type"]),
-            }
-        },
-    }
