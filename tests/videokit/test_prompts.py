@@ -1,4 +1,4 @@
-"""Prompts of any length: windows of 77, joined along the sequence."""
+"""Prompts of any length: windows of 77 tokens, joined along the sequence."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def text_encoder() -> CLIPTextModel:
 
 
 @pytest.mark.parametrize("prompt", ["", "a red circle", "red " * 75])
-def test_a_prompt_within_75_tokens_is_what_the_tokenizer_itself_makes(tokenizer: CLIPTokenizer, prompt: str) -> None:
+def test_a_prompt_of_at_most_75_tokens_equals_the_tokenizers_own_output(tokenizer: CLIPTokenizer, prompt: str) -> None:
     expected = tokenizer(prompt, padding="max_length", max_length=77, return_tensors="pt")["input_ids"]
     assert torch.equal(token_windows(tokenizer, [prompt]).ids[0], expected)
 
 
-def test_the_76th_token_opens_a_second_window_and_nothing_is_lost(tokenizer: CLIPTokenizer) -> None:
+def test_the_76th_token_is_in_a_second_window(tokenizer: CLIPTokenizer) -> None:
     windows = token_windows(tokenizer, ["red " * 76, "a cat"])
     red = tokenizer("red", add_special_tokens=False)["input_ids"][0]
     assert windows.ids.shape == (2, 2, 77)
@@ -40,7 +40,7 @@ def test_the_76th_token_opens_a_second_window_and_nothing_is_lost(tokenizer: CLI
     assert str(windows) == "76 and 2 tokens in 2 windows of 75"
 
 
-def test_each_window_is_encoded_as_a_text_of_its_own(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> None:
+def test_each_window_is_encoded_separately(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> None:
     windows = token_windows(tokenizer, ["red " * 76, "a cat"])
     with torch.inference_mode():
         joined = encode_windows(text_encoder, windows)
