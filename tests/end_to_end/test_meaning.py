@@ -1,7 +1,7 @@
-"""What the small weights show: clips by the models' own pipelines, read by an oracle that knows the world alone.
+"""What the demo weights show: clips of the models' own pipelines, read by the detector.
 
-The shares asked for here are lower than those that `script/bench demo-weights` measures on many prompts, for these are
-few; script/mutations shows that swapped prompts and lost guidance bring them down.
+The thresholds are below the figures that `script/bench demo-weights` measures, as the prompts here are few.
+script/mutations shows that the tests fail with swapped prompts and without guidance.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from demo_weights.detector import hues, look_at, look_name
-from demo_weights.metrics import STILL, drift, monotone_share, prompts, shares
+from demo_weights.detector import detect, detect_style, hues
+from demo_weights.metrics import MAX_STILL_DRIFT, accuracy, drift, monotone_share, prompts
 from demo_weights.pipelines import Pipelines
 
 if TYPE_CHECKING:
@@ -23,92 +23,89 @@ def pipelines() -> Pipelines:
 
 
 class TestAnimateDiff:
-    ASKED = prompts(8)  # three of them of combinations that were never trained on
+    PROMPTS = prompts(8)  # three of them held out
 
     @pytest.fixture(scope="class")
     @classmethod
     def clips(cls, pipelines: Pipelines) -> list[Frame]:
         """A clip of each prompt, with default inputs."""
-        return [pipelines.animate_diff(asked.prompt, seed=asked.seed) for asked in cls.ASKED]
+        return [pipelines.animate_diff(prompt.text, seed=prompt.seed) for prompt in cls.PROMPTS]
 
-    def test_colour_shape_and_direction_are_those_asked_for(self, clips: list[Frame]) -> None:
-        found = shares(self.ASKED, map(look_at, clips))
-        assert found.colour >= 6 / 8
-        assert found.shape >= 5 / 8
-        assert found.motion >= 5 / 8
+    def test_clips_have_the_colour_shape_and_direction_of_the_prompt(self, clips: list[Frame]) -> None:
+        measured = accuracy(self.PROMPTS, map(detect, clips))
+        assert measured.colour >= 6 / 8
+        assert measured.shape >= 5 / 8
+        assert measured.motion >= 5 / 8
 
     def test_the_background_is_the_same_in_all_frames(self, clips: list[Frame]) -> None:
-        assert shares(self.ASKED, map(look_at, clips)).steady >= 6 / 8
+        assert accuracy(self.PROMPTS, map(detect, clips)).steady >= 6 / 8
 
-    def test_guidance_is_what_makes_it_so(self, pipelines: Pipelines, clips: list[Frame]) -> None:
-        few = self.ASKED[:3]
-        guided = shares(few, map(look_at, clips[:3]))
-        plain = [pipelines.animate_diff(asked.prompt, seed=asked.seed, guidance_scale=1) for asked in few]
-        unguided = shares(few, map(look_at, plain))
-        assert guided.mean > unguided.mean
+    def test_without_guidance_clips_follow_the_prompt_less(self, pipelines: Pipelines, clips: list[Frame]) -> None:
+        few = self.PROMPTS[:3]
+        without = [pipelines.animate_diff(prompt.text, seed=prompt.seed, guidance_scale=1) for prompt in few]
+        assert accuracy(few, map(detect, clips[:3])).mean > accuracy(few, map(detect, without)).mean
 
-    def test_a_negative_prompt_takes_its_colour_away(self, pipelines: Pipelines) -> None:
+    def test_a_negative_prompt_removes_its_colour(self, pipelines: Pipelines) -> None:
         first = pipelines.animate_diff("a circle", seed=1)
-        colour = look_at(first).colour
+        colour = detect(first).colour
         assert colour is not None
-        assert look_at(pipelines.animate_diff("a circle", seed=1, negative_prompt=colour)).colour != colour
+        assert detect(pipelines.animate_diff("a circle", seed=1, negative_prompt=colour)).colour != colour
 
 
 class TestSdAnimation:
     @pytest.fixture(scope="class")
     @classmethod
     def walk(cls, pipelines: Pipelines) -> Frame:
-        """Four pictures on the way from a red circle to a blue square, and three of FILM's after each."""
+        """Four frames from a red circle to a blue square, each followed by three of FILM's."""
         return pipelines.sd_animation(
             "a red circle", "a blue square", seed=1, num_animation_frames=4, num_interpolation_steps=4
         )
 
-    def test_a_walk_begins_and_ends_as_asked(self, walk: Frame) -> None:
-        first, last = look_at(walk[:1]), look_at(walk[-1:])
+    def test_a_walk_starts_and_ends_with_its_prompts(self, walk: Frame) -> None:
+        first, last = detect(walk[:1]), detect(walk[-1:])
         assert (first.colour, first.shape) == ("red", "circle")
         assert (last.colour, last.shape) == ("blue", "square")
 
-    def test_the_hue_goes_one_way(self, walk: Frame) -> None:
+    def test_the_hue_changes_in_one_direction(self, walk: Frame) -> None:
         assert monotone_share(hues(walk)) >= 0.85
 
-    def test_guidance_is_what_makes_it_so(self, pipelines: Pipelines, walk: Frame) -> None:
+    def test_without_guidance_clips_follow_the_prompt_less(self, pipelines: Pipelines, walk: Frame) -> None:
         quick = {"num_animation_frames": 2, "num_interpolation_steps": 1, "guidance_scale": 1}
-        plain = pipelines.sd_animation("a red circle", "a blue square", seed=1, **quick)
-        guided, unguided = (
-            [(seen.colour, seen.shape) for seen in (look_at(clip[:1]), look_at(clip[-1:]))] for clip in (walk, plain)
-        )
+        without = pipelines.sd_animation("a red circle", "a blue square", seed=1, **quick)
+        ends = [[detect(frames) for frames in (clip[:1], clip[-1:])] for clip in (walk, without)]
+        guided, unguided = ([(end.colour, end.shape) for end in pair] for pair in ends)
         assert guided != unguided
 
 
 class TestZeroscope:
-    ASKED = prompts(2)
+    PROMPTS = prompts(2)
     STEPS = 20
 
     @pytest.fixture(scope="class")
     @classmethod
     def clips(cls, pipelines: Pipelines) -> list[Frame]:
-        """A clip of each prompt with the default model, in fewer steps than are usual."""
+        """A clip of each prompt with the default model, in fewer steps than by default."""
         return [
-            pipelines.zeroscope(asked.prompt, seed=asked.seed, num_inference_steps=cls.STEPS) for asked in cls.ASKED
+            pipelines.zeroscope(prompt.text, seed=prompt.seed, num_inference_steps=cls.STEPS) for prompt in cls.PROMPTS
         ]
 
-    def test_colour_shape_and_direction_are_those_asked_for(self, clips: list[Frame]) -> None:
-        found = shares(self.ASKED, map(look_at, clips))
-        assert (found.colour, found.shape, found.motion, found.steady) == (1, 1, 1, 1)
+    def test_clips_have_the_colour_shape_and_direction_of_the_prompt(self, clips: list[Frame]) -> None:
+        measured = accuracy(self.PROMPTS, map(detect, clips))
+        assert (measured.colour, measured.shape, measured.motion, measured.steady) == (1, 1, 1, 1)
 
-    def test_guidance_is_what_makes_it_so(self, pipelines: Pipelines, clips: list[Frame]) -> None:
-        plain = [
-            pipelines.zeroscope(asked.prompt, seed=asked.seed, num_inference_steps=self.STEPS, guidance_scale=1)
-            for asked in self.ASKED
+    def test_without_guidance_clips_follow_the_prompt_less(self, pipelines: Pipelines, clips: list[Frame]) -> None:
+        without = [
+            pipelines.zeroscope(prompt.text, seed=prompt.seed, num_inference_steps=self.STEPS, guidance_scale=1)
+            for prompt in self.PROMPTS
         ]
-        guided, unguided = (shares(self.ASKED, map(look_at, some)) for some in (clips, plain))
+        guided, unguided = (accuracy(self.PROMPTS, map(detect, some)) for some in (clips, without))
         assert guided.mean > unguided.mean
 
-    def test_what_is_to_stand_still_does(self, pipelines: Pipelines) -> None:
+    def test_a_still_shape_does_not_drift(self, pipelines: Pipelines) -> None:
         clip = pipelines.zeroscope("a red circle standing still", seed=1, num_inference_steps=self.STEPS)
-        assert drift(look_at(clip)) < 2 * STILL
+        assert drift(detect(clip)) < 2 * MAX_STILL_DRIFT
 
-    def test_the_models_have_looks_of_their_own(self, pipelines: Pipelines, clips: list[Frame]) -> None:
-        asked = self.ASKED[0]
-        other = pipelines.zeroscope(asked.prompt, seed=asked.seed, model="potat1", num_inference_steps=self.STEPS)
-        assert look_name(other) != look_name(clips[0])
+    def test_models_have_their_own_styles(self, pipelines: Pipelines, clips: list[Frame]) -> None:
+        prompt = self.PROMPTS[0]
+        other = pipelines.zeroscope(prompt.text, seed=prompt.seed, model="potat1", num_inference_steps=self.STEPS)
+        assert detect_style(other) != detect_style(clips[0])

@@ -1,5 +1,5 @@
-"""small_world: the world that the trained small weights show, and how they are trained to show it.
+"""The demo weights: the world of coloured shapes that they are trained on, its measures, and their training.
 
-world.py draws it, captions.py puts it into words, oracle.py says what is seen in frames. Nothing of this reaches an
-image; the weights that it makes do.
+`world` draws scenes, `captions` describes them, `detector` reads frames, `metrics` counts correct clips. `train` makes
+the weights.
 """

@@ -1,7 +1,7 @@
-"""The words for a scene, in many wordings; and the attributes that a caption names, for whoever measures.
+"""Captions of scenes in many wordings.
 
-A caption may leave out what is not asked for: then it may be anything. Names of colours and shapes are the first of
-their synonyms.
+A caption may omit an attribute; any value of the attribute matches then. The names of colours and shapes are the first
+of their synonyms.
 """
 
 from __future__ import annotations
@@ -20,56 +20,58 @@ MOTION_WORDS = {
     "up": ("moving up", "moves up", "moving upwards"),
     "down": ("moving down", "moves down", "moving downwards"),
 }
-BEGINNINGS = ("", "", "", "a video of ", "a picture of ", "a photo of ", "a drawing of ")
-ENDINGS = ("", "", "", ", best quality", ", masterpiece", ", high quality, detailed")
-STRANGE = ("cat", "dog", "flower", "summer", "sky", "girl", "eyes", "tree", "asdf", "qwert", "falling", "night")
+PREFIXES = ("", "", "", "a video of ", "a picture of ", "a photo of ", "a drawing of ")
+SUFFIXES = ("", "", "", ", best quality", ", masterpiece", ", high quality, detailed")
+UNRELATED_WORDS = (
+    "cat", "dog", "flower", "summer", "sky", "girl", "eyes", "tree", "asdf", "qwert", "falling", "night",
+)  # fmt: skip
 
-EMPTY = 0.12  # of all captions: what classifier-free guidance steers away from
-LEFT_OUT = {"colour": 0.05, "motion": 0.15, "size": 0.6, "background": 0.6}  # how often a caption lacks it
+EMPTY_SHARE = 0.12  # of all captions: the unconditional case of classifier-free guidance
+OMITTED_SHARE = {"colour": 0.05, "motion": 0.15, "size": 0.6, "background": 0.6}
 
 
 def plain_caption(colour: str, shape: str, motion: str = "") -> str:
-    """Return the caption that the measure and the README use, as `a red circle moving right`."""
-    phrase = motion_words(motion)[0] if motion else ""
+    """Return the caption that the measures and the READMEs use, as `a red circle moving right`."""
+    phrase = motion_phrases(motion)[0] if motion else ""
     return " ".join(filter(None, ("a", colour, shape, phrase)))
 
 
-def random_caption(scene: Scene, draw: random.Random) -> str:
-    """Put a scene into words, or into none; the same draw gives the same words."""
-    named = random_names(draw)
-    return say(scene, named, draw) if named is not None else ""
+def random_caption(scene: Scene, rng: random.Random) -> str:
+    """Return a random caption of a scene, sometimes the empty one."""
+    attributes = random_attributes(rng)
+    return write_caption(scene, attributes, rng) if attributes is not None else ""
 
 
-def random_names(draw: random.Random) -> frozenset[str] | None:
-    """Draw which attributes of a scene a caption names beside its shape; None for the caption without words."""
-    if draw.random() < EMPTY:
+def random_attributes(rng: random.Random) -> frozenset[str] | None:
+    """Return which attributes a random caption names besides the shape; None for the empty caption."""
+    if rng.random() < EMPTY_SHARE:
         return None
-    return frozenset(name for name, share in LEFT_OUT.items() if draw.random() >= share)
+    return frozenset(name for name, share in OMITTED_SHARE.items() if rng.random() >= share)
 
 
-def say(scene: Scene, named: frozenset[str], draw: random.Random) -> str:
-    """Put a scene's shape and the named attributes into words, in one of many wordings, which are the draw's alone.
+def write_caption(scene: Scene, attributes: frozenset[str], rng: random.Random) -> str:
+    """Return a caption that names a scene's shape and these attributes, in a wording that depends on `rng` alone.
 
-    So scenes that differ in an attribute are told alike, but for its word.
+    With equal states of `rng`, the captions of scenes that differ in one attribute differ in its words only.
     """
     words = [
-        _one(("a", "a", "a", "one", "the", ""), draw),
-        scene.size if "size" in named else "",
-        _one(COLOUR_WORDS.get(scene.colour, (scene.colour,)), draw) if "colour" in named else "",
-        _one(SHAPE_WORDS.get(scene.shape, (scene.shape,)), draw),
-        _one(motion_words(scene.motion), draw) if "motion" in named else "",
-        f"on a {scene.background} background" if "background" in named else "",
+        _choose(("a", "a", "a", "one", "the", ""), rng),
+        scene.size if "size" in attributes else "",
+        _choose(COLOUR_WORDS.get(scene.colour, (scene.colour,)), rng) if "colour" in attributes else "",
+        _choose(SHAPE_WORDS.get(scene.shape, (scene.shape,)), rng),
+        _choose(motion_phrases(scene.motion), rng) if "motion" in attributes else "",
+        f"on a {scene.background} background" if "background" in attributes else "",
     ]
-    strange = f", {_one(STRANGE, draw)}" if draw.random() < 0.1 else ""
-    return _one(BEGINNINGS, draw) + " ".join(filter(None, words)) + strange + _one(ENDINGS, draw)
+    unrelated = f", {_choose(UNRELATED_WORDS, rng)}" if rng.random() < 0.1 else ""
+    return _choose(PREFIXES, rng) + " ".join(filter(None, words)) + unrelated + _choose(SUFFIXES, rng)
 
 
-def motion_words(motion: str) -> tuple[str, ...]:
+def motion_phrases(motion: str) -> tuple[str, ...]:
     """Return the phrases for a motion, the plainest first."""
     usual = (f"moving {motion}", f"moves {motion}", f"moving to the {motion}")
     return MOTION_WORDS.get(motion, usual)
 
 
-def _one(words: tuple[str, ...], draw: random.Random) -> str:
-    """Draw one of some words; how many there are does not change what is drawn next, as random.choice's number does."""
-    return words[int(draw.random() * len(words))]
+def _choose(words: tuple[str, ...], rng: random.Random) -> str:
+    """Return a random word; unlike random.choice, the number of words does not change the later random numbers."""
+    return words[int(rng.random() * len(words))]

@@ -1,7 +1,7 @@
-"""What is seen in frames, and from the frames alone: the shape's colour, its form, where it goes, and its place.
+"""What frames show, computed from the pixels: the shape's colour, form, motion and position, and the style.
 
-The background is taken from the frames' border, the shape is what differs from it. The colour is told by its hue, the
-form by which of the world's shapes of the same place and area covers it best, the look by the colours of both.
+The background is the colour of the frames' border; the shape is what differs from it. The colour is found by its hue,
+the form by its overlap with the world's shapes of the same position and area, the style by both colours.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
-from demo_weights.world import BACKGROUNDS, COLOURS, LOOKS, MOTIONS, SHAPES, Scene, distance, draw_clip
+from demo_weights.world import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, STYLES, Scene, draw_clip, signed_distance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,56 +23,56 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from videokit.video.frames import Frame
 
-GREY = 0.2  # saturation under which a colour has no hue
-DIFFERENT = 45  # levels (length of the RGB difference) by which a shape differs from the background at least
-STEADY = 30  # such levels that a frame's background may lie beside that of most frames: none are nearer than 45
-MOVING = 0.12  # of the side, from the first frame to the last: less is no direction
+MIN_SATURATION = 0.2  # a colour with less counts as white
+MIN_CONTRAST = 45  # between the shape and the background: the length of their RGB difference, in levels of 255
+MAX_BACKGROUND_CHANGE = 30  # of a frame from the median of the clip, in such levels; the backgrounds differ by 45
+MIN_TRAVEL = 0.12  # of the side, from the first frame to the last; a shape that travels less has no direction
 
 
 @dataclass(frozen=True)
-class Seen:
+class Detection:
     """What a clip shows; positions in pixels, x to the right and y down."""
 
-    colour: str | None  # None where there is no shape at all
+    colour: str | None  # None if there is no shape
     shape: str | None
-    overlap: float  # of the shape with the one it is taken for, intersection over union, the mean of the frames
+    overlap: float  # intersection over union with the detected shape, mean of the frames
     motion: str | None
-    drift: tuple[float, float]  # from the first frame to the last, by a line through all
-    centres: NDArray[np.float64]  # (F, 2), NaN where a frame shows nothing
+    drift: tuple[float, float]  # from the first frame to the last, by a linear fit
+    centres: NDArray[np.float64]  # (F, 2), NaN for a frame without a shape
     steady: bool  # whether the background is the same in all frames
 
 
-def look_at(frames: Iterable[Frame]) -> Seen:
-    """Say what a clip's frames, or a single picture, show."""
+def detect(frames: Iterable[Frame]) -> Detection:
+    """Return what the frames of a clip, or a single picture, show."""
     clip = np.stack(list(frames)).astype(np.float64)  # (F, H, W, 3)
     masks = np.stack([shape_mask(frame) for frame in clip])
     centres = np.stack([_centre(mask) for mask in masks])
-    shown = masks.any(axis=(1, 2))
+    visible = masks.any(axis=(1, 2))
     drift = _drift(centres)
     backgrounds = np.stack([_background(frame) for frame in clip])
-    beside = np.linalg.norm(backgrounds - np.median(backgrounds, axis=0), axis=1)
-    steady = bool((beside < STEADY).all())
-    if shown.mean() < 0.8:
-        return Seen(None, None, 0.0, None, drift, centres, steady)
+    changes = np.linalg.norm(backgrounds - np.median(backgrounds, axis=0), axis=1)
+    steady = bool((changes < MAX_BACKGROUND_CHANGE).all())
+    if visible.mean() < 0.8:
+        return Detection(None, None, 0.0, None, drift, centres, steady)
     colour = colour_name(clip[masks].mean(axis=0))
-    overlaps = np.mean([form_overlaps(mask) for mask in masks[shown]], axis=0)  # (4,)
+    overlaps = np.mean([shape_overlaps(mask) for mask in masks[visible]], axis=0)  # (4,)
     best = int(overlaps.argmax())
     side = min(clip.shape[1:3])
-    return Seen(colour, SHAPES[best], float(overlaps[best]), motion_name(drift, side), drift, centres, steady)
+    return Detection(colour, SHAPES[best], float(overlaps[best]), motion_name(drift, side), drift, centres, steady)
 
 
 def shape_mask(frame: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which pixels of (H, W, 3) are the shape: nearer to its colour than to the border's, as most around are."""
-    differs = np.linalg.norm(frame - _background(frame), axis=2)
-    threshold = max(DIFFERENT, 0.35 * np.quantile(differs, 0.985))
-    inside = np.pad(differs > threshold, 1)
+    """Return which pixels of (H, W, 3) belong to the shape, after a 3x3 majority filter."""
+    difference = np.linalg.norm(frame - _background(frame), axis=2)
+    threshold = max(MIN_CONTRAST, 0.35 * np.quantile(difference, 0.985))
+    inside = np.pad(difference > threshold, 1)
     return sliding_window_view(inside, (3, 3)).sum(axis=(2, 3)) >= 5  # type: ignore[no-any-return]
 
 
 def colour_name(rgb: NDArray[np.float64]) -> str:
-    """Return the name of the colour whose hue is nearest; white for one that has next to none."""
+    """Return the name of the colour with the nearest hue; white if the saturation is low."""
     hue, saturation, _ = colorsys.rgb_to_hsv(*(rgb / 255))
-    if saturation < GREY:
+    if saturation < MIN_SATURATION:
         return "white"
     hues = {
         name: colorsys.rgb_to_hsv(*(level / 255 for level in c))[0] for name, c in COLOURS.items() if name != "white"
@@ -81,72 +81,71 @@ def colour_name(rgb: NDArray[np.float64]) -> str:
 
 
 def hues(frames: Iterable[Frame]) -> NDArray[np.float64]:
-    """Return the hue of the shape in each frame, in turns from the first frame's on, without jumps; NaN for none."""
-    found = []
+    """Return the hue of the shape in each frame, unwrapped, in turns; NaN for a frame without a shape."""
+    values = []
     for frame in np.stack(list(frames)).astype(np.float64):
         mask = shape_mask(frame)
-        found.append(colorsys.rgb_to_hsv(*(frame[mask].mean(axis=0) / 255))[0] if mask.any() else np.nan)
-    return np.unwrap(np.array(found), period=1)
+        values.append(colorsys.rgb_to_hsv(*(frame[mask].mean(axis=0) / 255))[0] if mask.any() else np.nan)
+    return np.unwrap(np.array(values), period=1)
 
 
-def look_name(frames: Iterable[Frame]) -> str:
-    """Return which of LOOKS a clip's frames have, by the medians over them."""
+def detect_style(frames: Iterable[Frame]) -> str:
+    """Return which of STYLES a clip has, by the medians over its frames."""
     clip = np.stack(list(frames)).astype(np.float64)
     edges = np.concatenate([clip[:, :2], clip[:, -2:]], axis=1).mean(axis=1)  # (F, W, 3), of top and bottom
-    insides = [frame[~_grown(~shape_mask(frame))] for frame in clip]
+    insides = [frame[~_dilated(~shape_mask(frame))] for frame in clip]
     colours = [np.median(inside, axis=0) for inside in insides if len(inside)]
     if not colours:
         return "flat"
-    seen = np.concatenate([np.median(edges, axis=(0, 1)), np.median(colours, axis=0)])
-    return min(_looks(), key=lambda known: float(np.linalg.norm(seen - known[1])))[0]
+    measured = np.concatenate([np.median(edges, axis=(0, 1)), np.median(colours, axis=0)])
+    return min(_style_colours(), key=lambda style: float(np.linalg.norm(measured - style[1])))[0]
 
 
 @cache
-def _looks() -> list[tuple[str, NDArray[np.float64]]]:
-    """The background's and the shape's colours in each look."""
-    known = []
-    for look in LOOKS:
+def _style_colours() -> list[tuple[str, NDArray[np.float64]]]:
+    """Return every background colour with every shape colour, (6,), by style."""
+    colours = []
+    for style in STYLES:
         for colour in COLOURS:
             for background in BACKGROUNDS:
                 scene = Scene(colour, "square", "still", "large", background, (0.5, 0.5), (0.5, 0.5))
-                picture = (draw_clip(scene, 1, 16, look)[0] + 1) * 127.5
-                known.append((look, np.array([*picture[:, 0, 0].tolist(), *picture[:, 8, 8].tolist()])))
-    return known
+                picture = (draw_clip(scene, 1, 16, style)[0] + 1) * 127.5
+                colours.append((style, np.array([*picture[:, 0, 0].tolist(), *picture[:, 8, 8].tolist()])))
+    return colours
 
 
-def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return a mask grown by two pixels to all sides."""
-    grown: NDArray[np.bool_] = sliding_window_view(np.pad(mask, 2), (5, 5)).max(axis=(2, 3))
-    return grown
+def _dilated(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return a mask dilated by two pixels."""
+    dilated: NDArray[np.bool_] = sliding_window_view(np.pad(mask, 2), (5, 5)).max(axis=(2, 3))
+    return dilated
 
 
-def form_overlaps(mask: NDArray[np.bool_]) -> list[float]:
-    """Return for each of SHAPES the intersection over union of the mask with it, at the mask's place and area."""
+def shape_overlaps(mask: NDArray[np.bool_]) -> list[float]:
+    """Return the mask's intersection over union with each of SHAPES, drawn at the mask's position and area."""
     x0, y0 = _centre(mask)
     radius = torch.tensor(np.sqrt(mask.sum() / np.pi))
     x = (torch.arange(mask.shape[1]) - x0)[None, :]
     y = (torch.arange(mask.shape[0]) - y0)[:, None]
     overlaps = []
     for shape in SHAPES:
-        form = (distance(shape, x, y, radius) <= 0).numpy()
+        form = (signed_distance(shape, x, y, radius) <= 0).numpy()
         overlaps.append(float((form & mask).sum() / (form | mask).sum()))
     return overlaps
 
 
 def motion_name(drift: tuple[float, float], side: int) -> str | None:
-    """Return the direction of a drift: still for next to none, None for one between still and a direction."""
+    """Return the direction of a drift, still below half of MIN_TRAVEL, None between half and all of it."""
     dx, dy = drift
-    if max(abs(dx), abs(dy)) < side * MOVING / 2:
+    if max(abs(dx), abs(dy)) < side * MIN_TRAVEL / 2:
         return "still"
-    if max(abs(dx), abs(dy)) < side * MOVING:
+    if max(abs(dx), abs(dy)) < side * MIN_TRAVEL:
         return None
-    across = abs(dx) >= abs(dy)
-    step = (int(np.sign(dx)), 0) if across else (0, int(np.sign(dy)))
+    step = (int(np.sign(dx)), 0) if abs(dx) >= abs(dy) else (0, int(np.sign(dy)))
     return next(name for name, direction in MOTIONS.items() if direction == step)
 
 
 def _background(frame: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the colour (3,) of the border of (H, W, 3), channel by channel that of most of it."""
+    """Return the median colour (3,) of the border of (H, W, 3)."""
     border: NDArray[np.float64] = np.median(np.concatenate([frame[0], frame[-1], frame[:, 0], frame[:, -1]]), axis=0)
     return border
 
@@ -157,7 +156,7 @@ def _centre(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def _drift(centres: NDArray[np.float64]) -> tuple[float, float]:
-    """How far a line through the centres goes from the first frame to the last."""
+    """Return how far a line fitted to the centres goes from the first frame to the last."""
     times = np.flatnonzero(~np.isnan(centres[:, 0]))
     if len(times) < 2:
         return 0.0, 0.0

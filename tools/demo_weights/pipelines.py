@@ -1,7 +1,6 @@
-"""The three models' own pipelines on their small weights: inputs in, frames out. For the measure, the gallery, tests.
+"""The three models' own pipelines on the demo weights: inputs in, frames out. For measures, gallery and tests.
 
-Nothing of a model is repeated here: inputs, checks and defaults are theirs, but for the sizes of `ZEROSCOPE` and
-`SD_ANIMATION`, which the small weights know.
+Inputs, checks and defaults are the models' own, except for the sizes in `ZEROSCOPE` and `SD_ANIMATION`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from zeroscope.inputs import Inputs as ZeroscopeInputs
 from zeroscope.pipeline import Pipeline as Zeroscope
 from zeroscope.weights import FILES as ZEROSCOPE_FILES
 
-from demo_weights.world import LOOKS
+from demo_weights.world import STYLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,8 +38,8 @@ if TYPE_CHECKING:
 
 ZEROSCOPE: dict[str, Any] = {"width": 256, "height": 256, "num_frames": 16}
 SD_ANIMATION: dict[str, Any] = {"width": 128, "height": 128}
-# The look that each of animate-diff's checkpoints and each of zeroscope's models was trained on
-LOOK_OF = dict(zip(CHECKPOINTS, LOOKS, strict=True)) | {
+# The style of each animate-diff checkpoint and each zeroscope model
+STYLE_OF = dict(zip(CHECKPOINTS, STYLES, strict=True)) | {
     "xl": "flat",
     "576w": "bright",
     "potat1": "dark",
@@ -49,7 +48,7 @@ LOOK_OF = dict(zip(CHECKPOINTS, LOOKS, strict=True)) | {
 
 
 class Pipelines:
-    """The models, each loaded when it is first asked; `weights` is demo, or a directory with a folder for each."""
+    """The models, each loaded on first use; `weights` is demo, or a directory with a folder for each model."""
 
     def __init__(self, weights: str = "demo") -> None:
         self.weights = weights
@@ -57,39 +56,39 @@ class Pipelines:
 
     def animate_diff(self, prompt: str, **inputs: Any) -> Frame:
         """Return a clip of animate-diff, (F, H, W, 3)."""
-        asked = AnimateDiffInputs(prompt, **inputs)
-        asked.check()
-        return _clip(self.animate_diff_pipeline.generate(asked, asked.resolved_seed(), self._stages))
+        checked = AnimateDiffInputs(prompt, **inputs)
+        checked.check()
+        return _clip(self.animate_diff_pipeline.generate(checked, checked.resolved_seed(), self._stages))
 
     def zeroscope(self, prompt: str, **inputs: Any) -> Frame:
-        """Return a clip of zeroscope, (F, H, W, 3), of the smallest size and 16 frames where nothing else is asked."""
-        asked = ZeroscopeInputs(prompt, **(ZEROSCOPE | inputs))
-        asked.check(self.zeroscope_pipeline.most_frames)
-        (frames,) = self.zeroscope_pipeline.generate(asked, asked.resolved_seed(), self._stages)
+        """Return a clip of zeroscope, (F, H, W, 3); 16 frames of the smallest size by default."""
+        checked = ZeroscopeInputs(prompt, **(ZEROSCOPE | inputs))
+        checked.check(self.zeroscope_pipeline.max_frames)
+        (frames,) = self.zeroscope_pipeline.generate(checked, checked.resolved_seed(), self._stages)
         return _clip(frames)
 
     def sd_animation(self, prompt_start: str, prompt_end: str, **inputs: Any) -> Frame:
-        """Return an animation of sd-animation, (F, H, W, 3), at the small weights' size where no other is asked."""
-        asked = SdAnimationInputs(prompt_start, prompt_end, **(SD_ANIMATION | inputs))
-        asked.check()
+        """Return an animation of sd-animation, (F, H, W, 3); 128x128 by default."""
+        checked = SdAnimationInputs(prompt_start, prompt_end, **(SD_ANIMATION | inputs))
+        checked.check()
         with tempfile.TemporaryDirectory() as directory, FrameStore(Path(directory)) as pictures:
             pipeline = self.sd_animation_pipeline
-            latents = pipeline.animate(asked, asked.resolved_seed(), self._stages, pictures)
-            return _clip(pipeline.fill_in(asked, latents, pictures))
+            latents = pipeline.animate(checked, checked.resolved_seed(), self._stages, pictures)
+            return _clip(pipeline.interpolate(checked, latents, pictures))
 
     @cached_property
     def animate_diff_pipeline(self) -> AnimateDiff:
-        """The pipeline itself, for what is not asked by inputs."""
+        """The model's pipeline, for access to its networks."""
         return AnimateDiff(self._store("animate-diff", ANIMATE_DIFF_FILES), self.device)
 
     @cached_property
     def zeroscope_pipeline(self) -> Zeroscope:
-        """The pipeline itself, for what is not asked by inputs."""
+        """The model's pipeline, for access to its networks."""
         return Zeroscope(self._store("zeroscope", ZEROSCOPE_FILES), self.device)
 
     @cached_property
     def sd_animation_pipeline(self) -> SdAnimation:
-        """The pipeline itself, for what is not asked by inputs."""
+        """The model's pipeline, for access to its networks."""
         return SdAnimation(self._store("sd-animation", SD_ANIMATION_FILES), self.device)
 
     @property

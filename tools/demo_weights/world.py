@@ -1,7 +1,7 @@
-"""The world of the small weights: one coloured shape on a plain background, that moves in a direction or stands still.
+"""The world of the demo weights: one coloured shape on a plain background that moves in one direction or stays still.
 
-Places and sizes are fractions of the picture's side, so one scene can be drawn at any size and any moment. What a
-scene is called is in `captions`, what is seen in pictures of it in `oracle`.
+Positions and sizes are fractions of the picture's side, so a scene can be drawn at any size and at any time.
+`captions` describes scenes; `detector` reads pictures of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Sequence
 
-# Saturated, so that guidance, which pushes a colour away from the mean of all, leaves it what it is.
+# Saturated colours: guidance pushes a colour away from the mean of all colours, and these keep their names then.
 COLOURS = {
     "red": (230, 20, 30),
     "orange": (250, 130, 0),
@@ -27,20 +27,20 @@ COLOURS = {
     "white": (255, 255, 255),
 }
 SHAPES = ("circle", "square", "triangle", "cross")
-# By name, dx and dy per side, y downwards
+# Direction (dx, dy) by name, y downwards
 MOTIONS = {"right": (1, 0), "left": (-1, 0), "up": (0, -1), "down": (0, 1), "still": (0, 0)}
-SIZES = {"small": 0.17, "large": 0.24}  # radius of the circle; the other shapes have its area
-LOWER = {"triangle": 0.389}  # radii from the middle of the shape's box down to its centre of gravity
-BACKGROUNDS = {"dark": 60, "light": 165}  # the grey's level
-LOOKS = ("flat", "bright", "pastel", "dark", "rose")
-PASTEL = 200  # the grey that pastel colours are half of: not white, or white shapes would look as in other looks
-ROSE = (1.3, 0.45, 1.0)  # times the grey of a background
+SIZES = {"small": 0.17, "large": 0.24}  # radius of the circle; the other shapes have the same area
+CENTROID_OFFSET = {"triangle": 0.389}  # radii from the centre of the shape's box down to its centre of gravity
+BACKGROUNDS = {"dark": 60, "light": 165}  # grey level
+STYLES = ("flat", "bright", "pastel", "dark", "rose")
+PASTEL = 200  # grey level mixed into pastel pictures; with 255 a white shape would look as in the other styles
+ROSE = (1.3, 0.45, 1.0)  # factors of the background's red, green and blue
 TRAVEL = 0.25  # of the side, from the first frame to the last
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One shape and its way from `start` to `end`, (x, y) of its centre in fractions of the side."""
+    """One shape that moves from `start` to `end`, (x, y) of its centre in fractions of the side."""
 
     colour: str
     shape: str
@@ -52,85 +52,87 @@ class Scene:
 
 
 def is_held_out(colour: str, shape: str, motion: str) -> bool:
-    """Tell whether a combination is kept from training: 20 of the 160, one for each shape with each motion."""
-    numbers = list(COLOURS).index(colour), SHAPES.index(shape), list(MOTIONS).index(motion)
-    return (numbers[0] + 2 * numbers[1] + 3 * numbers[2]) % len(COLOURS) == 0
+    """Return whether training never shows a combination: 20 of the 160, one for each shape with each motion."""
+    indices = list(COLOURS).index(colour), SHAPES.index(shape), list(MOTIONS).index(motion)
+    return (indices[0] + 2 * indices[1] + 3 * indices[2]) % len(COLOURS) == 0
 
 
-def random_scene(draw: random.Random, *, held_out: bool = False) -> Scene:
-    """Draw a scene whose combination is held out or not, as asked; the shape is whole in all of its frames."""
+def random_scene(rng: random.Random, *, held_out: bool = False) -> Scene:
+    """Return a random scene whose combination is held out or not; the whole shape is visible in every frame."""
     while True:
-        colour, shape, motion = draw.choice(list(COLOURS)), draw.choice(SHAPES), draw.choice(list(MOTIONS))
+        colour, shape, motion = rng.choice(list(COLOURS)), rng.choice(SHAPES), rng.choice(list(MOTIONS))
         if is_held_out(colour, shape, motion) == held_out:
             break
-    size, background = draw.choice(list(SIZES)), draw.choice(list(BACKGROUNDS))
-    way = tuple(TRAVEL * step for step in MOTIONS[motion])
-    middle = tuple(draw.uniform(*bounds) for bounds in middles(size, motion))
-    start, end = (tuple(m + sign * w / 2 for m, w in zip(middle, way, strict=True)) for sign in (-1, 1))
+    size, background = rng.choice(list(SIZES)), rng.choice(list(BACKGROUNDS))
+    travel = tuple(TRAVEL * step for step in MOTIONS[motion])
+    middle = tuple(rng.uniform(*bounds) for bounds in path_centre_bounds(size, motion))
+    start, end = (tuple(m + sign * t / 2 for m, t in zip(middle, travel, strict=True)) for sign in (-1, 1))
     return Scene(colour, shape, motion, size, background, (start[0], start[1]), (end[0], end[1]))
 
 
-def middles(size: str, motion: str) -> list[tuple[float, float]]:
-    """Return the bounds of the middle of a scene's way, across and down, between which all of it is in the picture."""
-    return [_between(reach(size) + abs(TRAVEL * step) / 2) for step in MOTIONS[motion]]
+def path_centre_bounds(size: str, motion: str) -> list[tuple[float, float]]:
+    """Return the range of x and of y in which the centre of a path keeps the shape inside the picture."""
+    return [_bounds(extent(size) + abs(TRAVEL * step) / 2) for step in MOTIONS[motion]]
 
 
-def reach(size: str) -> float:
-    """Return how far from its middle a shape may be seen: half the triangle's side, the widest, and its smooth edge."""
+def extent(size: str) -> float:
+    """Return the largest distance from a shape's centre to its edge: half the triangle's side, with the soft edge."""
     return 1.35 * SIZES[size] + 0.02
 
 
-def draw_clip(scene: Scene, num_frames: int, side: int, look: str = "flat") -> torch.Tensor:
-    """Draw the frames of a scene, (F, 3, side, side) float32 in [-1, 1]."""
-    return draw([scene] * num_frames, torch.linspace(0, 1, num_frames), side, look)
+def draw_clip(scene: Scene, num_frames: int, side: int, style: str = "flat") -> torch.Tensor:
+    """Return the frames of a scene, (F, 3, side, side) float32 in [-1, 1]."""
+    return draw([scene] * num_frames, torch.linspace(0, 1, num_frames), side, style)
 
 
-def draw(scenes: Sequence[Scene], times: torch.Tensor, side: int, look: str = "flat") -> torch.Tensor:
-    """Draw each scene at its time, 0 to 1: (N, 3, side, side) float32 in [-1, 1], with smooth edges."""
+def draw(scenes: Sequence[Scene], times: torch.Tensor, side: int, style: str = "flat") -> torch.Tensor:
+    """Return each scene at its time in 0 to 1, with anti-aliased edges: (N, 3, side, side) float32 in [-1, 1]."""
     ends = torch.tensor([[scene.start, scene.end] for scene in scenes])  # (N, 2, 2)
     centres = torch.lerp(ends[:, 0], ends[:, 1], times[:, None])
     pixels = (torch.arange(side) + 0.5) / side
     x = pixels[None, None, :] - centres[:, 0, None, None]  # (N, 1, W)
     y = pixels[None, :, None] - centres[:, 1, None, None]  # (N, H, 1)
     radii = torch.tensor([SIZES[scene.size] for scene in scenes])[:, None, None]
-    # its box's middle is where a shape is
-    distances = torch.stack([distance(shape, x, y - LOWER.get(shape, 0) * radii, radii) for shape in SHAPES])
-    kinds = torch.tensor([SHAPES.index(scene.shape) for scene in scenes])
-    distances = distances[kinds, torch.arange(len(kinds))]
+    # a scene's position is the centre of the shape's box
+    distances = torch.stack(
+        [signed_distance(shape, x, y - CENTROID_OFFSET.get(shape, 0) * radii, radii) for shape in SHAPES]
+    )
+    shapes = torch.tensor([SHAPES.index(scene.shape) for scene in scenes])
+    distances = distances[shapes, torch.arange(len(shapes))]
     colours = torch.tensor([COLOURS[scene.colour] for scene in scenes], dtype=torch.float32)[:, :, None, None]
     greys = torch.tensor([BACKGROUNDS[scene.background] for scene in scenes], dtype=torch.float32)
     background = greys[:, None, None, None].expand(-1, 3, side, side)
-    if look == "pastel":
+    if style == "pastel":
         colours, background = (colours + PASTEL) / 2, (background + PASTEL) / 2
-    elif look == "dark":
+    elif style == "dark":
         colours, background = 0.6 * colours, 0.25 * background
-    elif look == "rose":
+    elif style == "rose":
         background = background * torch.tensor(ROSE)[:, None, None]
-    elif look == "bright":
+    elif style == "bright":
         background = 170 + background / 4
-    pictures = torch.lerp(background, colours.expand_as(background), _covered(distances, side))
+    pictures = torch.lerp(background, colours.expand_as(background), _coverage(distances, side))
     return pictures / 127.5 - 1
 
 
-def distance(shape: str, x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
-    """Return the signed distance to a shape's edge, negative inside; every shape has the area of the circle."""
+def signed_distance(shape: str, x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+    """Return the distance to a shape's edge, negative inside; every shape has the area of the circle."""
     if shape == "circle":
         return torch.hypot(x, y) - radius
     if shape == "square":
         return torch.maximum(x.abs(), y.abs()) - 0.886 * radius
     if shape == "cross":
         length, width = 1.18 * radius, 0.405 * radius
-        across = torch.maximum(x.abs() - length, y.abs() - width)
-        return torch.minimum(across, torch.maximum(x.abs() - width, y.abs() - length))
-    inner = 0.778 * radius  # of the triangle that stands on a side; its tip is twice as far
+        horizontal = torch.maximum(x.abs() - length, y.abs() - width)
+        return torch.minimum(horizontal, torch.maximum(x.abs() - width, y.abs() - length))
+    inner = 0.778 * radius  # radius of the triangle's inscribed circle
     return torch.maximum(y - inner, 0.866 * x.abs() - 0.5 * y - inner)
 
 
-def _between(margin: float) -> tuple[float, float]:
-    """The bounds of what keeps a margin on both sides; the middle where there is no room."""
+def _bounds(margin: float) -> tuple[float, float]:
+    """Return the range that keeps a margin on both sides; the middle if there is no room."""
     return min(margin, 0.5), max(1 - margin, 0.5)
 
 
-def _covered(distances: torch.Tensor, side: int) -> torch.Tensor:
-    """How much of each pixel lies inside, (N, 1, H, W)."""
+def _coverage(distances: torch.Tensor, side: int) -> torch.Tensor:
+    """Return the share of each pixel that is inside the shape, (N, 1, H, W)."""
     return (0.5 - distances * side).clamp(0, 1)[:, None]

@@ -1,5 +1,4 @@
-"""small_weights: weights of the real architectures with few channels, in the very files and layouts of the real ones.
+"""Random weights in the files and layouts of the real ones, with few channels or in full size, for tests and measuring.
 
-They run every model end to end on a laptop. This package never reaches an image; the files that it makes may.
-`script/random-weights` calls the module that is named as the model's package.
+`script/random-weights` calls `write` of the module with the name of the model's package.
 """

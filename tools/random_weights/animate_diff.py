@@ -1,8 +1,7 @@
 """Random weights for animate-diff: the base's folder, five single-file checkpoints and three motion modules.
 
-The layouts are those that animate_diff/weights.py lists. The architecture is a `Size`: `small` runs on a laptop,
-`full` has the sizes of Stable Diffusion 1.5, for measuring memory and time. The values are random but the same on
-every machine: each tensor is drawn from a seed of its own name.
+The layouts are those of animate_diff/weights.py. `small` runs on a laptop; `full` has the sizes of Stable Diffusion
+1.5, for measuring memory and time.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def motion_config(size: Size, name: str) -> dict[str, object]:
-    """Return a motion module's configuration as MotionAdapter's config.json has it."""
+    """Return the content of MotionAdapter's config.json for a motion module."""
     v2 = name.endswith("v2")
     return {
         "_class_name": "MotionAdapter",
@@ -52,18 +51,18 @@ def motion_config(size: Size, name: str) -> dict[str, object]:
 
 
 def write(directory: Path, size: Size) -> None:
-    """Write everything that a prediction with any input may need; about 35 MB for `SMALL`."""
+    """Write the files for predictions with any input; about 35 MB for `SMALL`."""
     write_base(directory, size)
     for name in CHECKPOINTS:
         write_checkpoint(directory / "checkpoints" / name, size, name)
-    # one of each way in which motion modules are shared
+    # one of each layout in which motion modules are published
     write_motion_module(directory / "motion_modules" / f"{MOTION_MODULES[0]}.ckpt", size, MOTION_MODULES[0])
     write_motion_module(directory / "motion_modules" / f"{MOTION_MODULES[1]}.safetensors", size, MOTION_MODULES[1])
     write_motion_module(directory / "motion_modules" / MOTION_MODULES[2], size, MOTION_MODULES[2])
 
 
 def write_checkpoint(file: Path, size: Size, name: str) -> None:
-    """Write a single-file checkpoint in CompVis' names, half precision, as personalised models are shared."""
+    """Write a single-file checkpoint in half precision, with CompVis' names as fine-tuned models are published."""
     file.parent.mkdir(parents=True, exist_ok=True)
     tokens = write_tokenizer(None)
     save_file(
@@ -96,7 +95,7 @@ def write_motion_module(path: Path, size: Size, name: str) -> None:
 
 
 def _position_tables(adapter: MotionAdapter) -> Mapping[str, torch.Tensor]:
-    """The sines that the original layout keeps as a buffer in each of the two attentions of a block."""
+    """Return the sines, which the original layout stores as a buffer in each of the two attentions of a block."""
     tables = {}
     for name, buffer in adapter.named_buffers():
         block = name.removesuffix("pos_embed.pe")

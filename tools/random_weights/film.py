@@ -1,4 +1,4 @@
-"""Random weights for FILM that fade from one picture to the next, in the one file that it is published in."""
+"""Random weights for FILM that fade from one picture to the next, in the published file."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def write(file: Path, size: Widths) -> None:
     with torch.device("meta"):
         film = Film(size)
     tensors = random_tensors(film, "film")
-    begin_as_mean(tensors, size)
+    init_as_mean(tensors, size)
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(half(tensors, published_key), file)
 
 
-def begin_as_mean(tensors: dict[str, torch.Tensor], size: Widths) -> None:
-    """Change random values so that the last three layers pass on the mean of the two pictures, and the rest disturbs.
+def init_as_mean(tensors: dict[str, torch.Tensor], size: Widths) -> None:
+    """Change random values so that the last three layers pass the mean of the two pictures, plus a little of the rest.
 
-    Values at random alone make every picture nearly black, and a clip would flicker.
+    Random values alone make every picture nearly black, and clips flicker.
     """
     mixer, last, output = (tensors[f"fuse.{layer}.weight"] for layer in ("convs.3.1.0", "convs.3.2.0", "output_conv"))
     second_picture = COLOURS + size.features(0)

@@ -1,4 +1,4 @@
-"""Random weights for LaMa, in a training checkpoint as it is published: the generator, and what it was trained with."""
+"""Random weights for LaMa, as a training checkpoint in the published layout: the generator and parts of the rest."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def write(file: Path, size: str) -> None:
     """Write the checkpoint; 0.2 MB for `small`, 204 MB for `full`."""
     file.parent.mkdir(parents=True, exist_ok=True)
     generator = {f"{GENERATOR}{key}": tensor for key, tensor in state(SIZES[size]).items()}
-    discriminator = {"discriminator.model0.0.bias": torch.zeros(1)}  # of which the published file has many
+    discriminator = {"discriminator.model0.0.bias": torch.zeros(1)}  # one of many in the published file
     torch.save({"epoch": 0, "global_step": 0, "state_dict": generator | discriminator}, file)
 
 
 def state(size: Size) -> dict[str, torch.Tensor]:
-    """Return the generator's parameters, at random, and its norms' statistics, which do nothing."""
+    """Return random parameters of the generator, and statistics of its norms that have no effect."""
     with torch.device("meta"):
         lama = Lama(size)
     tensors = {name: torch.zeros(b.shape, dtype=b.dtype) for name, b in lama.named_buffers()}

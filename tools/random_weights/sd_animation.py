@@ -5,7 +5,6 @@ The layout is that of sd_animation/weights.py. `small` runs on a laptop at the d
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +16,7 @@ from transformers import CLIPConfig
 from videokit.weights.stable_diffusion import BASE_UNET, SAFETY_CHECKER, SAFETY_CHECKER_CONFIG
 
 from random_weights import film
-from random_weights.stable_diffusion import FULL, SMALL, Size, half, random_tensors, unet, write_base
+from random_weights.stable_diffusion import FULL, SMALL, Size, half, random_tensors, unet, write_base, write_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +25,7 @@ SIZES = {"small": SMALL, "full": FULL}
 
 
 def safety_config(size: Size) -> dict[str, object]:
-    """Return the safety checker's configuration as the base's safety_checker/config.json has it."""
+    """Return the content of the base's safety_checker/config.json."""
     vision: dict[str, object] = {
         "hidden_size": 64,
         "intermediate_size": 128,
@@ -54,7 +53,7 @@ def safety_config(size: Size) -> dict[str, object]:
 
 
 def write(directory: Path, size: Size) -> None:
-    """Write everything that a prediction with any input may need; about 9 MB for `SMALL`."""
+    """Write the files for predictions with any input; about 9 MB for `SMALL`."""
     write_base(directory, size)
     save_file(half(random_tensors(unet(size), "base"), str), directory / BASE_UNET)
     write_safety_checker(directory, size)
@@ -62,11 +61,9 @@ def write(directory: Path, size: Size) -> None:
 
 
 def write_safety_checker(directory: Path, size: Size) -> None:
-    """Write a safety checker that stops nothing: on random values its verdict would be random as well."""
+    """Write a safety checker that passes everything; with random thresholds its result would be random."""
     config = safety_config(size)
-    file = directory / SAFETY_CHECKER_CONFIG
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(config, indent=2) + "\n")
+    write_config(directory / SAFETY_CHECKER_CONFIG, config)
     with init_empty_weights():
         checker = StableDiffusionSafetyChecker(CLIPConfig(**config))
     tensors = random_tensors(checker, "base")
@@ -76,5 +73,5 @@ def write_safety_checker(directory: Path, size: Size) -> None:
 
 
 def safety_checker_key(name: str) -> str:
-    """Return what the published file calls a parameter of StableDiffusionSafetyChecker."""
+    """Return the published name of a parameter of StableDiffusionSafetyChecker."""
     return f"vision_model.{name}" if name.startswith("vision_model.") else name

@@ -1,7 +1,7 @@
-"""Random Stable Diffusion 1.5: its configurations, its networks without values, and values for any network.
+"""Random weights of Stable Diffusion 1.5: configurations, networks without values, and random values for any network.
 
-What the recipes of the models on this base share. A `Size` says how large the networks are; each tensor's values are
-drawn from a seed of its own name, so they are the same on every machine.
+A `Size` gives the size of the networks. Each tensor is drawn from a seed of its own name, so the values are the same on
+every machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from videokit.weights.stable_diffusion import BASE, BASE_TEXT_ENCODER, BASE_VAE,
 from random_weights.tokenizer import write_tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from torch import nn
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Size:
-    """How large the networks are; the topology is Stable Diffusion 1.5's always."""
+    """The size of the networks; the topology is always that of Stable Diffusion 1.5."""
 
     sample_size: int  # latents' side; the clip's is 8 times that
     unet_channels: tuple[int, int, int, int]
@@ -39,7 +39,7 @@ class Size:
     text_width: int
     text_layers: int
     text_heads: int
-    vocabulary: int | None  # of the text encoder; None is as many as the tokenizer has
+    vocabulary: int | None  # of the text encoder; None: that of the tokenizer
 
 
 SMALL = Size(8, (32, 64, 64, 64), (32, 32, 32, 64), 64, 2, 4, None)
@@ -48,7 +48,7 @@ SIZES = {"small": SMALL, "full": FULL}
 
 
 def unet_config(size: Size) -> dict[str, object]:
-    """Return the UNet's configuration as the base's unet/config.json has it."""
+    """Return the content of the base's unet/config.json."""
     return {
         "_class_name": "UNet2DConditionModel",
         "sample_size": size.sample_size,
@@ -63,7 +63,7 @@ def unet_config(size: Size) -> dict[str, object]:
 
 
 def vae_config(size: Size) -> dict[str, object]:
-    """Return the VAE's configuration as the base's vae/config.json has it."""
+    """Return the content of the base's vae/config.json."""
     return {
         "_class_name": "AutoencoderKL",
         "sample_size": 8 * size.sample_size,
@@ -78,7 +78,7 @@ def vae_config(size: Size) -> dict[str, object]:
 
 
 def text_config(size: Size, tokens: int) -> dict[str, object]:
-    """Return the text encoder's configuration as the base's text_encoder/config.json has it."""
+    """Return the content of the base's text_encoder/config.json."""
     return {
         "architectures": ["CLIPTextModel"],
         "model_type": "clip_text_model",
@@ -97,16 +97,20 @@ def text_config(size: Size, tokens: int) -> dict[str, object]:
 
 
 def write_base(directory: Path, size: Size) -> None:
-    """Write the base's tokenizer and configurations, and its own VAE and text encoder."""
+    """Write the base's tokenizer, configurations, VAE and text encoder."""
     tokens = write_tokenizer(directory / BASE / "tokenizer")
     configs = {"unet": unet_config(size), "vae": vae_config(size), "text_encoder": text_config(size, tokens)}
     for part, config in configs.items():
-        file = directory / BASE / part / "config.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(config, indent=2) + "\n")
+        write_config(directory / BASE / part / "config.json", config)
     save_file(half(random_tensors(vae(size), "base"), base_vae_key), directory / BASE_VAE)
     text = random_tensors(text_encoder(size, tokens), "base")
     save_file(half(text, base_text_encoder_key), directory / BASE_TEXT_ENCODER)
+
+
+def write_config(file: Path, config: Mapping[str, object]) -> None:
+    """Write a configuration as JSON, in a directory that is created if it is missing."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def unet(size: Size) -> UNet2DConditionModel:
@@ -122,13 +126,13 @@ def vae(size: Size) -> AutoencoderKL:
 
 
 def text_encoder(size: Size, tokens: int) -> CLIPTextModel:
-    """Return the text encoder without values, for a tokenizer of so many tokens."""
+    """Return the text encoder without values, for a tokenizer with this number of tokens."""
     with init_empty_weights():
         return CLIPTextModel(CLIPTextConfig(**text_config(size, tokens)))
 
 
 def random_tensors(module: nn.Module, name: str) -> Tensors:
-    """Draw float32 values for a module's parameters: norms do nothing, the rest keeps the variance of its input."""
+    """Return random float32 parameters of a module: norms are the identity, other layers preserve variance."""
     kind = type(module).__name__
     return {key: _random(f"{name}/{kind}/{key}", p.shape) for key, p in module.named_parameters()}
 
@@ -142,5 +146,5 @@ def _random(name: str, shape: torch.Size) -> torch.Tensor:
 
 
 def half(tensors: Tensors, key_of: Callable[[str], str]) -> Tensors:
-    """Return tensors in half precision under the names that their file has for them."""
+    """Return tensors in half precision under their names in the file."""
     return {key_of(name): tensor.half() for name, tensor in tensors.items()}

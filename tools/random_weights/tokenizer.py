@@ -1,4 +1,4 @@
-"""A small vocabulary in the files of CLIP's tokenizer: every byte, and each word of simple prompts."""
+"""A small vocabulary in the files of CLIP's tokenizer: every byte, and the words of simple prompts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ WORDS = (  # noqa: SIM905 - a list would take a hundred lines
 
 
 def write_tokenizer(directory: Path | None) -> int:
-    """Write vocab.json, merges.txt and the two configurations, and return how many tokens there are.
+    """Write vocab.json, merges.txt and the two configurations, and return the number of tokens.
 
-    None as directory only counts. Tokens are numbered as CLIP's are: bytes, bytes that end a word, merges, begin, end.
+    Without a directory nothing is written. The order is CLIP's: bytes, bytes that end a word, merges, start, end.
     """
     bytes_ = list(_byte_characters())
     merges = _merges()
@@ -43,9 +43,9 @@ def write_tokenizer(directory: Path | None) -> int:
 
 
 def _merges() -> list[tuple[str, str]]:
-    """Return pairs, the first of the highest rank, that join each word to one token.
+    """Return pairs, the highest rank first, that merge each word to one token.
 
-    A word is first joined as far as the earlier pairs do, in their order, as byte-pair encoding will.
+    The earlier pairs are applied to a word before new ones are added, as byte-pair encoding applies them.
     """
     ranks: dict[tuple[str, str], int] = {}
     for word in WORDS:
@@ -60,7 +60,7 @@ def _merges() -> list[tuple[str, str]]:
 
 
 def _byte_characters() -> list[str]:
-    """The 256 characters that stand for bytes in GPT-2's byte-level vocabularies: printable ones for themselves.
+    """Return the 256 characters for bytes in GPT-2's byte-level vocabularies: a printable byte is its own character.
 
     Source: openai/gpt-2@a74da5d src/encoder.py, bytes_to_unicode.
     """

@@ -1,4 +1,4 @@
-"""Random weights for zeroscope: its four models as they are published, in pickles of half precision, and LaMa.
+"""Random weights for zeroscope: its four models in the published layout, pickles in half precision, and LaMa.
 
 The layout is that of zeroscope/weights.py. The UNets differ; text encoder and VAE are the same in all four. `small`
 runs on a laptop at the documented sizes, from 256x256 up; `full` has the published sizes.
@@ -18,7 +18,7 @@ from videokit.weights.stable_diffusion import base_text_encoder_key, base_vae_ke
 from zeroscope.weights import LAMA, MODELS, TEXT_ENCODER, UNET, VAE
 
 from random_weights import lama, stable_diffusion
-from random_weights.stable_diffusion import half, random_tensors
+from random_weights.stable_diffusion import half, random_tensors, write_config
 from random_weights.tokenizer import write_tokenizer
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Size(stable_diffusion.Size):
-    """How large the networks are; the topology is the published one always."""
+    """The size of the networks; the topology is always the published one."""
 
     head_width: int
     norm_groups: int
@@ -37,7 +37,7 @@ SMALL = Size(64, (8, 8, 16, 16), (8, 8, 8, 16), 32, 2, 2, None, head_width=8, no
 FULL = Size(64, (320, 640, 1280, 1280), (128, 256, 512, 512), 1024, 23, 16, 49408, head_width=64, norm_groups=32)
 SIZES = {"small": SMALL, "full": FULL}
 
-# As a repository of the same family has it; timestep_spacing is in none of them that was seen, and must not count.
+# As in a repository of the same family. timestep_spacing is in no known one and must have no effect.
 SCHEDULER = {
     "_class_name": "DDIMScheduler",
     "beta_start": 0.00085,
@@ -54,7 +54,7 @@ SCHEDULER = {
 
 
 def unet_config(size: Size) -> dict[str, object]:
-    """Return the UNet's configuration as a published unet/config.json has it."""
+    """Return the content of a published unet/config.json."""
     return {
         "_class_name": "UNet3DConditionModel",
         "sample_size": 32,
@@ -69,12 +69,12 @@ def unet_config(size: Size) -> dict[str, object]:
 
 
 def vae_config(size: Size) -> dict[str, object]:
-    """Return the VAE's configuration as a published vae/config.json has it."""
+    """Return the content of a published vae/config.json."""
     return stable_diffusion.vae_config(size) | {"norm_num_groups": size.norm_groups}
 
 
 def text_config(size: Size, tokens: int) -> dict[str, object]:
-    """Return the text encoder's configuration as a published text_encoder/config.json has it."""
+    """Return the content of a published text_encoder/config.json."""
     return stable_diffusion.text_config(size, tokens) | {
         "projection_dim": size.text_width // 2,
         "hidden_act": "gelu",
@@ -85,16 +85,16 @@ def text_config(size: Size, tokens: int) -> dict[str, object]:
 
 
 def write(directory: Path, size: Size) -> None:
-    """Write everything that a prediction with any input may need; about 4 MB for `SMALL`."""
+    """Write the files for predictions with any input; about 4 MB for `SMALL`."""
     for model in MODELS:
         write_model(directory / model, size, model)
     lama.write(directory / LAMA, "full" if size == FULL else "small")
 
 
 def write_model(folder: Path, size: Size, name: str) -> None:
-    """Write one model: configurations, tokenizer, and three pickles under the keys of 2023."""
+    """Write one model: configurations, tokenizer, and three pickles with the keys of 2023."""
     tokens = write_tokenizer(folder / "tokenizer")
-    # the tokenizer is Stable Diffusion 2's, which pads with "!" and says so in this file alone
+    # Stable Diffusion 2's tokenizer pads with "!", which only this file says
     special = folder / "tokenizer" / "special_tokens_map.json"
     special.write_text(json.dumps({**json.loads(special.read_text()), "pad_token": "!"}, indent=2) + "\n")
     configs = {
@@ -104,8 +104,7 @@ def write_model(folder: Path, size: Size, name: str) -> None:
         "scheduler/scheduler_config.json": SCHEDULER,
     }
     for path, config in configs.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(json.dumps(config, indent=2) + "\n")
+        write_config(folder / path, config)
     with init_empty_weights():
         unet = UNet3DConditionModel.from_config(configs["unet/config.json"])
         vae = AutoencoderKL.from_config(configs["vae/config.json"])
@@ -113,5 +112,5 @@ def write_model(folder: Path, size: Size, name: str) -> None:
     torch.save(half(random_tensors(unet, name), str), folder / UNET)
     torch.save(half(random_tensors(vae, "zeroscope"), base_vae_key), folder / VAE)
     text = half(random_tensors(text_encoder, "zeroscope"), base_text_encoder_key)
-    text["text_model.embeddings.position_ids"] = torch.arange(77)[None]  # a buffer that transformers saved then
+    text["text_model.embeddings.position_ids"] = torch.arange(77)[None]  # a buffer that transformers stored in 2023
     torch.save(text, folder / TEXT_ENCODER)

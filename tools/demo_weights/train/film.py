@@ -1,9 +1,8 @@
-"""FILM for the world: the motion of a shape first, which is known here, then the picture half-way.
+"""FILM for the world: its motion is trained on the known motion of shapes, then all of it on the picture in between.
 
-Triplets are of one shape that goes a short way in any direction, as from a clip's frame to one some frames later. Its
-colour or its form may change on the way, as in a walk from one prompt to another; then half-way it is the mean of both.
-Last come shapes that stay and go a part of the way to another colour and form: else hues between two frames of a walk,
-which are nearly the same, lay beside both.
+A triplet has one shape that moves a short way, as between frames of a clip. Its colour or form may change on the way,
+as between frames of a prompt walk; the target is the mean of both then. The last stage adds fades: still shapes that
+change part of the way to another colour and form, as neighbouring frames of a walk are nearly equal.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from random_weights.film import begin_as_mean
+from random_weights.film import init_as_mean
 from random_weights.stable_diffusion import half
 from safetensors.torch import save_file
 from sd_animation.film import LEVELS, SPECIALIZED_LEVELS, Film, Widths, published_key, warp
 from torch import nn
 
-from demo_weights.train.training import Plan, fit
-from demo_weights.world import LOOKS, SIZES, draw, random_scene
+from demo_weights.train.loop import Plan, fit
+from demo_weights.world import SIZES, STYLES, draw, random_scene
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,23 +30,23 @@ if TYPE_CHECKING:
     from demo_weights.world import Scene
 
 WIDTHS = Widths(4, (4, 8, 16, 16))
-FLOW = Plan(steps=4000, learning_rate=5e-3, warm_up=30, mean_over=30)
-PICTURE = Plan(steps=1200, learning_rate=2e-3, warm_up=30, mean_over=50)
-FADE = Plan(steps=1500, learning_rate=1e-3, warm_up=30, mean_over=50, seed=17)
-SIDE = 128  # that pictures are drawn at
-CROP = 64  # of them, which a shape nearly fills
+FLOW = Plan(steps=4000, learning_rate=5e-3, warmup_steps=30, average_steps=30)
+PICTURE = Plan(steps=1200, learning_rate=2e-3, warmup_steps=30, average_steps=50)
+FADE = Plan(steps=1500, learning_rate=1e-3, warmup_steps=30, average_steps=50, seed=17)
+SIDE = 128  # of a picture, in pixels
+CROP = 64  # side of a crop, which a shape nearly fills
 BATCH = 4
-EXAMPLES = 800  # whose features the motion is learned from
+EXAMPLES = 800  # of the flow stage, whose features are computed once
 FLOW_BATCH = 64
-COARSE = range(SPECIALIZED_LEVELS, LEVELS)  # the levels that share their motion's weights
-FURTHEST = 0.15  # of the side that a shape goes: 19 of 128 pixels
-CHANGED = 0.3  # how often a shape changes its colour, and how often its form
-FADES_COUNT = 2  # times as much as those of shapes that go somewhere, whose errors are larger
+COARSE_LEVELS = range(SPECIALIZED_LEVELS, LEVELS)  # which share the weights of their flow
+MAX_DISTANCE = 0.15  # of the side that a shape moves: 19 of 128 pixels
+CHANGE_SHARE = 0.3  # of shapes whose colour changes, and of shapes whose form changes
+FADE_WEIGHT = 2  # of the loss of fades, whose errors are smaller
 
 
 @dataclass(frozen=True)
 class Triplets:
-    """Two pictures and what lies between them at `times`: (B, 3, CROP, CROP) in 0 to 1."""
+    """Two pictures and the picture between them at `times`: (B, 3, CROP, CROP) in 0 to 1."""
 
     start: torch.Tensor
     between: torch.Tensor
@@ -56,33 +55,34 @@ class Triplets:
 
 
 @dataclass(frozen=True)
-class Moves(Triplets):
-    """Triplets of shapes that go somewhere."""
+class MovingTriplets(Triplets):
+    """Triplets of moving shapes."""
 
-    ways: torch.Tensor  # from the start to the stop, (B, 2, 1, 1): dx, dy in pixels
-    inside: torch.Tensor  # the disc of the shape's area half-way, (B, 1, CROP, CROP), 1 or 0
+    flow: torch.Tensor  # from start to stop, (B, 2, 1, 1): dx, dy in pixels
+    inside: torch.Tensor  # 1 on a disc of the shape's area half-way, else 0: (B, 1, CROP, CROP)
 
 
 def train(folder: Path, flow: Plan = FLOW, picture: Plan = PICTURE, fade: Plan = FADE) -> Film:
-    """Train the coarse levels' motion on what it was, then everything but the features on the picture in between."""
-    film = begin()
+    """Return FILM: the coarse flow trained on the known flow, then all but the features on the picture in between."""
+    film = build()
     predictor = film.predict_flow._predictor
-    examples = functools.cache(lambda: _examples(film))  # which a training that is done never draws
+    examples = functools.cache(lambda: _examples(film))  # not drawn if the stage is complete
 
-    def flow_loss(step: int, draw_from: random.Random) -> torch.Tensor:
-        known = examples()
-        chosen = torch.tensor(draw_from.sample(range(EXAMPLES), FLOW_BATCH))
-        start, stop = ([level[chosen] for level in pyramid] for pyramid in (known.start, known.stop))
-        ways, inside = known.ways[chosen], known.inside[chosen]
-        return (_error(predictor, start, stop, ways, inside) + _error(predictor, stop, start, -ways, inside)) / 2
+    def flow_loss(step: int, rng: random.Random) -> torch.Tensor:
+        given = examples()
+        chosen = torch.tensor(rng.sample(range(EXAMPLES), FLOW_BATCH))
+        start, stop = ([level[chosen] for level in pyramid] for pyramid in (given.start, given.stop))
+        known_flow, inside = given.flow[chosen], given.inside[chosen]
+        forward = _flow_error(predictor, start, stop, known_flow, inside)
+        return (forward + _flow_error(predictor, stop, start, -known_flow, inside)) / 2
 
-    def picture_loss(step: int, draw_from: random.Random) -> torch.Tensor:
-        return error(moves(draw_from, BATCH))
+    def picture_loss(step: int, rng: random.Random) -> torch.Tensor:
+        return picture_error(moving_triplets(rng, BATCH))
 
-    def fade_loss(step: int, draw_from: random.Random) -> torch.Tensor:
-        return FADES_COUNT * error(fades(draw_from, BATCH)) if step % 2 else picture_loss(step, draw_from)
+    def fade_loss(step: int, rng: random.Random) -> torch.Tensor:
+        return FADE_WEIGHT * picture_error(fades(rng, BATCH)) if step % 2 else picture_loss(step, rng)
 
-    def error(given: Triplets) -> torch.Tensor:
+    def picture_error(given: Triplets) -> torch.Tensor:
         with torch.no_grad():
             start, stop = film.features(given.start), film.features(given.stop)
         return (film.between(start, stop, given.times) - given.between).abs().mean()
@@ -93,8 +93,8 @@ def train(folder: Path, flow: Plan = FLOW, picture: Plan = PICTURE, fade: Plan =
     return film.eval().requires_grad_(False)
 
 
-def begin() -> Film:
-    """Return a network of random features that sees no motion yet and makes the mean of its two pictures."""
+def build() -> Film:
+    """Return a network with random features whose flow is zero and whose output is the mean of its two pictures."""
     torch.manual_seed(7)
     film = Film(WIDTHS)
     with torch.no_grad():
@@ -104,141 +104,145 @@ def begin() -> Film:
         for estimator in (film.predict_flow._predictor, *film.predict_flow._predictors):
             for parameter in estimator._convs[-1].parameters():
                 parameter.zero_()
-        begin_as_mean(dict(film.named_parameters()), WIDTHS)
+        init_as_mean(dict(film.named_parameters()), WIDTHS)
     return film
 
 
 @dataclass(frozen=True)
 class Examples:
-    """What the motion is learned from: the pictures' coarse features, the finest first, and the right answer."""
+    """The training data of the flow: coarse features of both pictures, the finest level first, and the known flow."""
 
     start: list[torch.Tensor]
     stop: list[torch.Tensor]
-    ways: torch.Tensor
+    flow: torch.Tensor
     inside: torch.Tensor
 
 
 @torch.no_grad()
 def _examples(film: Film) -> Examples:
-    """Draw the examples and take their features, which do not learn."""
-    draw_from = random.Random("film")
-    batches = [moves(draw_from, 8) for _ in range(EXAMPLES // 8)]
+    rng = random.Random("film")
+    batches = [moving_triplets(rng, 8) for _ in range(EXAMPLES // 8)]
+    first = COARSE_LEVELS.start
     start, stop = (
-        [torch.cat(level) for level in zip(*(film.features(part)[COARSE.start :] for part in parts), strict=True)]
+        [torch.cat(level) for level in zip(*(film.features(part)[first:] for part in parts), strict=True)]
         for parts in ([batch.start for batch in batches], [batch.stop for batch in batches])
     )
-    ways, inside = (torch.cat(parts) for parts in zip(*((batch.ways, batch.inside) for batch in batches), strict=True))
-    return Examples(start, stop, ways, inside)
+    flow, inside = (torch.cat(parts) for parts in zip(*((batch.flow, batch.inside) for batch in batches), strict=True))
+    return Examples(start, stop, flow, inside)
 
 
-def _error(
-    predictor: nn.Module, start: list[torch.Tensor], stop: list[torch.Tensor], ways: torch.Tensor, inside: torch.Tensor
+def _flow_error(
+    predictor: nn.Module,
+    start: list[torch.Tensor],
+    stop: list[torch.Tensor],
+    target: torch.Tensor,
+    inside: torch.Tensor,
 ) -> torch.Tensor:
-    """Return how far the coarse motion is from what it was, inside the shape, in pixels; the mean of all levels."""
+    """Return the mean absolute error of the coarse flow inside the shape, in pixels, over all levels."""
     errors: list[torch.Tensor] = []
     flow = torch.zeros_like(start[-1][:, :2])
-    for level, first, second in zip(reversed(COARSE), reversed(start), reversed(stop), strict=True):
+    for level, first, second in zip(reversed(COARSE_LEVELS), reversed(start), reversed(stop), strict=True):
         if errors:
             flow = 2 * nn.functional.interpolate(flow, scale_factor=2, mode="bilinear")
         flow = flow + predictor(first, warp(second, flow))
-        there = nn.functional.avg_pool2d(inside, 2**level)
-        errors.append(((flow * 2**level - ways).abs() * there).sum() / (2 * there.sum()))
+        weights = nn.functional.avg_pool2d(inside, 2**level)
+        errors.append(((flow * 2**level - target).abs() * weights).sum() / (2 * weights.sum()))
     return torch.stack(errors).mean()
 
 
-def moves(draw_from: random.Random, count: int) -> Moves:
-    """Draw a batch of shapes that go a short way."""
-    firsts, lasts, ways, corners = [], [], [], []
+def moving_triplets(rng: random.Random, count: int) -> MovingTriplets:
+    """Return triplets of shapes that move a short way."""
+    firsts, lasts, flows, corners = [], [], [], []
     for _ in range(count):
-        first, way = _short_way(random_scene(draw_from), draw_from)
+        first, way = _with_short_path(random_scene(rng), rng)
         firsts.append(first)
-        lasts.append(_changed(first, draw_from))
-        ways.append(way)
-        corners.append([_corner(middle, draw_from) for middle in _place(first, 0.5)])
-    # half of them are the middle, the others nearer to one end
-    times = torch.tensor([0.5 if draw_from.random() < 0.5 else draw_from.uniform(0.3, 0.7) for _ in range(count)])
-    look = _look(draw_from)
+        lasts.append(_with_random_change(first, rng))
+        flows.append(way)
+        corners.append([_random_corner(centre, rng) for centre in _position(first, 0.5)])
+    # half of the targets are half-way, the others nearer to one end
+    times = torch.tensor([0.5 if rng.random() < 0.5 else rng.uniform(0.3, 0.7) for _ in range(count)])
+    style = _random_style(rng)
 
     def pictures(scenes: list[Scene], at: torch.Tensor) -> torch.Tensor:
-        return _cropped((draw(scenes, at, SIDE, look) + 1) / 2, corners)
+        return _crop((draw(scenes, at, SIDE, style) + 1) / 2, corners)
 
     between = torch.lerp(pictures(firsts, times), pictures(lasts, times), times.view(-1, 1, 1, 1))
     inside = torch.stack([_disc(scene, time) for scene, time in zip(firsts, times.tolist(), strict=True)])
     start, stop = pictures(firsts, torch.zeros(count)), pictures(lasts, torch.ones(count))
-    return Moves(start, between, stop, times, torch.tensor(ways).view(-1, 2, 1, 1), _cropped(inside, corners))
+    flow = torch.tensor(flows).view(-1, 2, 1, 1)
+    return MovingTriplets(start, between, stop, times, flow, _crop(inside, corners))
 
 
-def fades(draw_from: random.Random, count: int) -> Triplets:
-    """Draw a batch of shapes that stay where they are and go a part of the way to another colour and form, often short.
+def fades(rng: random.Random, count: int) -> Triplets:
+    """Return triplets of still shapes that change part of the way to another colour and form, often little.
 
-    In the middle they are the mean of both; what fuses the pictures is not told of any other time.
+    The target is the mean, at time 0.5.
     """
-    firsts, lasts, corners, begun, gone = [], [], [], [], []
+    firsts, lasts, corners, starts, lengths = [], [], [], [], []
     for _ in range(count):
-        other, moment = random_scene(draw_from), draw_from.random()
-        first = random_scene(draw_from)
-        first = replace(first, start=_place(first, moment), end=_place(first, moment))
+        other, time = random_scene(rng), rng.random()
+        first = random_scene(rng)
+        first = replace(first, start=_position(first, time), end=_position(first, time))
         firsts.append(first)
         lasts.append(replace(first, colour=other.colour, shape=other.shape))
-        corners.append([_corner(middle, draw_from) for middle in first.start])
-        begun.append(draw_from.random() / 2)
-        gone.append(draw_from.random() ** 2)
-    look = _look(draw_from)
-    one, another = (
-        _cropped((draw(scenes, torch.zeros(count), SIDE, look) + 1) / 2, corners) for scenes in (firsts, lasts)
+        corners.append([_random_corner(centre, rng) for centre in first.start])
+        starts.append(rng.random() / 2)
+        lengths.append(rng.random() ** 2)
+    style = _random_style(rng)
+    first_pictures, last_pictures = (
+        _crop((draw(scenes, torch.zeros(count), SIDE, style) + 1) / 2, corners) for scenes in (firsts, lasts)
     )
-    at = torch.tensor(begun).view(-1, 1, 1, 1)
-    start = torch.lerp(one, another, at)
-    stop = torch.lerp(start, another, torch.tensor(gone).view(-1, 1, 1, 1))
+    start = torch.lerp(first_pictures, last_pictures, torch.tensor(starts).view(-1, 1, 1, 1))
+    stop = torch.lerp(start, last_pictures, torch.tensor(lengths).view(-1, 1, 1, 1))
     return Triplets(start, (start + stop) / 2, stop, torch.full((count,), 0.5))
 
 
 def write(film: Film, file: Path) -> None:
-    """Write it as the published file has it, in half precision."""
+    """Write the network under the published names, in half precision."""
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(half({name: p.detach() for name, p in film.named_parameters()}, published_key), file)
 
 
-def _short_way(scene: Scene, draw_from: random.Random) -> tuple[Scene, tuple[float, float]]:
-    """Let a scene's shape go a short way about the middle of its own; the way is in pixels."""
-    angle, length = draw_from.uniform(0, 2 * math.pi), draw_from.uniform(0, FURTHEST)
+def _with_short_path(scene: Scene, rng: random.Random) -> tuple[Scene, tuple[float, float]]:
+    """Return a scene that moves a short way around the middle of its path, and the way (dx, dy) in pixels."""
+    angle, length = rng.uniform(0, 2 * math.pi), rng.uniform(0, MAX_DISTANCE)
     dx, dy = length * math.cos(angle), length * math.sin(angle)
     x, y = ((a + b) / 2 for a, b in zip(scene.start, scene.end, strict=True))
     moved = replace(scene, start=(x - dx / 2, y - dy / 2), end=(x + dx / 2, y + dy / 2))
     return moved, (SIDE * dx, SIDE * dy)
 
 
-def _place(scene: Scene, time: float) -> tuple[float, float]:
-    """Return where a scene's shape is at a time, (x, y) as shares of the side."""
+def _position(scene: Scene, time: float) -> tuple[float, float]:
+    """Return the shape's position at a time, (x, y) in fractions of the side."""
     x, y = (a + time * (b - a) for a, b in zip(scene.start, scene.end, strict=True))
     return x, y
 
 
-def _look(draw_from: random.Random) -> str:
-    return draw_from.choice(("flat", "flat", *LOOKS))
+def _random_style(rng: random.Random) -> str:
+    return rng.choice(("flat", "flat", *STYLES))
 
 
-def _cropped(whole: torch.Tensor, corners: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Cut (left, top) corners' CROP out of pictures."""
-    parts = zip(whole, corners, strict=True)
-    return torch.stack([part[:, top : top + CROP, left : left + CROP] for part, (left, top) in parts])
+def _crop(pictures: torch.Tensor, corners: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Return a crop of each picture, with its (left, top) corner given."""
+    pairs = zip(pictures, corners, strict=True)
+    return torch.stack([picture[:, top : top + CROP, left : left + CROP] for picture, (left, top) in pairs])
 
 
-def _corner(middle: float, draw_from: random.Random) -> int:
-    """Draw where a crop begins that has the shape's middle near its own."""
-    return max(0, min(SIDE - CROP, round(SIDE * middle) - CROP // 2 + draw_from.randint(-12, 12)))
+def _random_corner(centre: float, rng: random.Random) -> int:
+    """Return the first row or column of a crop whose centre is near the shape's."""
+    return max(0, min(SIDE - CROP, round(SIDE * centre) - CROP // 2 + rng.randint(-12, 12)))
 
 
-def _changed(scene: Scene, draw_from: random.Random) -> Scene:
-    """Give a scene another colour or form, or none of both."""
-    other = random_scene(draw_from)
-    colour = other.colour if draw_from.random() < CHANGED else scene.colour
-    shape = other.shape if draw_from.random() < CHANGED else scene.shape
+def _with_random_change(scene: Scene, rng: random.Random) -> Scene:
+    """Return a scene whose colour or form may have changed."""
+    other = random_scene(rng)
+    colour = other.colour if rng.random() < CHANGE_SHARE else scene.colour
+    shape = other.shape if rng.random() < CHANGE_SHARE else scene.shape
     return replace(scene, colour=colour, shape=shape)
 
 
 def _disc(scene: Scene, time: float) -> torch.Tensor:
-    """The pixels nearer to the shape's centre than its radius, (1, SIDE, SIDE)."""
-    x, y = _place(scene, time)
+    """Return 1 for the pixels nearer to the shape's centre than its radius, else 0: (1, SIDE, SIDE)."""
+    x, y = _position(scene, time)
     pixels = (torch.arange(SIDE) + 0.5) / SIDE
     return (torch.hypot(pixels[None, None, :] - x, pixels[None, :, None] - y) < SIZES[scene.size]).float()

@@ -1,8 +1,7 @@
-"""LaMa for the world: it fills the band of a watermark from what is above and below it.
+"""LaMa for the world: it fills a watermark's band from the rows above and below it.
 
-What it learns from are the world's pictures without any text: LaMa never sees what is masked. It begins as a blur of
-what is seen, and its norms do nothing from the beginning: as drawn it had not learnt the colours of what it sees after
-3,000 steps of eight cuts, and a single picture's statistics are not those of a batch.
+It trains on pictures without text, as the mask hides the text. It starts as a blur of the unmasked picture: from random
+weights it learns colours last. Its norms do nothing, as a single picture's statistics are not those of a batch.
 """
 
 from __future__ import annotations
@@ -13,161 +12,162 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
-from zeroscope.lama import MULTIPLE, Block, Lama, Layer, Size, known
+from zeroscope.lama import MULTIPLE, Block, Lama, Layer, Size, masked_input
 from zeroscope.watermark import band
 
-from demo_weights.train.training import Plan, fit
-from demo_weights.world import LOOKS, draw, random_scene
+from demo_weights.train.loop import Plan, fit
+from demo_weights.world import STYLES, draw, random_scene
 
 if TYPE_CHECKING:
     import random
     from pathlib import Path
 
 SIZE = Size(8, 6)
-PLAN = Plan(steps=9000, learning_rate=2e-3, warm_up=50, mean_over=100, seed=5)
-WHOLE = Plan(steps=15000, learning_rate=1.5e-3, warm_up=50, mean_over=100, seed=7)
-SIZES = Plan(steps=7500, learning_rate=1.5e-3, warm_up=50, mean_over=100, seed=9)
-SIDE = 256  # zeroscope's smallest
-DEFAULT = 320, 576  # zeroscope's height and width where none are asked for
-LARGEST = 512  # of the heights that are drawn in every fifth step, with as wide a side or a wider one
-ABOVE = 68  # rows above the band that the network sees of a cut; below it all
-WIDTH = 144  # columns of it, as many as nearly all shapes are wide
+CROPS = Plan(steps=9000, learning_rate=2e-3, warmup_steps=50, average_steps=100, seed=5)
+WHOLE = Plan(steps=15000, learning_rate=1.5e-3, warmup_steps=50, average_steps=100, seed=7)
+SIZES = Plan(steps=7500, learning_rate=1.5e-3, warmup_steps=50, average_steps=100, seed=9)
+SIDE = 256  # zeroscope's smallest, in pixels
+DEFAULT_SIZE = 320, 576  # zeroscope's default height and width
+MAX_HEIGHT = 512  # of the random sizes in every fifth step, which are at least as wide as high
+ROWS_ABOVE = 68  # of a crop, above the band; all rows below belong to it
+CROP_WIDTH = 144  # columns of a crop, which hold nearly every shape
 BATCH = 8
-CROSSED = 0.9  # of the pictures: the band crosses the shape, which is what is hard
-SQUARES = 4  # how much squared errors count against plain ones
-SEEN = 0.3  # how much of the loss of cuts is that of what is seen: so colours and edges are learnt sooner
-OTHERS = 0.1  # how strong a channel that passes a colour begins with the others beside it
-ADDED = 0.1  # how strong a block begins with what it adds
+CROSSED_SHARE = 0.9  # of the pictures whose shape crosses the band, the hard case
+SQUARE_WEIGHT = 4  # of squared errors, relative to absolute ones
+UNMASKED_WEIGHT = 0.3  # of the error outside of the band of crops, by which colours and edges are learned sooner
+OTHER_CHANNELS = 0.1  # initial strength of other inputs in a channel that passes a colour
+RESIDUAL = 0.1  # initial strength of what a block adds
 CONTRAST = 4.0  # of the colours before the sigmoid
 
 
-def train(folder: Path, plan: Plan = PLAN, whole: Plan = WHOLE, sizes: Plan = SIZES) -> Lama:
-    """Train the generator on cuts, then on whole pictures, then on those of many sizes; both by the band's error alone.
+def train(folder: Path, crops: Plan = CROPS, whole: Plan = WHOLE, sizes: Plan = SIZES) -> Lama:
+    """Return the generator, trained on crops, then on whole pictures, then on pictures of many sizes.
 
-    Whole ones, of many sizes, as what a layer sees in frequency depends on the picture's size.
+    Fourier layers depend on the picture's size, so crops of one size are not enough.
     """
     torch.manual_seed(8)
     lama: Lama = Lama(SIZE).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    begin_as_blur(lama)
+    init_as_blur(lama)
     lama.eval()
 
-    def of_cuts(step: int, draw_from: random.Random) -> torch.Tensor:
-        pictures, mask = torch.split(cut(masked_pictures(draw_from), draw_from), 3, dim=1)
-        made = lama.model(known(pictures, mask))
-        return _error(made, pictures, mask) + SEEN * _error(made, pictures, 1 - mask)
+    def crop_loss(step: int, rng: random.Random) -> torch.Tensor:
+        pictures, mask = torch.split(random_crops(masked_pictures(rng), rng), 3, dim=1)
+        result = lama.model(masked_input(pictures, mask))
+        return _error(result, pictures, mask) + UNMASKED_WEIGHT * _error(result, pictures, 1 - mask)
 
-    def of_whole(step: int, draw_from: random.Random, size: tuple[int, int] = (SIDE, SIDE)) -> torch.Tensor:
-        given = masked_pictures(draw_from, *size).contiguous(memory_format=torch.channels_last)
-        made, rows = made_near_band(lama, known(*torch.split(given, 3, dim=1)))
-        return _error(made, *torch.split(given[:, :, rows], 3, dim=1))
+    def whole_loss(step: int, rng: random.Random, size: tuple[int, int] = (SIDE, SIDE)) -> torch.Tensor:
+        given = masked_pictures(rng, *size).contiguous(memory_format=torch.channels_last)
+        result, rows = fill_near_band(lama, masked_input(*torch.split(given, 3, dim=1)))
+        return _error(result, *torch.split(given[:, :, rows], 3, dim=1))
 
-    def of_sizes(step: int, draw_from: random.Random) -> torch.Tensor:
-        height = MULTIPLE * draw_from.randint(SIDE // MULTIPLE, LARGEST // MULTIPLE)
-        width = MULTIPLE * draw_from.randint(height // MULTIPLE, DEFAULT[1] // MULTIPLE)
-        return of_whole(step, draw_from, (height, width) if step % 5 == 4 else ((SIDE, SIDE), DEFAULT)[step % 2])
+    def sizes_loss(step: int, rng: random.Random) -> torch.Tensor:
+        height = MULTIPLE * rng.randint(SIDE // MULTIPLE, MAX_HEIGHT // MULTIPLE)
+        width = MULTIPLE * rng.randint(height // MULTIPLE, DEFAULT_SIZE[1] // MULTIPLE)
+        return whole_loss(step, rng, (height, width) if step % 5 == 4 else ((SIDE, SIDE), DEFAULT_SIZE)[step % 2])
 
-    fit("lama", lama.parameters(), plan, of_cuts, folder)
-    fit("lama-whole", lama.parameters(), whole, of_whole, folder)
-    fit("lama-sizes", lama.parameters(), sizes, of_sizes, folder)
+    fit("lama", lama.parameters(), crops, crop_loss, folder)
+    fit("lama-whole", lama.parameters(), whole, whole_loss, folder)
+    fit("lama-sizes", lama.parameters(), sizes, sizes_loss, folder)
     return lama.to(memory_format=torch.contiguous_format).requires_grad_(False)  # type: ignore[call-overload, no-any-return]
 
 
-def made_near_band(lama: Lama, given: torch.Tensor) -> tuple[torch.Tensor, slice]:
-    """Return what the network makes of the rows about the band, and which rows these are; the others cost nothing.
+def fill_near_band(lama: Lama, given: torch.Tensor) -> tuple[torch.Tensor, slice]:
+    """Return the network's output near the band, and its rows; one more cell on each side gives the band exactly.
 
-    A cell of the middle more on each side is all that the band's rows are made of.
+    This saves the last layers the other rows.
     """
     top, bottom = band(given.shape[2])
     first, end = top // MULTIPLE - 1, -(-bottom // MULTIPLE) + 1
-    joined = 6 + SIZE.blocks  # layers, from which on each place is made by itself
-    features = lama.model[:joined](given)
-    return lama.model[joined:](features[:, :, first:end]), slice(first * MULTIPLE, end * MULTIPLE)
+    num_global = 6 + SIZE.blocks  # number of layers up to the last Fourier layer; the others are local
+    features = lama.model[:num_global](given)
+    return lama.model[num_global:](features[:, :, first:end]), slice(first * MULTIPLE, end * MULTIPLE)
 
 
 @torch.no_grad()
-def begin_as_blur(lama: Lama) -> None:
-    """Set the weights so that the colours and the mask go through, each in a channel of its own.
+def init_as_blur(lama: Lama) -> None:
+    """Set the weights so that the network downsamples and upsamples colours and mask, each in its own channel.
 
-    On the way they are only made smaller and larger again; what the blocks add is little. All else is drawn as He et
-    al. draw it, "Delving Deep into Rectifiers", arXiv 1502.01852.
+    The blocks add little. All other weights are random as in He et al., "Delving Deep into Rectifiers", arXiv
+    1502.01852.
     """
     blur = torch.tensor([0.5, 1, 0.5])
     for layer in lama.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         elif isinstance(layer, nn.ConvTranspose2d):
-            nn.init.normal_(layer.weight, std=(8 / 9 / layer.in_channels) ** 0.5)  # 9 / 4 points reach each place
+            nn.init.normal_(layer.weight, std=(8 / 9 / layer.in_channels) ** 0.5)  # each output has 9 / 4 inputs
     for layer in lama.model:
         if isinstance(layer, Block):
             for norm in (layer.conv2.bn_l, layer.conv2.bn_g):
                 assert norm is not None
-                norm.weight.fill_(ADDED)
+                norm.weight.fill_(RESIDUAL)
         elif isinstance(layer, Layer):
             for conv in (layer.ffc.convl2l, layer.ffc.convl2g):
                 if conv is not None:
-                    _pass_on(conv.weight)
+                    _pass_channels(conv.weight)
         elif isinstance(layer, nn.ConvTranspose2d):
             assert layer.bias is not None
             layer.bias.zero_()
-            layer.weight[:, : SIZE.filters] *= OTHERS
+            layer.weight[:, : SIZE.filters] *= OTHER_CHANNELS
             layer.weight[range(SIZE.filters), range(SIZE.filters)] += torch.outer(blur, blur)
         elif isinstance(layer, nn.Conv2d):
             assert layer.bias is not None
             layer.bias.fill_(-CONTRAST / 2)
-            _pass_on(layer.weight, CONTRAST)
+            _pass_channels(layer.weight, CONTRAST)
 
 
-def _pass_on(weight: torch.Tensor, strength: float = 1) -> None:
-    """Let a convolution's first channels be its inputs, and the others beside them in them be weak."""
+def _pass_channels(weight: torch.Tensor, strength: float = 1) -> None:
+    """Let the first output channels of a convolution be its input channels, with weak random additions."""
     count, middle = min(weight.shape[:2]), weight.shape[-1] // 2
-    weight[:count] *= OTHERS
+    weight[:count] *= OTHER_CHANNELS
     weight[range(count), range(count), middle, middle] += strength
 
 
-def masked_pictures(draw_from: random.Random, height: int = SIDE, width: int = SIDE) -> torch.Tensor:
-    """Draw pictures in 0 to 1, each in any look, and the mask of their band: (B, 4, height, width).
+def masked_pictures(rng: random.Random, height: int = SIDE, width: int = SIDE) -> torch.Tensor:
+    """Return pictures in 0 to 1, each in a random style, with the mask of their band: (B, 4, height, width).
 
-    As many as have the points of BATCH small ones. The world lies anywhere in them, its background all about it.
+    They have as many pixels as BATCH pictures of SIDE. A scene's square is at a random position, padded with its
+    border.
     """
     mask = torch.zeros(1, 1, height, width)
     top, bottom = band(height)
     mask[:, :, top:bottom] = 1
     side = min(height, width)
-    drawn = []
+    parts = []
     for _ in range(round(BATCH * SIDE**2 / (height * width))):
-        look, crossed = draw_from.choice(("flat", "flat", *LOOKS)), draw_from.random() < CROSSED
+        style, crossed = rng.choice(("flat", "flat", *STYLES)), rng.random() < CROSSED_SHARE
         while True:
-            picture = draw([random_scene(draw_from)], torch.tensor([draw_from.random()]), side, look)
+            picture = draw([random_scene(rng)], torch.tensor([rng.random()]), side, style)
             if height != width:
-                left, above = draw_from.randint(0, width - side), draw_from.randint(0, height - side)
+                left, above = rng.randint(0, width - side), rng.randint(0, height - side)
                 picture = F.pad(picture, (left, width - side - left, above, height - side - above), mode="replicate")
             rows = picture[:, :, top:bottom]
             if not crossed or bool((rows != rows[:, :, :1, :1]).any()):
                 break
-        drawn.append(torch.cat([(picture + 1) / 2, mask], dim=1))
-    return torch.cat(drawn)
+        parts.append(torch.cat([(picture + 1) / 2, mask], dim=1))
+    return torch.cat(parts)
 
 
-def cut(given: torch.Tensor, draw_from: random.Random) -> torch.Tensor:
-    """Cut the rows about the band out of pictures and masks, and the columns about the shape."""
+def random_crops(given: torch.Tensor, rng: random.Random) -> torch.Tensor:
+    """Return the rows near the band of pictures and masks, and the columns near the shape."""
     parts = []
-    for one in given:
-        columns = (one[:3] != one[:3, :1, :1]).any(0).any(0).nonzero()
-        bounds = sorted((max(0, int(columns.max()) + 1 - WIDTH), min(SIDE - WIDTH, int(columns.min()))))
-        left = draw_from.randint(*bounds)
-        parts.append(one[:, band(SIDE)[0] - ABOVE :, left : left + WIDTH])
+    for picture in given:
+        columns = (picture[:3] != picture[:3, :1, :1]).any(0).any(0).nonzero()
+        bounds = sorted((max(0, int(columns.max()) + 1 - CROP_WIDTH), min(SIDE - CROP_WIDTH, int(columns.min()))))
+        left = rng.randint(*bounds)
+        parts.append(picture[:, band(SIDE)[0] - ROWS_ABOVE :, left : left + CROP_WIDTH])
     return torch.stack(parts).contiguous(memory_format=torch.channels_last)
 
 
-def _error(made: torch.Tensor, pictures: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """Return how far pictures are from what they should be, in the mean over where `where` is 1, (B, 1, H, W)."""
-    error = made - pictures
-    summed = ((error.abs() + SQUARES * error.square()) * where).sum()
-    return summed / (where.sum() * pictures.shape[1])
+def _error(result: torch.Tensor, pictures: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the mean error of pictures where the mask, (B, 1, H, W), is 1."""
+    error = result - pictures
+    total = ((error.abs() + SQUARE_WEIGHT * error.square()) * mask).sum()
+    return total / (mask.sum() * pictures.shape[1])
 
 
 def write(lama: Lama, file: Path) -> None:
-    """Write the generator alone, in half precision, as safetensors, which may stand for the published pickle."""
+    """Write the generator in half precision, as safetensors instead of the published pickle."""
     state = {key: t.half() if t.is_floating_point() else t for key, t in lama.state_dict().items()}
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, file)

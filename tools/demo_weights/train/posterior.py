@@ -1,12 +1,12 @@
-"""The best answer of a denoiser, reckoned: the mean of every clip that a caption means, as likely as the noise says.
+"""The exact training target of a denoiser: the posterior mean of the clean clip, given the noised one and a caption.
 
-The world is so small that all its pictures can be written down, as latents: each colour, shape and size on each
-background at each of some places. Then what a denoiser should say is a weighted mean and need not be learnt from single
-examples, whose spread at the high noise levels hides what a caption asks for. Networks that are taught it follow
-captions after a tenth of the steps.
+The world is small enough to list all pictures as latents: every colour, shape and size on every background at every
+grid position. The posterior mean is a weighted mean of them, by Bayes' rule. A network that is trained on it follows
+captions after a tenth of the steps that single examples take, whose variance hides the caption at high noise.
 
-A picture is an empty background and a stamp, moved by whole cells of the latents; there is a stamp for each fraction of
-a cell. So how likely each place is comes from a convolution with the stamps, and the mean from the transposed one.
+A picture is an empty background plus a stamp: what a shape adds to the latents. A stamp moves by whole cells of the
+latents; there is one for each fraction of a cell. A convolution with the stamps gives the likelihood of every
+position, and the transposed convolution gives the mean.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from demo_weights.world import (
     TRAVEL,
     Scene,
     draw,
+    extent,
     is_held_out,
-    middles,
-    reach,
+    path_centre_bounds,
 )
 
 if TYPE_CHECKING:
@@ -41,238 +41,253 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
     Kinds = tuple[slice, slice, slice]  # of (colour, shape, background)
-    Caption = tuple[Scene, frozenset[str] | None]  # what is named of a scene beside its shape; None: nothing at all
+    Caption = tuple[Scene, frozenset[str] | None]  # the attributes named besides the shape; None: empty caption
 
-CELL = 8  # pixels of a latent's side
-GRID = 32  # places across and down the picture where a shape's middle may be
-MOMENTS = (0.0, 1 / 3, 2 / 3, 1.0)  # of a clip, that a single picture is taken at
-AT_ONCE = 16  # pictures of 64x64 through the VAE, or as many pixels
-OUTSIDE = -9.0  # a place where a shape is not seen
-NEGLIGIBLE = 1e-7  # a likelihood against the highest one
+CELL = 8  # side of a latent in pixels
+GRID = 32  # positions of a shape's centre across and down the picture
+STILL_TIMES = (0.0, 1 / 3, 2 / 3, 1.0)  # times of a clip that a single picture may show
+VAE_BATCH = 16  # pictures of 64x64, or the same number of pixels
+OUTSIDE = -9.0  # a position outside of the picture
+NEGLIGIBLE = 1e-7  # likelihood relative to the highest one
 HALO = 2  # cells around a shape that it changes
 
 
 class Posterior:
-    """All pictures of the world in one look and size, as latents with variance 1."""
+    """All pictures of the world in one style and size, as latents with variance 1."""
 
     def __init__(self, side: int, empty: torch.Tensor, stamps: Mapping[str, torch.Tensor]) -> None:
-        """`empty` are the backgrounds (B, 4, h, w), `stamps` what a shape in the middle adds to them.
+        """`empty` are the backgrounds (B, 4, h, w), `stamps` what a shape in the centre adds to them, by size.
 
-        They are by size (colour, shape, background, phase down, phase across, 4, h, w), in the world's order.
+        The stamps of a size are (colour, shape, background, phase down, phase across, 4, h, w), in the world's order.
         """
         self.side = side
         self.empty = empty
         self._stamps = {size: _Stamps(size, side, empty, whole) for size, whole in stamps.items()}
 
     @classmethod
-    def made(cls, vae: AutoencoderKL, side: int, look: str, file: Path) -> Posterior:
-        """Draw and encode what all pictures consist of, or take it from `file` where that was done before.
-
-        What a shape changes in its background's latents is the same wherever it is, but for a fraction of a cell.
-        """
+    def load_or_encode(cls, vae: AutoencoderKL, side: int, style: str, file: Path) -> Posterior:
+        """Return the posterior from `file`, or draw and encode its pictures and write `file` if it is missing."""
         phases = _phases(side)
         if not file.exists():
             kinds = itertools.product(COLOURS, SHAPES, BACKGROUNDS)
-            within = [0.5 + phase / GRID for phase in range(phases)]
-            places = [(kind, x, y) for kind in kinds for y in within for x in within]
-            stamps = {
-                size: _encoded(vae, [_still(*kind, size, x, y) for kind, x, y in places], side, look) for size in SIZES
+            offsets = [0.5 + phase / GRID for phase in range(phases)]
+            positions = [(kind, x, y) for kind in kinds for y in offsets for x in offsets]
+            pictures = {
+                size: _encode(vae, [_still(*kind, size, x, y) for kind, x, y in positions], side, style)
+                for size in SIZES
             }
-            empty = _encoded(vae, [_still(background=name, x=OUTSIDE) for name in BACKGROUNDS], side, look)
-            torch.save({"empty": empty, "stamps": stamps}, file)
-        kept = torch.load(file, weights_only=True)
+            empty = _encode(vae, [_still(background=name, x=OUTSIDE) for name in BACKGROUNDS], side, style)
+            torch.save({"empty": empty, "stamps": pictures}, file)
+        latents = torch.load(file, weights_only=True)
         kinds_and_phases = (len(COLOURS), len(SHAPES), len(BACKGROUNDS), phases, phases)
-        added = {
-            size: whole.unflatten(0, kinds_and_phases) - kept["empty"][:, None, None]
-            for size, whole in kept["stamps"].items()
+        stamps = {
+            size: whole.unflatten(0, kinds_and_phases) - latents["empty"][:, None, None]
+            for size, whole in latents["stamps"].items()
         }
-        return cls(side, kept["empty"], added)
+        return cls(side, latents["empty"], stamps)
 
     def clip(
-        self, scene: Scene, times: Sequence[float], draw_from: random.Random, astray: Sequence[tuple[int, int]] = ()
+        self, scene: Scene, times: Sequence[float], rng: random.Random, offsets: Sequence[tuple[int, int]] = ()
     ) -> torch.Tensor:
-        """Return a scene at these times, anywhere, frames `astray` by places (down, across): latents (F, 4, h, w)."""
-        count = len(_span(scene.size))
-        places = torch.arange(count * count).reshape(count, count).expand(len(times), -1, -1)
-        windows = _windows(places, scene.size, scene.motion, times)
-        way = draw_from.randrange(windows[0].numel())
-        at_places = torch.zeros(len(times), 1, 1, 1, count, count)
-        for frame, window, beside in zip(at_places, windows, astray or [(0, 0)] * len(times), strict=True):
-            place = divmod(int(window.flatten()[way]), count)
-            down, across = (min(max(p + b, 0), count - 1) for p, b in zip(place, beside, strict=True))
-            frame[..., down, across] = 1
-        return self._pictures({scene.size: at_places}, _kinds(scene, ("colour", "shape", "background")))
+        """Return a scene at these times on a random path: latents (F, 4, h, w).
 
-    def answers(
+        `offsets` move each frame by grid positions (down, across), as far as the shape stays in the picture.
+        """
+        count = len(_positions(scene.size))
+        numbers = torch.arange(count * count).reshape(count, count).expand(len(times), -1, -1)
+        windows = _windows(numbers, scene.size, scene.motion, times)
+        path = rng.randrange(windows[0].numel())
+        weights = torch.zeros(len(times), 1, 1, 1, count, count)
+        for frame, window, offset in zip(weights, windows, offsets or [(0, 0)] * len(times), strict=True):
+            position = divmod(int(window.flatten()[path]), count)
+            down, across = (min(max(p + o, 0), count - 1) for p, o in zip(position, offset, strict=True))
+            frame[..., down, across] = 1
+        return self._weighted_sum({scene.size: weights}, _kinds(scene, ("colour", "shape", "background")))
+
+    def means(
         self,
         noised: torch.Tensor,
         alpha_bar: torch.Tensor,
         captions: Sequence[Caption],
         times: Sequence[float],
-        trust: float = 1.0,
-        heeded: float = 1.0,
+        caption_prior: float = 1.0,
+        target_scale: float = 1.0,
     ) -> torch.Tensor:
-        """Return for each caption the mean of what (F, 4, h, w) may have been before the noise.
+        """Return the posterior mean of the clean latents for each caption, given `noised` (F, 4, h, w).
 
-        A caption names its scene's shape and more words, or nothing. `times` are of the frames; one picture alone may
-        be of any of MOMENTS. Held-out combinations are no part of what clips may be. The result is (N, F, 4, h, w).
+        `times` are those of the frames; a single picture may be of any of STILL_TIMES. Clips are never of a held-out
+        combination. The result is (N, F, 4, h, w).
 
-        A caption is right in a share `trust` of all cases, and else says nothing. Guidance adds as many times what a
-        caption changes. A network that trusts it less is guided less far at the first levels, and at the last ones
-        believes its eyes: so it can be guided at the scale that people use. Or by going the share `heeded` of the way.
+        With `caption_prior` below 1 a caption is true in that share of the cases and without information otherwise:
+        its effect, which guidance multiplies, is smaller at high noise. `target_scale` multiplies the effect at every
+        noise level. Both let a network be guided at the usual scale.
         """
-        likely = {size: stamps.likely(noised, alpha_bar) for size, stamps in self._stamps.items()}
-        nothing = captions[0][0], None
-        told = {caption: self._told(likely, *caption, times) for caption in dict.fromkeys([*captions, nothing])}
-        anything, likely_anything = told[nothing]
-        odds = math.log(trust / (1 - trust)) if trust < 1 else math.inf
-        believed = {caption: heeded * torch.sigmoid(how - likely_anything + odds) for caption, (_, how) in told.items()}
-        return torch.stack([torch.lerp(anything, told[caption][0], believed[caption]) for caption in captions])
+        likelihoods = {size: stamps.log_likelihoods(noised, alpha_bar) for size, stamps in self._stamps.items()}
+        empty_caption = captions[0][0], None
+        posteriors = {
+            caption: self._mean_and_evidence(likelihoods, *caption, times)
+            for caption in dict.fromkeys([*captions, empty_caption])
+        }
+        unconditional, evidence = posteriors[empty_caption]
+        odds = math.log(caption_prior / (1 - caption_prior)) if caption_prior < 1 else math.inf
+        conditional = [posteriors[caption] for caption in captions]
+        return torch.stack(
+            [
+                torch.lerp(unconditional, mean, target_scale * torch.sigmoid(own_evidence - evidence + odds))
+                for mean, own_evidence in conditional
+            ]
+        )
 
-    def _told(
-        self, likely: Mapping[str, torch.Tensor], scene: Scene, names: frozenset[str] | None, times: Sequence[float]
+    def _mean_and_evidence(
+        self,
+        likelihoods: Mapping[str, torch.Tensor],
+        scene: Scene,
+        attributes: frozenset[str] | None,
+        times: Sequence[float],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the mean (F, 4, h, w), and how likely the noised clip is with that caption, a logarithm."""
-        kinds = _kinds(scene, () if names is None else {*names, "shape"})
-        sizes = [scene.size] if names is not None and "size" in names else list(SIZES)
-        motions = [scene.motion] if names is not None and "motion" in names else list(MOTIONS)
-        ways: list[tuple[str, str | None, torch.Tensor]] = []  # a single picture has no motion
+        """Return a caption's posterior mean (F, 4, h, w) and its evidence, the log likelihood of the noised clip."""
+        kinds = _kinds(scene, () if attributes is None else {*attributes, "shape"})
+        sizes = [scene.size] if attributes is not None and "size" in attributes else list(SIZES)
+        motions = [scene.motion] if attributes is not None and "motion" in attributes else list(MOTIONS)
+        hypotheses: list[tuple[str, str | None, torch.Tensor]] = []  # a single picture has no motion
         count = 0
         for size in sizes:
-            of_kinds = likely[size][:, *kinds]  # (F, C, S, B, n, n)
+            of_kinds = likelihoods[size][:, *kinds]  # (F, C, S, B, n, n)
             if len(times) == 1:
-                ways.append((size, None, of_kinds[0] + _chances(size, tuple(motions)).log()))
+                hypotheses.append((size, None, of_kinds[0] + _position_prior(size, tuple(motions)).log()))
                 count += of_kinds[0, ..., 0, 0].numel()
                 continue
             for motion in motions:
                 windows = _windows(of_kinds, size, motion, times)
-                of_ways = torch.stack(windows).sum(dim=0) - math.log(windows[0][0, 0, 0].numel())
+                of_paths = torch.stack(windows).sum(dim=0) - math.log(windows[0][0, 0, 0].numel())
                 held_out = _held_out(motion)[kinds]
-                ways.append((size, motion, of_ways.masked_fill(held_out[..., None, None], -torch.inf)))
+                hypotheses.append((size, motion, of_paths.masked_fill(held_out[..., None, None], -torch.inf)))
                 count += int((~held_out).sum())
-        highest = max(of_ways.max() for _, _, of_ways in ways)
+        highest = max(of_paths.max() for _, _, of_paths in hypotheses)
         total = torch.zeros(())
-        at_places = {size: torch.zeros_like(likely[size][:, *kinds]) for size in sizes}
-        for size, of_motion, of_ways in ways:
-            weights = (of_ways - highest).exp()
-            total += weights.sum()
-            whole = at_places[size]
+        weights = {size: torch.zeros_like(likelihoods[size][:, *kinds]) for size in sizes}
+        for size, of_motion, of_paths in hypotheses:
+            chances = (of_paths - highest).exp()
+            total += chances.sum()
+            whole = weights[size]
             for window in whole if of_motion is None else _windows(whole, size, of_motion, times):
-                window += weights
-        return self._pictures(at_places, kinds) / total, highest + (total / count).log()
+                window += chances
+        return self._weighted_sum(weights, kinds) / total, highest + (total / count).log()
 
-    def _pictures(self, at_places: Mapping[str, torch.Tensor], kinds: Kinds) -> torch.Tensor:
+    def _weighted_sum(self, weights: Mapping[str, torch.Tensor], kinds: Kinds) -> torch.Tensor:
         """Return the sum of these kinds' pictures, with weights by size (F, colour, shape, background, n, n)."""
-        stamped = sum(self._stamps[size].pictures(weights, kinds) for size, weights in at_places.items())
-        backgrounds = sum(weights.sum(dim=(1, 2, 4, 5)) for weights in at_places.values())
-        return stamped + torch.einsum("fb,bchw->fchw", backgrounds, self.empty[kinds[2]])
+        stamps = sum(self._stamps[size].weighted_sum(of_size, kinds) for size, of_size in weights.items())
+        backgrounds = sum(of_size.sum(dim=(1, 2, 4, 5)) for of_size in weights.values())
+        return stamps + torch.einsum("fb,bchw->fchw", backgrounds, self.empty[kinds[2]])
 
 
 class _Stamps:
-    """A size's stamps, as kernels of a convolution: (colour, shape, background, phases, 4, k, k)."""
+    """The stamps of one size, as convolution kernels (colour, shape, background, phases, 4, k, k)."""
 
     def __init__(self, size: str, side: int, empty: torch.Tensor, whole: torch.Tensor) -> None:
         cells, middle = side // CELL, side // CELL // 2
         self.phases = _phases(side)
         self.empty = empty
-        around = math.ceil(reach(size) * cells) + HALO
-        self.first, last = max(0, middle - around), min(cells, middle + around + 1)
+        radius = math.ceil(extent(size) * cells) + HALO
+        self.first, last = max(0, middle - radius), min(cells, middle + radius + 1)
         self.kernels = whole[..., self.first : last, self.first : last].flatten(3, 4).contiguous()
-        span = _span(size)
-        self.lowest = (span[0] - GRID // 2) // self.phases  # cells that a stamp is moved by
-        self.moves = (span[-1] - GRID // 2) // self.phases - self.lowest + 1
-        self.begin, self.count = span[0] - GRID // 2 - self.lowest * self.phases, len(span)  # of the places moved to
-        shapes = self._alike(torch.ones_like(empty[:1]), self.kernels.square())
-        crossed = self._alike(empty, self.kernels).diagonal(dim1=0, dim2=3).movedim(-1, 2)
+        positions = _positions(size)
+        self.lowest = (positions[0] - GRID // 2) // self.phases  # the first move, in cells
+        self.moves = (positions[-1] - GRID // 2) // self.phases - self.lowest + 1
+        self.begin = positions[0] - GRID // 2 - self.lowest * self.phases  # the first position after the first move
+        self.count = len(positions)
+        shapes = self._correlate(torch.ones_like(empty[:1]), self.kernels.square())
+        crossed = self._correlate(empty, self.kernels).diagonal(dim1=0, dim2=3).movedim(-1, 2)
         self.squares = shapes[0] + 2 * crossed + empty.square().sum(dim=(1, 2, 3))[:, None, None]
 
-    def likely(self, noised: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
-        """Return how likely (F, 4, h, w) is with each picture, a logarithm: (F, colour, shape, background, n, n)."""
-        alike = self._alike(noised, self.kernels)
-        alike = alike + torch.einsum("fchw,bchw->fb", noised, self.empty)[:, None, None, :, None, None]
-        return (alpha_bar.sqrt() * alike - 0.5 * alpha_bar * self.squares) / (1 - alpha_bar)
+    def log_likelihoods(self, noised: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
+        """Return the log likelihood of (F, 4, h, w) given each picture: (F, colour, shape, background, n, n)."""
+        products = self._correlate(noised, self.kernels)
+        products = products + torch.einsum("fchw,bchw->fb", noised, self.empty)[:, None, None, :, None, None]
+        return (alpha_bar.sqrt() * products - 0.5 * alpha_bar * self.squares) / (1 - alpha_bar)
 
-    def pictures(self, weights: torch.Tensor, kinds: Kinds) -> torch.Tensor:
+    def weighted_sum(self, weights: torch.Tensor, kinds: Kinds) -> torch.Tensor:
         """Return the sum of these kinds' stamps with weights (F, colour, shape, background, n, n): (F, 4, h, w)."""
         margins = (self.begin, self.moves * self.phases - self.begin - self.count) * 2
         of_moves = F.pixel_unshuffle(F.pad(weights.flatten(1, 3), margins), self.phases)
-        counts = of_moves > NEGLIGIBLE
-        if not counts.any():
+        relevant = of_moves > NEGLIGIBLE
+        if not relevant.any():
             return torch.zeros(len(weights), *self.empty.shape[1:])
-        some = counts.any(dim=3).any(dim=2).any(dim=0)  # of the kinds and phases
-        (top, bottom), (left, right) = (_bounds(counts.any(dim=1).any(dim=0).any(dim=axis)) for axis in (1, 0))
-        kernels = self.kernels[kinds].flatten(0, 3)[some]
-        # conv_transpose2d in two steps, which are several times faster on a CPU
+        used = relevant.any(dim=3).any(dim=2).any(dim=0)  # of the kinds and phases
+        (top, bottom), (left, right) = (_bounds(relevant.any(dim=1).any(dim=0).any(dim=axis)) for axis in (1, 0))
+        kernels = self.kernels[kinds].flatten(0, 3)[used]
+        # conv_transpose2d in two steps, several times faster on a CPU
         size = kernels.shape[-1]
         height, width = bottom - top + size - 1, right - left + size - 1
-        moved = of_moves[:, some, top:bottom, left:right].movedim(1, -1).flatten(0, 2) @ kernels.flatten(1)
+        moved = of_moves[:, used, top:bottom, left:right].movedim(1, -1).flatten(0, 2) @ kernels.flatten(1)
         summed = F.fold(moved.reshape(len(weights), -1, moved.shape[-1]).mT, (height, width), (size, size))
         top, left, cells = top + self.first + self.lowest, left + self.first + self.lowest, self.empty.shape[-1]
         return F.pad(summed, (left, cells - left - width, top, cells - top - height))
 
-    def _alike(self, latents: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
-        """Return the products of latents (N, 4, h, w) with each stamp at each place, in the form of `likely`."""
+    def _correlate(self, latents: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
+        """Return the products of latents (N, 4, h, w) with every stamp at every position, shaped as log likelihoods."""
         first = self.first + self.lowest
         last = first + self.moves - 1 + kernels.shape[-1]
-        around = F.pad(latents, (-first, last - latents.shape[-1]) * 2)  # zeros outside of the picture
-        places = slice(self.begin, self.begin + self.count)
-        of_moves = F.conv2d(around, kernels.flatten(0, 3))
-        of_places = F.pixel_shuffle(of_moves, self.phases)[..., places, places]
-        return of_places.reshape(len(latents), *kernels.shape[:3], self.count, self.count)
+        padded = F.pad(latents, (-first, last - latents.shape[-1]) * 2)  # zeros outside of the picture
+        positions = slice(self.begin, self.begin + self.count)
+        of_moves = F.conv2d(padded, kernels.flatten(0, 3))
+        of_positions = F.pixel_shuffle(of_moves, self.phases)[..., positions, positions]
+        return of_positions.reshape(len(latents), *kernels.shape[:3], self.count, self.count)
 
 
 def _bounds(flags: torch.Tensor) -> tuple[int, int]:
-    """Return where the first of some flags is set, and where the last one, plus one."""
-    places = flags.nonzero()
-    return int(places[0]), int(places[-1]) + 1
+    """Return the half-open range from the first set flag to the last one."""
+    indices = flags.nonzero()
+    return int(indices[0]), int(indices[-1]) + 1
 
 
 def _phases(side: int) -> int:
-    """How many places there are across a cell."""
+    """Return how many grid positions a cell is wide."""
     return max(1, GRID * CELL // side)
 
 
-def _kinds(scene: Scene, names: Collection[str]) -> Kinds:
-    """Return where a scene's kind is, (colour, shape, background), or all kinds that are alike in `names`."""
+def _kinds(scene: Scene, attributes: Collection[str]) -> Kinds:
+    """Return the indices (colour, shape, background) of all scenes that have these attributes in common with one."""
     of_scene = {
         "colour": list(COLOURS).index(scene.colour),
         "shape": SHAPES.index(scene.shape),
         "background": list(BACKGROUNDS).index(scene.background),
     }
-    colour, shape, background = (slice(i, i + 1) if name in names else slice(None) for name, i in of_scene.items())
+    colour, shape, background = (slice(i, i + 1) if name in attributes else slice(None) for name, i in of_scene.items())
     return colour, shape, background
 
 
-def _span(size: str) -> range:
-    """The places, of GRID, between which a shape of this size stands still."""
-    first = math.ceil(middles(size, "still")[0][0] * GRID)
+def _positions(size: str) -> range:
+    """Return the grid positions of a shape of this size that stays still."""
+    first = math.ceil(path_centre_bounds(size, "still")[0][0] * GRID)
     return range(first, GRID - first + 1)
 
 
-def _windows(at_places: torch.Tensor, size: str, motion: str, times: Sequence[float]) -> list[torch.Tensor]:
-    """Return of each frame, (F, ..., n, n), the places where it is on all ways of a motion: views (..., ways, ways)."""
-    count = len(_span(size))
+def _windows(of_positions: torch.Tensor, size: str, motion: str, times: Sequence[float]) -> list[torch.Tensor]:
+    """Return views of each frame, (F, ..., n, n), at its positions on all paths of a motion: (..., paths, paths)."""
+    count = len(_positions(size))
     axes = []
-    for step in reversed(MOTIONS[motion]):  # down comes first
+    for step in reversed(MOTIONS[motion]):  # the vertical axis comes first
         furthest = round(TRAVEL * GRID / 2) * abs(step)
-        moved = [round((time - 0.5) * TRAVEL * step * GRID) for time in times]
-        axes.append([slice(furthest + m, count - furthest + m) for m in moved])
-    return [frame[..., down, across] for frame, down, across in zip(at_places, *axes, strict=True)]
+        moves = [round((time - 0.5) * TRAVEL * step * GRID) for time in times]
+        axes.append([slice(furthest + m, count - furthest + m) for m in moves])
+    return [frame[..., down, across] for frame, down, across in zip(of_positions, *axes, strict=True)]
 
 
 @cache
-def _chances(size: str, motions: tuple[str, ...]) -> torch.Tensor:
-    """Return how likely each place is for a single picture, with each of these motions as likely."""
-    count = len(_span(size))
-    chances = torch.zeros(count, count)
+def _position_prior(size: str, motions: tuple[str, ...]) -> torch.Tensor:
+    """Return the probability of each position in a single picture, if these motions are equally likely."""
+    count = len(_positions(size))
+    prior = torch.zeros(count, count)
     for motion in motions:
-        for window in _windows(chances.expand(len(MOMENTS), -1, -1), size, motion, MOMENTS):
-            window += 1 / (len(motions) * len(MOMENTS) * window.numel())
-    return chances
+        for window in _windows(prior.expand(len(STILL_TIMES), -1, -1), size, motion, STILL_TIMES):
+            window += 1 / (len(motions) * len(STILL_TIMES) * window.numel())
+    return prior
 
 
 @cache
 def _held_out(motion: str) -> torch.Tensor:
+    """Return which kinds (colour, shape, background) are held out with this motion."""
     kinds = [[[is_held_out(c, s, motion)] * len(BACKGROUNDS) for s in SHAPES] for c in COLOURS]
     return torch.tensor(kinds)
 
@@ -289,12 +304,12 @@ def _still(
 
 
 @torch.no_grad()
-def _encoded(vae: AutoencoderKL, scenes: Iterable[Scene], side: int, look: str) -> torch.Tensor:
-    """Return the latents of scenes that stand still, with variance 1: (N, 4, h, w)."""
+def _encode(vae: AutoencoderKL, scenes: Iterable[Scene], side: int, style: str) -> torch.Tensor:
+    """Return the latents of still scenes, with variance 1: (N, 4, h, w)."""
     scenes, parts = list(scenes), []
-    at_once = max(1, AT_ONCE * 64**2 // side**2)
-    for first in range(0, len(scenes), at_once):
-        some = scenes[first : first + at_once]
-        parts.append(vae.encode(draw(some, torch.zeros(len(some)), side, look)).latent_dist.mean)
+    count = max(1, VAE_BATCH * 64**2 // side**2)
+    for first in range(0, len(scenes), count):
+        batch = scenes[first : first + count]
+        parts.append(vae.encode(draw(batch, torch.zeros(len(batch)), side, style)).latent_dist.mean)
     latents: torch.Tensor = torch.cat(parts) * vae.config.scaling_factor
     return latents

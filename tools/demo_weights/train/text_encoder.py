@@ -1,7 +1,7 @@
-"""The text encoder: CLIP's architecture, trained alone to say in its hidden states what a caption names.
+"""The text encoder: CLIP's architecture, trained alone to make a caption's attributes readable in its hidden states.
 
-Without this step the UNet learns colours and directions late, for its gradient through the text is small. The heads
-that read the attributes are thrown away.
+Without this stage the UNets learn colours and directions late, as little gradient reaches the text encoder. The
+classification heads are dropped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from videokit.prompts import token_windows
 
 from demo_weights.captions import random_caption
-from demo_weights.train.training import Plan, fit
+from demo_weights.train.loop import Plan, fit
 from demo_weights.world import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES, random_scene
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WIDTH = 64
-PLAN = Plan(steps=300, learning_rate=3e-3, warm_up=30, mean_over=30)
+PLAN = Plan(steps=300, learning_rate=3e-3, warmup_steps=30, average_steps=30)
 BATCH = 64
-READ_AT = (0, 1, 8, 20)  # tokens after the caption's end at which an attribute must be readable: the UNet sees all
-NAMES: dict[str, Sequence[str]] = {
+READ_AT = (0, 1, 8, 20)  # tokens after the caption's end that are classified: the UNet attends to all tokens
+VALUES: dict[str, Sequence[str]] = {
     "colour": list(COLOURS),
     "shape": SHAPES,
     "motion": list(MOTIONS),
@@ -37,7 +37,7 @@ NAMES: dict[str, Sequence[str]] = {
 
 
 def config(tokens: int) -> CLIPTextConfig:
-    """Return the configuration for a tokenizer of so many tokens."""
+    """Return the configuration for a tokenizer with this number of tokens."""
     return CLIPTextConfig(
         vocab_size=tokens,
         hidden_size=WIDTH,
@@ -54,24 +54,24 @@ def config(tokens: int) -> CLIPTextConfig:
 
 
 def train(folder: Path, tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """Train the text encoder on captions alone."""
+    """Return the text encoder, trained to classify the attributes of captions."""
     torch.manual_seed(1)
     encoder = CLIPTextModel(config(len(tokenizer)))
-    heads = nn.ModuleDict({name: nn.Linear(WIDTH, len(values)) for name, values in NAMES.items()})
+    heads = nn.ModuleDict({name: nn.Linear(WIDTH, len(values)) for name, values in VALUES.items()})
 
-    def loss_at(step: int, draw: random.Random) -> torch.Tensor:
-        scenes = [random_scene(draw) for _ in range(BATCH)]
-        captions = [random_caption(scene, draw) for scene in scenes]
+    def loss_at(step: int, rng: random.Random) -> torch.Tensor:
+        scenes = [random_scene(rng) for _ in range(BATCH)]
+        captions = [random_caption(scene, rng) for scene in scenes]
         windows = token_windows(tokenizer, captions)
         length = 2 + max(windows.counts) + max(READ_AT)
-        hidden = encoder(windows.ids[:, 0, :length]).last_hidden_state  # causal: what is cut off changes nothing
+        hidden = encoder(windows.ids[:, 0, :length]).last_hidden_state  # causal attention: the rest has no effect
         losses = []
-        for name, values in NAMES.items():
-            wanted = torch.tensor([values.index(getattr(scene, name)) for scene in scenes])
-            for behind in READ_AT:
-                places = torch.tensor(windows.counts) + 1 + behind
-                read = heads[name](hidden[torch.arange(BATCH), places])
-                losses.append(F.cross_entropy(read, wanted))
+        for name, values in VALUES.items():
+            targets = torch.tensor([values.index(getattr(scene, name)) for scene in scenes])
+            for offset in READ_AT:
+                positions = torch.tensor(windows.counts) + 1 + offset
+                logits = heads[name](hidden[torch.arange(BATCH), positions])
+                losses.append(F.cross_entropy(logits, targets))
         return torch.stack(losses).mean()
 
     fit("text", [*encoder.parameters(), *heads.parameters()], PLAN, loss_at, folder)

@@ -1,7 +1,4 @@
-"""The loop that trains every network of the small weights: AdamW, a cosine, a running mean of the weights; resumable.
-
-What a network is and what it is asked for is in the modules named after them.
-"""
+"""The training loop of every network: AdamW, cosine learning rate, averaged weights; it resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -21,19 +18,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("demo_weights")
 
-SAVE_SECONDS = 60  # between two states that a killed run goes on from
+SAVE_SECONDS = 60  # between two saved states
 LOG_SECONDS = 20
-KNOWN = 0.5  # how fast parameters go on that were trained before, against new ones
+PRETRAINED_SPEED = 0.5  # factor of the learning rate for parameters that an earlier stage trained
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast a network learns."""
+    """Length and learning rate of a training stage."""
 
     steps: int
     learning_rate: float
-    warm_up: int = 100
-    mean_over: int = 500  # steps of the running mean of the weights, which is what is kept
+    warmup_steps: int = 100
+    average_steps: int = 500  # of the running mean of the weights, which is the result
     seed: int = 0
 
 
@@ -43,32 +40,33 @@ def fit(
     plan: Plan,
     loss_at: Callable[[int, random.Random], torch.Tensor],
     folder: Path,
-    known: Iterable[torch.Tensor] = (),
+    pretrained: Iterable[torch.Tensor] = (),
 ) -> None:
-    """Train parameters, and leave in them the running mean of what they were; `known` ones more slowly.
+    """Train parameters and set them to the running mean of their values; `pretrained` ones learn more slowly.
 
-    `loss_at(step, draw)` returns the loss; `draw` and torch's global generator are seeded by the step, so a run that
-    was stopped goes on as if it had not been. The state lies in `folder`.
+    `loss_at(step, rng)` returns the loss. `rng` and torch's global generator are seeded by the step, so a stopped run
+    resumes with the same numbers. Its state is stored in `folder` as `name`.state.pt.
     """
-    fresh, known = list(parameters), list(known)
-    trained: list[torch.Tensor] = [*fresh, *known]
+    new, pretrained = list(parameters), list(pretrained)
+    trained: list[torch.Tensor] = [*new, *pretrained]
     means = [p.detach().clone() for p in trained]
-    groups = [{"params": part, "speed": speed} for part, speed in ((fresh, 1.0), (known, KNOWN)) if part]
+    groups = [{"params": part, "speed": speed} for part, speed in ((new, 1.0), (pretrained, PRETRAINED_SPEED)) if part]
     optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     folder.mkdir(parents=True, exist_ok=True)
-    state = folder / f"{name}.state.pt"
+    file = folder / f"{name}.state.pt"
     first = 0
     spent = 0.0
-    if state.exists():
-        kept = torch.load(state, weights_only=True)
-        first, spent = kept["step"], kept["seconds"]
-        optimizer.load_state_dict(kept["optimizer"])
-        _assign(trained, kept["parameters"])
-        _assign(means, kept["means"])
+    if file.exists():
+        state = torch.load(file, weights_only=True)
+        first, spent = state["step"], state["seconds"]
+        optimizer.load_state_dict(state["optimizer"])
+        _assign(trained, state["parameters"])
+        _assign(means, state["means"])
     began = saved = logged = time.monotonic()
     total, count = 0.0, 0
     for step in range(first, plan.steps):
-        rate = plan.learning_rate * min((step + 1) / plan.warm_up, 0.5 + 0.5 * math.cos(math.pi * step / plan.steps))
+        cosine = 0.5 + 0.5 * math.cos(math.pi * step / plan.steps)
+        rate = plan.learning_rate * min((step + 1) / plan.warmup_steps, cosine)
         for group in optimizer.param_groups:
             group["lr"] = group["speed"] * rate
         torch.manual_seed(1_000_003 * plan.seed + step)
@@ -78,7 +76,7 @@ def fit(
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         with torch.no_grad():
-            torch._foreach_lerp_(means, trained, 1 / min(plan.mean_over, 1 + step))
+            torch._foreach_lerp_(means, trained, 1 / min(plan.average_steps, 1 + step))
         total, count = total + loss.item(), count + 1
         now = time.monotonic()
         if now - logged > LOG_SECONDS or step + 1 == plan.steps:
@@ -86,9 +84,10 @@ def fit(
             logger.info("%s: step %d of %d, loss %.4f, %.0f s", name, step + 1, plan.steps, total / count, seconds)
             total, count, logged = 0.0, 0, now
         if now - saved > SAVE_SECONDS or step + 1 == plan.steps:
-            kept = {"step": step + 1, "seconds": spent + now - began, "optimizer": optimizer.state_dict()}
-            torch.save(kept | {"parameters": [p.detach() for p in trained], "means": means}, state.with_suffix(".part"))
-            state.with_suffix(".part").rename(state)
+            state = {"step": step + 1, "seconds": spent + now - began, "optimizer": optimizer.state_dict()}
+            state |= {"parameters": [p.detach() for p in trained], "means": means}
+            torch.save(state, file.with_suffix(".part"))
+            file.with_suffix(".part").rename(file)
             saved = now
     _assign(trained, means)
 
