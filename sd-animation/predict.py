@@ -1,40 +1,34 @@
-"""sd-animation on Cog: the published inputs, and the way of one animation through this model."""
+"""sd-animation on Cog: the documented inputs, and the making of one animation."""
 
-import logging
-import sys
 from collections.abc import Iterator
 from pathlib import Path as LocalPath
-from tempfile import TemporaryDirectory
 from typing import Optional
 
 import cog
-import videokit
 from cog import BaseRunner, Input, Path
 from sd_animation import __version__, weights
 from sd_animation.inputs import Inputs
 from sd_animation.pipeline import Pipeline
 from sd_animation.png import write_png
-from videokit.runtime import Stages, out_of_memory, pick_device
-from videokit.video.encode import encode_gif, encode_mp4
-from videokit.video.frame_store import FrameStore, ping_pong
-from videokit.video.provenance import Provenance
+from videokit.prediction import PredictionRunner
+from videokit.runtime import log_to_stdout, pick_device
+from videokit.video.frame_store import FrameStore
 from videokit.weights.store import WeightStore
 
 MODEL = "sd-animation"
-ENCODERS = {"gif": encode_gif, "mp4": encode_mp4}
+ADVICE = "choose a smaller width and height, shorten the prompts, or use a device with more memory"
 
 
 class Predictor(BaseRunner):
-    """Reproduces andreasjansson/stable-diffusion-animation; the differences are in README.md."""
+    """Reproduces andreasjansson/stable-diffusion-animation; README.md has the documentation and the differences."""
 
     def setup(self) -> None:
         """Build the modules and load their weights."""
-        logging.basicConfig(stream=sys.stdout, format="%(message)s")
-        logging.getLogger("videokit").setLevel(logging.INFO)
-        self.device = pick_device()
+        log_to_stdout()
+        device = pick_device()
         store = WeightStore.from_environment(weights.FILES, MODEL, LocalPath(__file__).parent)
-        self.pipeline = Pipeline(store, self.device)
-        self.directory = TemporaryDirectory(prefix=f"{MODEL}-")
+        self.pipeline = Pipeline(store, device)
+        self.runner = PredictionRunner(MODEL, __version__, device, advice=ADVICE, record_metric=self.record_metric)
 
     @cog.streaming
     def run(
@@ -68,36 +62,19 @@ class Predictor(BaseRunner):
         output_format: str = Input(description="Output file format", choices=["gif", "mp4"], default="gif"),
         seed: Optional[int] = Input(description="Random seed. Leave blank to randomize the seed"),  # noqa: UP045
     ) -> Iterator[Path]:
-        """Make one animation: its file, after its frames where they are asked for."""
-        published = {name: value for name, value in locals().items() if name != "self"}
-        renamed = {"gif_frames_per_second": "fps", "gif_ping_pong": "ping_pong"}
-        inputs = Inputs(**{renamed.get(name, name): value for name, value in published.items()})
+        """Make one animation: its file, after its frames if they are requested."""
+        documented = {name: value for name, value in locals().items() if name != "self"}
+        names = {"gif_frames_per_second": "fps", "gif_ping_pong": "ping_pong"}
+        inputs = Inputs(**{names.get(name, name): value for name, value in documented.items()})
         inputs.check()
-        seed = inputs.resolved_seed()
-
-        # Cog reads a file when this has gone on, so they are removed when the next prediction begins, and at exit
-        self.directory.cleanup()
-        self.directory = TemporaryDirectory(prefix=f"{MODEL}-")
-        print(f"seed: {seed}, {len(inputs.prompts)} prompts, {inputs.num_frames} frames {width}x{height}")
-        directory = LocalPath(self.directory.name)
-        stages = Stages(self.device)
-        provenance = Provenance(MODEL, published, seed, f"{MODEL} {__version__}, videokit {videokit.__version__}")
-        advice = "choose a smaller width and height, shorten the prompts, or use a device with more memory"
-        try:
-            with out_of_memory(self.device, advice, lambda: None), FrameStore(directory) as pictures:
-                latents = self.pipeline.animate(inputs, seed, stages, pictures)
-                for index, frame in enumerate(pictures if intermediate_output else ()):
-                    yield Path(write_png(frame, directory / f"{MODEL}-{index:03}.png", provenance))
-                frames = self.pipeline.fill_in(inputs, latents, pictures)
-                if gif_ping_pong:
-                    frames = ping_pong(frames, directory)
-                with stages("encode", "in-betweens and encoding side by side"):
-                    target = directory / f"{MODEL}.{output_format}"
-                    clip = ENCODERS[output_format](frames, target, fps=gif_frames_per_second, provenance=provenance)
-        except BaseException:  # a cancel too
-            self.directory.cleanup()
-            raise
-        metrics = {"seed": seed, "frames": clip.num_frames, "duration": float(clip.duration), "seconds": stages.seconds}
-        for name, value in metrics.items():
-            self.record_metric(name, value)
-        yield Path(clip.path)
+        summary = f"{len(inputs.prompts)} prompts, {inputs.num_frames} frames {width}x{height}"
+        with (
+            self.runner.start(documented, inputs.resolved_seed(), summary) as prediction,
+            FrameStore(prediction.directory) as keyframes,
+        ):
+            latents = self.pipeline.animate(inputs, prediction.seed, prediction.stages, keyframes)
+            for index, frame in enumerate(keyframes if intermediate_output else ()):
+                yield Path(write_png(frame, prediction.directory / f"{MODEL}-{index:03}.png", prediction.provenance()))
+            frames = self.pipeline.interpolate(inputs, latents, keyframes)
+            clip = prediction.encode(frames, f"{MODEL}.{output_format}", fps=gif_frames_per_second, stage="encode")
+        yield Path(clip)

@@ -1,17 +1,11 @@
-"""zeroscope on Cog: the published inputs, and the way of one prediction through this model."""
+"""zeroscope on Cog: the documented inputs, and the making of one or more videos."""
 
-import hashlib
-import logging
-import sys
 from pathlib import Path as LocalPath
-from tempfile import TemporaryDirectory
 from typing import Optional
 
-import videokit
 from cog import BaseRunner, Input, Path
-from videokit.runtime import Stages, out_of_memory, pick_device
-from videokit.video.encode import encode_mp4
-from videokit.video.provenance import Provenance
+from videokit.prediction import PredictionRunner
+from videokit.runtime import log_to_stdout, pick_device
 from videokit.weights.store import WeightStore
 from zeroscope.inputs import Inputs
 from zeroscope.pipeline import Pipeline
@@ -19,19 +13,21 @@ from zeroscope.pipeline import Pipeline
 from zeroscope import __version__, weights
 
 MODEL = "zeroscope"
+ADVICE = "choose fewer num_frames, a smaller width and height or shorter prompts, or a device with more memory"
 
 
 class Predictor(BaseRunner):
-    """Reproduces anotherjesse/zeroscope-v2-xl; the documentation and the differences are in README.md."""
+    """Reproduces anotherjesse/zeroscope-v2-xl; README.md has the documentation and the differences."""
 
     def setup(self) -> None:
-        """Load what a prediction with the default inputs needs."""
-        logging.basicConfig(stream=sys.stdout, format="%(message)s")
-        logging.getLogger("videokit").setLevel(logging.INFO)
-        self.device = pick_device()
+        """Load the default model."""
+        log_to_stdout()
+        device = pick_device()
         store = WeightStore.from_environment(weights.FILES, MODEL, LocalPath(__file__).parent)
-        self.pipeline = Pipeline(store, self.device)
-        self.directory = TemporaryDirectory(prefix=f"{MODEL}-")
+        self.pipeline = Pipeline(store, device)
+        self.runner = PredictionRunner(
+            MODEL, __version__, device, advice=ADVICE, unload=self.pipeline.unload, record_metric=self.record_metric
+        )
 
     def run(
         self,
@@ -51,39 +47,16 @@ class Predictor(BaseRunner):
         seed: Optional[int] = Input(description="Random seed. Leave blank to randomize the seed"),  # noqa: UP045
     ) -> list[Path]:
         """Make the videos, an MP4 each."""
-        published = {name: value for name, value in locals().items() if name != "self"}
+        documented = {name: value for name, value in locals().items() if name != "self"}
         video = None if init_video is None else LocalPath(init_video)
-        given = {"negative_prompt": negative_prompt or "", "init_video": video}
-        inputs = Inputs(**(published | given))
-        inputs.check(self.pipeline.most_frames)
-        seed = inputs.resolved_seed()
-
-        # Cog reads the files after run() has ended, so they are removed when the next prediction begins, and at exit
-        self.directory.cleanup()
-        self.directory = TemporaryDirectory(prefix=f"{MODEL}-")
-        print(f"seed: {seed}, {model}, {batch_size} videos of {num_frames} frames {width}x{height}")
-        directory = LocalPath(self.directory.name)
-        stages = Stages(self.device)
-        if video:  # its name is another one every time
-            with video.open("rb") as file:
-                published["init_video"] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-        advice = "choose fewer num_frames, a smaller width and height or shorter prompts, or a device with more memory"
-        clips = []
-        try:
-            with out_of_memory(self.device, advice, self.pipeline.forget):
-                for index, frames in enumerate(self.pipeline.generate(inputs, seed, stages)):
-                    # what makes this video again, alone
-                    alone = published | {"seed": seed + index, "batch_size": 1}
-                    software = f"{MODEL} {__version__}, videokit {videokit.__version__}"
-                    provenance = Provenance(MODEL, alone, seed + index, software)
-                    with stages("decode", "VAE and video encoder side by side"):
-                        target = directory / f"output-{index}.mp4"
-                        clips.append(encode_mp4(frames, target, fps=fps, provenance=provenance))
-        except BaseException:  # a cancel too
-            self.directory.cleanup()
-            raise
-        duration = float(clips[0].duration)
-        metrics = {"seed": seed, "frames": num_frames, "duration": duration, "seconds": stages.seconds}
-        for name, value in metrics.items():
-            self.record_metric(name, value)
-        return [Path(clip.path) for clip in clips]
+        inputs = Inputs(**(documented | {"negative_prompt": negative_prompt or "", "init_video": video}))
+        inputs.check(self.pipeline.max_frames)
+        summary = (
+            f"{model}, {batch_size} {'video' if batch_size == 1 else 'videos'} of {num_frames} frames {width}x{height}"
+        )
+        with self.runner.start(documented, inputs.resolved_seed(), summary) as prediction:
+            clips = [
+                prediction.encode(frames, f"output-{index}.mp4", fps=fps, seed=prediction.seed + index, batch_size=1)
+                for index, frames in enumerate(self.pipeline.generate(inputs, prediction.seed, prediction.stages))
+            ]
+        return [Path(clip) for clip in clips]

@@ -1,4 +1,4 @@
-"""A cache that is bounded in bytes and forgets what was used longest ago."""
+"""A least-recently-used cache that is bounded in bytes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ V = TypeVar("V")
 
 
 class ByteLRU:
-    """Keep values whose sizes add up to at most `capacity` bytes.
+    """A cache of values whose sizes add up to at most `capacity` bytes.
 
-    One that is larger alone is not kept, nor one of no bytes: it is only mapped to its file, cheap to make again, and
-    to let go of it gives its pages back.
+    A value larger than `capacity` is not cached. A value of 0 bytes is only mapped to its file, so it is not cached
+    either: it is cheap to load again, and dropping it frees its pages.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -26,12 +26,12 @@ class ByteLRU:
     def __contains__(self, key: Hashable) -> bool:
         return key in self._entries
 
-    def get(self, key: Hashable, make: Callable[[], tuple[V, int]]) -> V:
-        """Return the value for `key`; where it is not held, `make` gives it with its size in bytes."""
+    def get(self, key: Hashable, load: Callable[[], tuple[V, int]]) -> V:
+        """Return the value for `key`; if it is not cached, `load` returns it with its size in bytes."""
         if key in self._entries:
             self._entries.move_to_end(key)
             return cast("V", self._entries[key][0])
-        value, size = make()
+        value, size = load()
         if 0 < size <= self.capacity:
             self._entries[key] = (value, size)
             self.held += size
@@ -41,6 +41,6 @@ class ByteLRU:
         return value
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all values."""
         self._entries.clear()
         self.held = 0

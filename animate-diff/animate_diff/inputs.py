@@ -1,15 +1,15 @@
-"""What one prediction asks for, in the field's words, and every bound that the documented schema lacks."""
+"""The inputs of one prediction under diffusers' names, and the bounds that the documented schema lacks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from videokit.checks import in_range, one_of
-from videokit.errors import refuse
-from videokit.seeds import resolve_seed, seed_fault
+from videokit.checks import check_choice, check_range
+from videokit.errors import raise_faults
+from videokit.seeds import check_seed, resolve_seed
 
-# The original's clip (lucataco/cog-animatediff@59c88d9 predict.py): 16 frames, which the motion modules were
-# trained on, played at 8 a second.
+# The original's clip (lucataco/cog-animatediff@59c88d9 predict.py): 16 frames, the length that the motion modules
+# were trained on, at 8 frames a second.
 NUM_FRAMES = 16
 FPS = 8
 
@@ -25,7 +25,7 @@ MOTION_MODULES = ("mm_sd_v14", "mm_sd_v15", "mm_sd_v15_v2")
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of one clip; `seed` None or 0 is a random one."""
+    """The inputs of one clip; `seed` None or 0 means a random seed."""
 
     prompt: str
     negative_prompt: str = ""
@@ -36,15 +36,15 @@ class Inputs:
     seed: int | None = None
 
     def check(self) -> None:
-        """Raise InvalidInput with one line for each input that is not allowed."""
-        refuse(
-            one_of("path", self.checkpoint, CHECKPOINTS),
-            one_of("motion_module", self.motion_module, MOTION_MODULES),
-            in_range("steps", self.num_inference_steps, 1, 100),
-            in_range("guidance_scale", self.guidance_scale, 1, 10),
-            seed_fault(self.seed, zero_is_random=True),
+        """Raise InvalidInput with one line for each invalid input."""
+        raise_faults(
+            check_choice("path", self.checkpoint, CHECKPOINTS),
+            check_choice("motion_module", self.motion_module, MOTION_MODULES),
+            check_range("steps", self.num_inference_steps, 1, 100),
+            check_range("guidance_scale", self.guidance_scale, 1, 10),
+            check_seed(self.seed, zero_is_random=True),
         )
 
     def resolved_seed(self) -> int:
-        """Return the seed to use; a new random one at every call where the input leaves it open."""
+        """Return the seed; if the input requests a random one, each call returns another."""
         return resolve_seed(self.seed, zero_is_random=True)

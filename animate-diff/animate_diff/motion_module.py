@@ -1,7 +1,7 @@
-"""AnimateDiff's motion modules: two layouts on disk, two kinds, and how the UNet computes its norms with each kind.
+"""AnimateDiff's motion modules: two layouts on disk, two kinds, and the norms of the UNet with each kind.
 
-diffusers' UNetMotionModel has every layer of AnimateDiff's network, but takes two kinds of GroupNorm over other
-axes than the original. The scope of those norms is set here, on the modules; the network is not forked.
+diffusers' UNetMotionModel has every layer of AnimateDiff's network, but computes two kinds of GroupNorm over other
+axes than the original. This module sets the axes of those norms on the instances, without a fork of the network.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from einops import rearrange
 from torch import nn
 from videokit.errors import WeightsError
-from videokit.weights.tensors import open_tensors, shown, tensors_for
+from videokit.weights.tensors import format_keys, open_tensors, tensors_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,7 @@ _ORIGINAL = (
 
 @dataclass(frozen=True)
 class MotionModule:
-    """One motion module's tensors by the UNet's parameter names, and what its kind says."""
+    """The tensors of one motion module by the UNet's parameter names, and its kind."""
 
     tensors: dict[str, torch.Tensor]
     max_frames: int  # v14 and v15: 24; v15_v2: 32
@@ -50,43 +50,43 @@ class MotionModule:
 
     @property
     def norms_over_frames(self) -> bool:
-        """Whether the ResNets' norms and conv_norm_out take their statistics over all frames of the clip.
+        """Whether the ResNets' norms and conv_norm_out compute their statistics over all frames of the clip.
 
-        The original's `use_inflated_groupnorm` is false exactly with the modules that have no mid block
+        The original's `use_inflated_groupnorm` is false exactly for the modules without a mid block
         (guoyww/AnimateDiff@a3b0bee configs/inference/inference-v1.yaml and -v2.yaml).
         """
         return not self.has_mid_block
 
 
 def original_key(name: str) -> str:
-    """Return what the original layout calls the UNet's motion parameter `name`."""
-    for pattern, theirs in _ORIGINAL:
-        name = re.sub(pattern, theirs, name)
+    """Return the key of the UNet's motion parameter `name` in the original layout."""
+    for pattern, replacement in _ORIGINAL:
+        name = re.sub(pattern, replacement, name)
     return name
 
 
 def read_motion_module(path: Path, parameters: Mapping[str, torch.Tensor]) -> MotionModule:
-    """Read a motion module for the UNet's motion parameters, whichever layout and kind it is.
+    """Return a motion module of any layout and kind for the UNet's motion parameters.
 
-    `path` is a file in the original layout (pickle or safetensors) or a folder as MotionAdapter saves it; the keys
-    decide. Raises WeightsError naming what is missing or misshapen.
+    `path` is a file in the original layout (pickle or safetensors) or a folder that MotionAdapter saved; the keys
+    determine the layout. Raises WeightsError if a tensor is missing or has another shape.
     """
     folder = path if path.is_dir() else None
     tensors = open_tensors(folder / "diffusion_pytorch_model.safetensors" if folder else path)
     original = any(".temporal_transformer." in key for key in tensors)
     if not original and not any(".motion_modules." in key for key in tensors):
         raise WeightsError(
-            f"{path} is no motion module (it has {shown(tensors)}); give one in AnimateDiff's or MotionAdapter's layout"
+            f"{path} is not a motion module (it has {format_keys(tensors)}); "
+            "give one in AnimateDiff's or MotionAdapter's layout"
         )
     key_of = original_key if original else str
     has_mid_block = any(key.startswith(MID_BLOCK) for key in tensors)
     wanted = {name: p for name, p in parameters.items() if has_mid_block or not name.startswith(MID_BLOCK)}
     found = tensors_for(wanted, tensors, key_of, path)
-    superfluous = [key for key in tensors.keys() - set(map(key_of, wanted)) if not key.endswith(POSITIONS)]
-    if superfluous:
-        count, named = len(superfluous), shown(sorted(superfluous))
-        logger.info("%s: passed over %d unknown keys: %s", path.name, count, named)
-    # a module of zeros adds nothing to its input, so a kind without mid block needs no other network
+    unknown = sorted(key for key in tensors.keys() - set(map(key_of, wanted)) if not key.endswith(POSITIONS))
+    if unknown:
+        logger.info("%s: ignored %d unknown keys: %s", path.name, len(unknown), format_keys(unknown))
+    # A module of zeros adds nothing to its input, so a kind without mid block needs no other network.
     zeros = {
         name: torch.zeros((), dtype=p.dtype).expand(p.shape) for name, p in parameters.items() if name not in wanted
     }
@@ -94,7 +94,7 @@ def read_motion_module(path: Path, parameters: Mapping[str, torch.Tensor]) -> Mo
 
 
 def _max_frames(tensors: Mapping[str, torch.Tensor], folder: Path | None, has_mid_block: bool) -> int:
-    """Return how many positions the module was trained with: by its table, its config, or else its kind."""
+    """Return how many positions the module was trained with, by its table, its config, or else its kind."""
     table = next((tensor for key, tensor in tensors.items() if key.endswith(POSITIONS)), None)
     if table is not None:
         return table.shape[1]
@@ -104,7 +104,7 @@ def _max_frames(tensors: Mapping[str, torch.Tensor], folder: Path | None, has_mi
 
 
 class FrameNorm(nn.GroupNorm):
-    """A GroupNorm of (B, C, F, H, W) that takes its statistics from one frame at a time."""
+    """A GroupNorm of (B, C, F, H, W) with statistics over one frame."""
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         frames = super().forward(rearrange(hidden, "b c f h w -> (b f) c h w"))
@@ -112,7 +112,7 @@ class FrameNorm(nn.GroupNorm):
 
 
 class ClipNorm(nn.GroupNorm):
-    """A GroupNorm of (B * F, C, H, W) that takes its statistics from `num_frames` frames together."""
+    """A GroupNorm of (B * F, C, H, W) with statistics over `num_frames` frames."""
 
     num_frames = 1
 
@@ -122,9 +122,9 @@ class ClipNorm(nn.GroupNorm):
 
 
 def scope_norms(unet: UNetMotionModel) -> None:
-    """Make the norms' scope settable: motion modules norm frame by frame, the others as `set_norm_scope` says.
+    """Give the motion modules FrameNorm, and the other norms ClipNorm, whose frames `set_norm_scope` sets.
 
-    The class of each norm is exchanged, not the module, so parameters and their names stay.
+    The class of each norm is replaced, not the module, so parameters and their names stay.
     """
     unet.conv_norm_out.__class__ = ClipNorm
     for module in unet.modules():
@@ -135,7 +135,7 @@ def scope_norms(unet: UNetMotionModel) -> None:
 
 
 def set_norm_scope(unet: UNetMotionModel, num_frames: int) -> None:
-    """Let the ResNets' norms and conv_norm_out take their statistics over so many frames (1: frame by frame)."""
+    """Set the number of frames over which the ResNets' norms and conv_norm_out compute their statistics."""
     for module in unet.modules():
         if isinstance(module, ClipNorm):
             module.num_frames = num_frames

@@ -1,7 +1,7 @@
-"""From inputs to frames: weights into the modules, prompts into embeddings, noise into latents, latents into pictures.
+"""From inputs to frames: weights into modules, prompts into embeddings, noise into latents, latents into frames.
 
-The modules are built once. Another checkpoint or motion module replaces parameters in place, so nothing of one
-combination reaches the next.
+The modules are built once. Another checkpoint or motion module replaces parameters in place, so no combination affects
+the next.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNetMo
 from einops import rearrange
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from videokit.errors import WeightsError
+from videokit.latents import decode_latents
+from videokit.progress import progress
 from videokit.prompts import encode_windows, token_windows
-from videokit.runtime import host_memory, progress
+from videokit.runtime import Stages, host_memory
 from videokit.seeds import noise
-from videokit.video.frames import frames_from_tensor
+from videokit.weights.load import empty_module
 from videokit.weights.stable_diffusion import (
     BASE_TEXT_ENCODER,
     BASE_VAE,
     base,
     base_text_encoder_key,
     base_vae_key,
-    empty_module,
 )
-from videokit.weights.tensors import fill, narrowed, open_tensors, tensors_for
+from videokit.weights.tensors import convert_dtype, fill, open_tensors, tensors_for
 
 from animate_diff import weights
 from animate_diff.cache import ByteLRU
@@ -38,30 +39,34 @@ from animate_diff.checkpoint import (
     unet_key,
     vae_key,
 )
-from animate_diff.inputs import NUM_FRAMES
+from animate_diff.inputs import NUM_FRAMES, Inputs
 from animate_diff.motion_module import MotionModule, read_motion_module, scope_norms, set_norm_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from torch import nn
-    from videokit.runtime import Device, Stages
+    from videokit.runtime import Device
     from videokit.video.frames import Frame
     from videokit.weights.store import WeightStore
 
-    from animate_diff.inputs import Inputs
-
 logger = logging.getLogger("videokit")
 
-DECODE_FRAMES = 4  # that the VAE decodes at once: its peak memory, and how soon the encoder gets its first frames
+DECODE_FRAMES = 4  # in one batch of the VAE; determines its peak memory, and when the encoder gets its first frames
+
+# The parts of a checkpoint: prefix and keys in its file, and the base's file and keys for a checkpoint without the part
+PARTS = {
+    "vae": (VAE, vae_key, BASE_VAE, base_vae_key),
+    "text_encoder": (TEXT_ENCODER, text_encoder_key, BASE_TEXT_ENCODER, base_text_encoder_key),
+}
 
 
 class Pipeline:
-    """AnimateDiff's four modules on a device, and which weights are in them."""
+    """AnimateDiff's four modules on a device, and the names of the weights in them."""
 
     def __init__(self, store: WeightStore, device: Device) -> None:
-        """Build the modules by the base's configurations; the parameters' values come with the first clip."""
+        """Build the modules by the base's configurations, and load the default checkpoint and motion module."""
+        weights.fetch(store, Inputs.checkpoint, Inputs.motion_module)
         folders = base(store)
         self.store = store
         self.device = device
@@ -79,35 +84,33 @@ class Pipeline:
             "vae": dict(self.vae.named_parameters()),
             "text_encoder": dict(self.text_encoder.named_parameters()),
         }
-        self._checkpoint = self._motion_module = ""  # the names of what the parameters hold now
-        # what has been converted; the three published motion modules, 5.2 GB in float32, are 2.6 GB in float16
+        self._checkpoint = self._motion_module = ""  # the names of the weights in the modules
+        # Holds converted tensors: the three published motion modules, 5.2 GB in float32, take 2.6 GB in float16.
         self._cache = ByteLRU(host_memory() // 4)
+        self.load(Inputs.checkpoint, Inputs.motion_module, Stages(device))
 
     def generate(self, inputs: Inputs, seed: int, stages: Stages) -> Iterator[Frame]:
-        """Make the clip that `inputs` ask for: NUM_FRAMES frames at the checkpoint's native size.
+        """Return the NUM_FRAMES frames of a clip, at the checkpoint's native size.
 
-        All but the decoding is done when this returns; the frames are decoded as they are drawn.
+        Everything except the decoding is done when this returns; frames are decoded as they are consumed.
         """
-        # 1. the weights of this combination
+        # 1. Load the checkpoint and the motion module.
         self.load(inputs.checkpoint, inputs.motion_module, stages)
-        # 2. the prompts, (1 or 2, L, D): without guidance there is nothing to steer away from
-        guided = inputs.guidance_scale > 1
-        prompts = [inputs.negative_prompt, inputs.prompt] if guided else [inputs.prompt]
-        windows = token_windows(self.tokenizer, prompts)
-        with stages("text", str(windows)), torch.inference_mode():
-            prompt_embeds = encode_windows(self.text_encoder, windows)
-        # 3. noise, and the way from there to a clip's latents
-        side = self.unet.config.sample_size
-        latents = noise((1, self.unet.config.in_channels, NUM_FRAMES, side, side), seed).to(self.device.device)
-        steps = inputs.num_inference_steps
-        what = f"{steps} steps, {len(prompts) * steps} UNet evaluations of {NUM_FRAMES} frames {side}x{side}"
-        with stages("denoise", what), torch.inference_mode():
+        # 2. Encode the prompts.
+        prompt_embeds = self.encode_prompt(inputs, stages)
+        # 3. Denoise.
+        latents = self.prepare_latents(seed)
+        steps, side = inputs.num_inference_steps, latents.shape[-1]
+        description = (
+            f"{steps} steps, {len(prompt_embeds) * steps} UNet evaluations of {NUM_FRAMES} frames {side}x{side}"
+        )
+        with stages("denoise", description), torch.inference_mode():
             latents = self.denoise(latents, prompt_embeds, steps, inputs.guidance_scale)
-        # 4. the pictures
-        return self.decode(latents)
+        # 4. Decode.
+        return decode_latents(self.vae, rearrange(latents, "1 c f h w -> f c h w"), DECODE_FRAMES)
 
     def load(self, checkpoint: str, motion_module: str, stages: Stages) -> None:
-        """Put a checkpoint and a motion module into the modules; what is there already stays."""
+        """Load a checkpoint and a motion module into the modules, unless they are loaded."""
         if (checkpoint, motion_module) != (self._checkpoint, self._motion_module):
             weights.fetch(self.store, checkpoint, motion_module)
         if checkpoint != self._checkpoint:
@@ -117,14 +120,27 @@ class Pipeline:
             with stages("load", motion_module):
                 self._load_motion_module(motion_module)
 
+    def encode_prompt(self, inputs: Inputs, stages: Stages) -> torch.Tensor:
+        """Return the prompt embeddings, (2, L, D) with the negative prompt first, or (1, L, D) without guidance."""
+        prompts = [inputs.negative_prompt, inputs.prompt] if inputs.guidance_scale > 1 else [inputs.prompt]
+        windows = token_windows(self.tokenizer, prompts)
+        with stages("text", str(windows)), torch.inference_mode():
+            return encode_windows(self.text_encoder, windows)
+
+    def prepare_latents(self, seed: int) -> torch.Tensor:
+        """Return the initial noise, (1, C, F, h, w) float32."""
+        config = self.unet.config
+        shape = (1, config.in_channels, NUM_FRAMES, config.sample_size, config.sample_size)
+        return noise(shape, seed).to(self.device.device)
+
     def denoise(
         self, latents: torch.Tensor, prompt_embeds: torch.Tensor, num_inference_steps: int, guidance_scale: float
     ) -> torch.Tensor:
-        """Turn noise into the latents of a clip, both (1, C, F, h, w) float32, by DDIM with classifier-free guidance.
+        """Return the latents of a clip from noise, both (1, C, F, h, w) float32, by DDIM with classifier-free guidance.
 
         `prompt_embeds` are (2, L, D), unconditional first, or (1, L, D) for a clip without guidance.
         Source: Song et al., arXiv 2010.02502, eq. 12 with sigma = 0; Ho & Salimans, arXiv 2207.12598, eq. 6, whose
-        1 + w is `guidance_scale`; the schedule as in guoyww/AnimateDiff@e92bd56 configs/inference/inference-v1.yaml.
+        1 + w is `guidance_scale`; the schedule is guoyww/AnimateDiff@e92bd56 configs/inference/inference-v1.yaml.
         """
         scheduler = DDIMScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="linear", steps_offset=1, clip_sample=False
@@ -133,23 +149,15 @@ class Pipeline:
         text = prompt_embeds.repeat_interleave(latents.shape[2], dim=0)  # (B * F, L, D)
         for timestep in progress(scheduler.timesteps.tolist(), "denoise"):
             sample = latents.to(self.device.dtype).expand(len(prompt_embeds), -1, -1, -1, -1)  # (B, C, F, h, w)
-            predicted = self.unet(sample, timestep, text).sample.float()
+            noise_pred = self.unet(sample, timestep, text).sample.float()
             if len(prompt_embeds) == 2:
-                unconditional, conditional = predicted.chunk(2)
-                predicted = unconditional + guidance_scale * (conditional - unconditional)
-            latents = scheduler.step(predicted, timestep, latents).prev_sample
+                noise_pred_uncond, noise_pred_text = noise_pred.chunk(2)
+                noise_pred = noise_pred_uncond + guidance_scale * (noise_pred_text - noise_pred_uncond)
+            latents = scheduler.step(noise_pred, timestep, latents).prev_sample
         return latents
 
-    def decode(self, latents: torch.Tensor) -> Iterator[Frame]:
-        """Decode latents (1, C, F, h, w) to F frames, a few at a time."""
-        scaled = rearrange(latents, "1 c f h w -> f c h w") / self.vae.config.scaling_factor
-        for chunk in scaled.to(self.device.dtype).split(DECODE_FRAMES):
-            with torch.inference_mode():
-                pictures = frames_from_tensor(self.vae.decode(chunk).sample)
-            yield from pictures
-
-    def forget(self) -> None:
-        """Drop what is kept of files, and load the next combination anew."""
+    def unload(self) -> None:
+        """Clear the cache, and load both files again at the next prediction."""
         self._checkpoint = self._motion_module = ""
         self._cache.clear()
 
@@ -170,43 +178,34 @@ class Pipeline:
     def _read_checkpoint(self, path: Path) -> dict[str, dict[str, torch.Tensor]]:
         def read() -> tuple[dict[str, dict[str, torch.Tensor]], int]:
             checkpoint = Checkpoint(path)
-            wanted = self._checkpoint_parameters
-            parts = {"unet": checkpoint.take(wanted["unet"], unet_key)}
-            if checkpoint.has(VAE):
-                parts["vae"] = checkpoint.take(wanted["vae"], vae_key)
-            else:
-                parts["vae"] = self._read_base(BASE_VAE, wanted["vae"], base_vae_key)
-            if checkpoint.has(TEXT_ENCODER):
-                parts["text_encoder"] = checkpoint.take(wanted["text_encoder"], text_encoder_key)
-            else:
-                parts["text_encoder"] = self._read_base(
-                    BASE_TEXT_ENCODER, wanted["text_encoder"], base_text_encoder_key
-                )
-            checkpoint.log_what_is_passed_over()
-            narrow = {part: narrowed(tensors, self.device.dtype) for part, tensors in parts.items()}
-            return {part: tensors for part, (tensors, _) in narrow.items()}, sum(size for _, size in narrow.values())
+            parts = {"unet": checkpoint.tensors_for(self._checkpoint_parameters["unet"], unet_key)}
+            for part, (prefix, key_of, base_path, base_key_of) in PARTS.items():
+                parameters = self._checkpoint_parameters[part]
+                if checkpoint.has(prefix):
+                    parts[part] = checkpoint.tensors_for(parameters, key_of)
+                else:
+                    file = self.store.get(base_path)
+                    logger.info("%s: using the %s of Stable Diffusion 1.5, %s", path.name, part, base_path)
+                    parts[part] = tensors_for(parameters, open_tensors(file), base_key_of, file)
+            checkpoint.log_unknown_keys()
+            converted = {part: convert_dtype(tensors, self.device.dtype) for part, tensors in parts.items()}
+            size = sum(nbytes for _, nbytes in converted.values())
+            return {part: tensors for part, (tensors, _) in converted.items()}, size
 
         return self._cache.get(path, read)
-
-    def _read_base(
-        self, path: str, parameters: dict[str, nn.Parameter], key_of: Callable[[str], str]
-    ) -> dict[str, torch.Tensor]:
-        file = self.store.get(path)
-        logger.info("the checkpoint has no such part: %s from the base", path)
-        return tensors_for(parameters, open_tensors(file), key_of, file)
 
     def _read_motion_module(self, path: Path) -> MotionModule:
         def read() -> tuple[MotionModule, int]:
             motion = read_motion_module(path, self._motion_parameters)
             if motion.max_frames < NUM_FRAMES:
-                raise WeightsError(f"{path} knows {motion.max_frames} positions; a clip has {NUM_FRAMES} frames")
-            tensors, size = narrowed(motion.tensors, self.device.dtype)
+                raise WeightsError(f"{path} has {motion.max_frames} positions; a clip has {NUM_FRAMES} frames")
+            tensors, size = convert_dtype(motion.tensors, self.device.dtype)
             return MotionModule(tensors, motion.max_frames, motion.has_mid_block), size
 
         return self._cache.get(path, read)
 
 
 def _motion_unet(config: Path) -> UNetMotionModel:
-    """Build the UNet with motion modules for a UNet2DConditionModel's configuration."""
+    """Return the UNet with motion modules for a UNet2DConditionModel's configuration."""
     spatial = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(config))
     return UNetMotionModel.from_unet2d(spatial, load_weights=False)

@@ -1,12 +1,12 @@
-"""The weight files of animate-diff: where each comes from, its size, hash and licence, and its name on disk.
+"""The weight files of animate-diff: source, size, hash, licence, and name on disk.
 
-Sizes and hashes are the published ones (the pointer files of the repositories named). The layout below a weights
-directory is the same for real, small and own weights:
+Sizes and hashes are the published ones (from the pointer files of the repositories). The layout below a weights
+directory is the same for real weights, demo weights and your own:
 
-    stable-diffusion-v1-5/   tokenizer and configurations of the base; its text encoder and VAE only where a
-                             checkpoint lacks them
-    checkpoints/             single files with UNet, VAE and text encoder, in CompVis' names
-    motion_modules/          NAME.ckpt, NAME.safetensors, or a folder NAME/ as diffusers' MotionAdapter saves it
+    stable-diffusion-v1-5/   tokenizer and configurations of the base; its text encoder and VAE only if a checkpoint
+                             lacks them
+    checkpoints/             single files with UNet, VAE and text encoder, under CompVis' names
+    motion_modules/          NAME.ckpt, NAME.safetensors, or a folder NAME/ that diffusers' MotionAdapter saved
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _UNSTATED = "its creator's terms at civitai.com (a Stable Diffusion 1.5 derivati
 
 
 def _checkpoint(name: str, size: int, sha256: str, licence: str = _UNSTATED, published_as: str = "") -> WeightFile:
-    """A personalised checkpoint from the backup that AnimateDiff's authors keep."""
+    """Return a personalised checkpoint from the backup of AnimateDiff's authors."""
     revision = "32da2bfe2e4ede607dc4017a353a8c7f0822b4d0"
     source = HubFile("guoyww/animatediff_t2i_backups", revision, published_as or name)
     return WeightFile(f"checkpoints/{name}", source, licence, size, sha256)
 
 
 def _motion_module(name: str, size: int, sha256: str) -> WeightFile:
-    """A motion module in the original layout, a pickle of tensors."""
+    """Return a motion module in the original layout, a pickle of tensors."""
     source = HubFile("guoyww/animatediff", "fdfe36afa161e51b3e9c24022b0e368d59e7345e", f"{name}.ckpt")
     return WeightFile(f"motion_modules/{name}.ckpt", source, "Apache-2.0", size, sha256)
 
@@ -45,8 +45,8 @@ FILES = (
     _checkpoint(CHECKPOINTS[1], 2132625432, "ec6f68ea6388951d53d6c8178c22aecfd1b4fedfe31f5a5814ddd7638c4eff37"),
     _checkpoint(CHECKPOINTS[2], 2132625644, "a6b4c0392d7486bfa4fd1a31c7b7d2679f743f8ea8d9f219c82b5c33db31ddb9"),
     _checkpoint(CHECKPOINTS[3], 2400040290, "a38fa861a24f4f4c6e0f68289101e645dd9ca1e93e1049cc8a4f2a77513fad52"),
-    # The documented name, but the file is Realistic Vision V2.0 (civitai version 29460), and its backup has been
-    # renamed since; the same bytes are in the creator's own repository, SG161222/Realistic_Vision_V2.0.
+    # The name is the documented one. The file is Realistic Vision V2.0 (civitai version 29460), and its backup was
+    # renamed. The same bytes are in the creator's own repository, SG161222/Realistic_Vision_V2.0.
     _checkpoint(
         CHECKPOINTS[4],
         2132650523,
@@ -61,21 +61,20 @@ FILES = (
 
 
 def fetch(store: WeightStore, checkpoint: str, motion_module: str) -> None:
-    """Fetch what a combination needs and is not on this machine; raises WeightsMissing that names all of it."""
-    kept = _kept_motion_module(store, motion_module)
-    motion = [] if kept else [f"motion_modules/{motion_module}.ckpt"]
+    """Fetch the missing files of a combination; raise WeightsMissing that names all that cannot be fetched."""
+    motion = [] if _find_motion_module(store, motion_module) else [f"motion_modules/{motion_module}.ckpt"]
     store.fetch((*CONFIGS, *TOKENIZER, f"checkpoints/{checkpoint}", *motion))
 
 
 def checkpoint_file(store: WeightStore, name: str) -> Path:
-    """Return the file of a checkpoint (`toonyou_beta3.safetensors`), fetched where it is missing."""
+    """Return the file of a checkpoint (`toonyou_beta3.safetensors`), fetched if it is missing."""
     return store.get(f"checkpoints/{name}")
 
 
 def motion_module_file(store: WeightStore, name: str) -> Path:
-    """Return the file or MotionAdapter folder of a motion module (`mm_sd_v14`), fetched where it is missing."""
-    return _kept_motion_module(store, name) or store.get(f"motion_modules/{name}.ckpt")
+    """Return the file or MotionAdapter folder of a motion module (`mm_sd_v14`), fetched if it is missing."""
+    return _find_motion_module(store, name) or store.get(f"motion_modules/{name}.ckpt")
 
 
-def _kept_motion_module(store: WeightStore, name: str) -> Path | None:
+def _find_motion_module(store: WeightStore, name: str) -> Path | None:
     return store.find(f"motion_modules/{name}.ckpt") or store.find(f"motion_modules/{name}")

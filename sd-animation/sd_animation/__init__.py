@@ -1,8 +1,7 @@
-"""sd_animation: a walk between prompts with Stable Diffusion 1.5, and FILM's pictures between its frames.
+"""sd_animation: a walk between prompts with Stable Diffusion 1.5, with FILM between its frames.
 
-inputs.py says what may be asked for, weights.py where the files come from, prompt_walk.py which embedding each frame
-has, pipeline.py makes the frames, safety.py looks at them, film.py and in_betweens.py fill in between them,
-frame_store.py keeps pictures on the disk.
+inputs.py checks the inputs, weights.py lists the files, prompt_walk.py computes the embedding of each frame,
+pipeline.py makes the frames, safety.py checks them, film.py and interpolation.py make the frames between them.
 """
 
 __version__ = "0.1.0"

@@ -1,14 +1,14 @@
-"""What one prediction asks for, in the field's words, every bound of it, and the counts that follow from it."""
+"""The inputs of one prediction under diffusers' names, their bounds, and the counts that follow from them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from videokit.checks import in_range, one_of
-from videokit.errors import refuse
-from videokit.seeds import resolve_seed, seed_fault
+from videokit.checks import check_choice, check_range
+from videokit.errors import raise_faults
+from videokit.seeds import check_seed, resolve_seed
 
-from sd_animation.prompt_walk import segment_faults, split_prompts
+from sd_animation.prompt_walk import check_prompts, split_prompts
 
 WIDTHS = (128, 256, 512, 768, 1024)
 HEIGHTS = (128, 256, 512, 768)
@@ -17,7 +17,7 @@ FORMATS = ("gif", "mp4")
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of one animation; `num_animation_frames` counts for each part of the path, `seed` None is random."""
+    """The inputs of one animation; `num_animation_frames` is per pair of prompts, `seed` None means a random seed."""
 
     prompt_start: str
     prompt_end: str
@@ -37,41 +37,41 @@ class Inputs:
 
     @property
     def prompts(self) -> list[str]:
-        """The prompts p0 to pS that the path leads through."""
+        """The prompts p0 to pS of the walk."""
         return [self.prompt_start, *split_prompts(self.prompt_end)]
 
     @property
-    def num_path_frames(self) -> int:
-        """N, the frames that are denoised: `num_animation_frames` for each of the path's S parts."""
+    def num_keyframes(self) -> int:
+        """N, the frames that are denoised: `num_animation_frames` for each of the S pairs of prompts."""
         return (len(self.prompts) - 1) * self.num_animation_frames
 
     @property
     def num_frames(self) -> int:
-        """F, the pictures of the file: with in-betweens, and with the way back where it is asked for."""
-        there = (self.num_path_frames - 1) * self.num_interpolation_steps + 1
-        return 2 * there - 2 if self.ping_pong else there
+        """F, the frames of the file: keyframes, interpolated frames, and the reverse if `ping_pong`."""
+        forward = (self.num_keyframes - 1) * self.num_interpolation_steps + 1
+        return 2 * forward - 2 if self.ping_pong else forward
 
     @property
     def num_shared_steps(self) -> int:
-        """k, the first steps, which all frames have in common."""
+        """k, the first steps, which are computed once for all frames."""
         return round(self.num_inference_steps * (1 - self.prompt_strength))
 
     def check(self) -> None:
-        """Raise InvalidInput with one line for each input that is not allowed."""
-        refuse(
-            *segment_faults(self.prompt_end),
-            one_of("width", self.width, WIDTHS),
-            one_of("height", self.height, HEIGHTS),
-            in_range("num_inference_steps", self.num_inference_steps, 1, 500),
-            in_range("prompt_strength", self.prompt_strength, 0, 1),
-            in_range("num_animation_frames", self.num_animation_frames, 2, 50),
-            in_range("num_interpolation_steps", self.num_interpolation_steps, 1, 50),
-            in_range("guidance_scale", self.guidance_scale, 1, 20),
-            in_range("gif_frames_per_second", self.fps, 1, 50),
-            one_of("output_format", self.output_format, FORMATS),
-            seed_fault(self.seed),
+        """Raise InvalidInput with one line for each invalid input."""
+        raise_faults(
+            *check_prompts(self.prompt_end),
+            check_choice("width", self.width, WIDTHS),
+            check_choice("height", self.height, HEIGHTS),
+            check_range("num_inference_steps", self.num_inference_steps, 1, 500),
+            check_range("prompt_strength", self.prompt_strength, 0, 1),
+            check_range("num_animation_frames", self.num_animation_frames, 2, 50),
+            check_range("num_interpolation_steps", self.num_interpolation_steps, 1, 50),
+            check_range("guidance_scale", self.guidance_scale, 1, 20),
+            check_range("gif_frames_per_second", self.fps, 1, 50),
+            check_choice("output_format", self.output_format, FORMATS),
+            check_seed(self.seed),
         )
 
     def resolved_seed(self) -> int:
-        """Return the seed to use; a new random one at every call where the input leaves it open."""
+        """Return the seed; if the input requests a random one, each call returns another."""
         return resolve_seed(self.seed)

@@ -1,12 +1,12 @@
-"""One frame in, one PNG out, with its provenance: for pictures that are shown while a clip is being made."""
+"""PNG files with provenance, for the frames that are shown while an animation is being made."""
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from videokit.files import atomic_write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,14 +18,10 @@ XMP = "XML:com.adobe.xmp"  # XMP specification part 3, 1.1.5: the keyword of the
 
 
 def write_png(frame: Frame, path: Path, provenance: Provenance) -> Path:
-    """Write a frame, (H, W, 3) uint8, and return `path`, where it appears when it is whole, or not at all."""
-    notes = PngInfo()
-    notes.add_text("Comment", provenance.comment())
-    notes.add_itxt(XMP, provenance.xmp().decode())
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        Image.fromarray(frame).save(part, "PNG", pnginfo=notes)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Write a frame, (H, W, 3) uint8, to a PNG file that appears whole or not at all, and return its path."""
+    chunks = PngInfo()
+    chunks.add_text("Comment", provenance.comment())
+    chunks.add_itxt(XMP, provenance.xmp().decode())
+    with atomic_write(path) as part:
+        Image.fromarray(frame).save(part, "PNG", pnginfo=chunks)
     return path

@@ -1,6 +1,6 @@
 """The weight files of sd-animation: Stable Diffusion 1.5 with its safety checker, and FILM.
 
-The layout below a weights directory is the same for real, small and own weights:
+The layout below a weights directory is the same for real weights, demo weights and your own:
 
     stable-diffusion-v1-5/   tokenizer, and unet/, vae/, text_encoder/, safety_checker/ with configuration and weights
     film/                    film_net_fp16.safetensors

@@ -193,9 +193,9 @@ def test_known_extras_are_passed_over_and_unknown_ones_are_counted_in_one_line(
     extras = {key: torch.zeros(3) for key in (*known, *unknown)}
     with caplog.at_level(logging.INFO, logger="videokit"):
         loaded(own(published | extras), random_weights)
-    lines = [record.getMessage() for record in caplog.records if "passed over" in record.getMessage()]
+    lines = [record.getMessage() for record in caplog.records if "ignored" in record.getMessage()]
     assert len(lines) == 1
-    assert "passed over 7 unknown keys: 7 keys, among them copy_of.vae.0, copy_of.vae.1" in lines[0]
+    assert "ignored 7 unknown keys: 7 keys, such as copy_of.vae.0, copy_of.vae.1" in lines[0]
     assert not any(key in lines[0] for key in known)
 
 

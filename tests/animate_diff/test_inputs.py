@@ -16,19 +16,19 @@ GOOD = Inputs(prompt="a red circle moving right")
     [
         (
             {"seed": -1},
-            "seed=-1 is outside what is allowed (0 to 2147483647); leave it out or give 0 for a random one",
+            "seed=-1 is out of range (0 to 2147483647); omit it or give 0 for a random one",
         ),
         (
             {"seed": 2147483648},
-            "seed=2147483648 is outside what is allowed (0 to 2147483647); leave it out or give 0 for a random one",
+            "seed=2147483648 is out of range (0 to 2147483647); omit it or give 0 for a random one",
         ),
-        ({"num_inference_steps": 0}, "steps=0 is outside what is allowed (1 to 100); try 1"),
-        ({"num_inference_steps": 101}, "steps=101 is outside what is allowed (1 to 100); try 100"),
-        ({"guidance_scale": 0.5}, "guidance_scale=0.5 is outside what is allowed (1 to 10); try 1"),
-        ({"guidance_scale": float("nan")}, "guidance_scale=nan is outside what is allowed (1 to 10); try 1"),
+        ({"num_inference_steps": 0}, "steps=0 is out of range (1 to 100); try 1"),
+        ({"num_inference_steps": 101}, "steps=101 is out of range (1 to 100); try 100"),
+        ({"guidance_scale": 0.5}, "guidance_scale=0.5 is out of range (1 to 10); try 1"),
+        ({"guidance_scale": float("nan")}, "guidance_scale=nan is out of range (1 to 10); try 1"),
         (
             {"motion_module": "mm_sd_v16"},
-            "motion_module=mm_sd_v16 is unknown; it is one of mm_sd_v14, mm_sd_v15, mm_sd_v15_v2",
+            "motion_module=mm_sd_v16 is unknown; choose one of mm_sd_v14, mm_sd_v15, mm_sd_v15_v2",
         ),
     ],
 )

@@ -208,8 +208,8 @@ def test_out_of_memory_is_told_and_the_next_prediction_is_right(
 
     monkeypatch.setattr(torch.nn.functional, "conv2d", exhausted)
     with (
-        pytest.raises(OutOfMemory, match=r"cpu ran out of memory, of which it has .* GB; shorten the prompts"),
-        out_of_memory(CPU, "shorten the prompts", pipeline.forget),
+        pytest.raises(OutOfMemory, match=r"cpu ran out of memory \(it has .* GB\); shorten the prompts"),
+        out_of_memory(CPU, "shorten the prompts", pipeline.unload),
     ):
         clip_of(pipeline)
     monkeypatch.undo()

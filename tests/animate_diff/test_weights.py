@@ -87,7 +87,7 @@ def test_a_tokenizer_in_two_places_is_refused(random_weights: Path, tmp_path: Pa
     half = tmp_path / TOKENIZER[0]
     half.parent.mkdir(parents=True)
     half.write_bytes((random_weights / TOKENIZER[0]).read_bytes())
-    with pytest.raises(WeightsError, match=r"the tokenizer's files lie in .* and .*; put all four into one"):
+    with pytest.raises(WeightsError, match=r"belong together but are in .* and .*; put all into one folder"):
         Pipeline(store_of(tmp_path, random_weights), CPU)
 
 

@@ -125,8 +125,8 @@ def test_a_seed_outside_the_documented_range_is_refused_before_any_work(animate_
     answer = animate_diff.server.predict({"seed": seed})
     assert answer["status"] == "failed"
     assert answer["error"].endswith(
-        f"InvalidInput: seed={seed} is outside what is allowed (0 to 2147483647); "
-        "leave it out or give 0 for a random one"
+        f"InvalidInput: seed={seed} is out of range (0 to 2147483647); "
+        "omit it or give 0 for a random one"
     )
     assert answer["logs"] == ""
 

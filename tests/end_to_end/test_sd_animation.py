@@ -155,8 +155,8 @@ def test_what_the_contract_forbids_is_refused_by_the_server(
     ("inputs", "message"),
     [
         ({"prompt_end": "a || b"}, "prompt_end: prompt 2 of 3 between the | is empty; fill it, or take its | away"),
-        ({"prompt_strength": 1.5}, "prompt_strength=1.5 is outside what is allowed (0 to 1); try 1"),
-        ({"seed": -1}, "seed=-1 is outside what is allowed (0 to 2147483647); leave it out for a random one"),
+        ({"prompt_strength": 1.5}, "prompt_strength=1.5 is out of range (0 to 1); try 1"),
+        ({"seed": -1}, "seed=-1 is out of range (0 to 2147483647); omit it for a random one"),
     ],
 )
 def test_what_the_contract_does_not_say_is_refused_before_any_work(
@@ -277,7 +277,7 @@ LONG = QUICK | {"num_animation_frames": 4, "intermediate_output": True, "gif_pin
 def test_a_cancel_in_any_phase_leaves_the_server_ready_and_clean(
     sd_animation: Served, expected: bytes, reached: str, longer: dict[str, Any]
 ) -> None:
-    answer = sd_animation.cancelled_at(LONG | longer, reached)
+    answer = sd_animation.cancel_at(LONG | longer, reached)
     assert answer["status"] == "canceled"
     assert sd_animation.files() == []
     assert files(sd_animation.server.predict(QUICK)) == [("image/gif", expected)]

@@ -137,13 +137,13 @@ def test_what_the_contract_forbids_is_refused_by_the_server(
     [
         ({"width": 500}, "width=500 is not a multiple of 8; try 496 or 504"),
         ({"height": 257}, "height=257 is not a multiple of 8; try 256 or 264"),
-        ({"fps": 0}, "fps=0 is outside what is allowed (1 to 120); try 1"),
-        ({"fps": 121}, "fps=121 is outside what is allowed (1 to 120); try 120"),
-        ({"init_weight": 1.5}, "init_weight=1.5 is outside what is allowed (0 to 1); try 1"),
-        ({"init_weight": -0.1}, "init_weight=-0.1 is outside what is allowed (0 to 1); try 0"),
-        ({"num_frames": 0}, "num_frames=0 is outside what is allowed"),
-        ({"num_frames": 10**9}, "num_frames=1000000000 is outside what is allowed"),
-        ({"seed": -1}, "seed=-1 is outside what is allowed (0 to 2147483647); leave it out for a random one"),
+        ({"fps": 0}, "fps=0 is out of range (1 to 120); try 1"),
+        ({"fps": 121}, "fps=121 is out of range (1 to 120); try 120"),
+        ({"init_weight": 1.5}, "init_weight=1.5 is out of range (0 to 1); try 1"),
+        ({"init_weight": -0.1}, "init_weight=-0.1 is out of range (0 to 1); try 0"),
+        ({"num_frames": 0}, "num_frames=0 is out of range"),
+        ({"num_frames": 10**9}, "num_frames=1000000000 is out of range"),
+        ({"seed": -1}, "seed=-1 is out of range (0 to 2147483647); omit it for a random one"),
         ({"seed": 2147483647, "batch_size": 2}, "seed=2147483647 with batch_size=2"),
     ],
 )
@@ -270,7 +270,7 @@ def test_a_cancel_in_any_phase_leaves_the_server_ready_and_clean(
     zeroscope: Served, expected: bytes, clip: bytes, reached: str, inputs: dict[str, Any]
 ) -> None:
     video = {"init_video": data_uri(clip)} if "init_weight" in inputs else {}
-    answer = zeroscope.cancelled_at(inputs | video, reached)
+    answer = zeroscope.cancel_at(inputs | video, reached)
     assert answer["status"] == "canceled"
     assert zeroscope.files() == []
     assert videos(zeroscope.server.predict(QUICK)) == [expected]
@@ -282,7 +282,7 @@ def test_a_new_process_gives_the_same_file_and_stops_while_it_loads(expected: by
     with CogServer(ROOT / "zeroscope", env=env, on_log=log.append) as server:
         fresh = Served(server, tmp_path, log)
         assert (
-            fresh.cancelled_at(QUICK | {"model": "576w", "num_inference_steps": 500}, "seed: ")["status"] == "canceled"
+            fresh.cancel_at(QUICK | {"model": "576w", "num_inference_steps": 500}, "seed: ")["status"] == "canceled"
         )
         assert videos(server.predict(QUICK)) == [expected]
         assert videos(server.predict(QUICK | {"model": "576w"})) != [expected]
@@ -308,7 +308,7 @@ def test_every_hostile_video_gives_a_clip_or_a_clear_refusal_in_a_gigabyte(
 ) -> None:
     wrong = {}
     assert videos(zeroscope.server.predict(QUICK)) == [expected]
-    before = zeroscope.forget_peak()
+    before = zeroscope.reset_peak()
     for name, message in hostile_videos.TABLE.items():
         path = hostile / name
         if message == hostile_videos.NO_FILE:

@@ -17,7 +17,7 @@ from videokit.errors import InvalidInput, OutOfMemory
 from videokit.runtime import Device, Stages, out_of_memory
 from videokit.seeds import noise
 from videokit.video.encode import encode_gif, encode_mp4
-from videokit.video.frame_store import FrameStore, ping_pong
+from videokit.video.frame_store import FrameStore
 from videokit.weights.store import WeightStore
 
 SHORT = Inputs(
@@ -36,7 +36,7 @@ SHORT = Inputs(
 def clip_of(pipeline: Pipeline, inputs: Inputs, directory: Path) -> np.ndarray:
     with FrameStore(directory) as pictures:
         latents = pipeline.animate(inputs, inputs.resolved_seed(), Stages(pipeline.device), pictures)
-        return np.stack(list(pipeline.fill_in(inputs, latents, pictures)))
+        return np.stack(list(pipeline.interpolate(inputs, latents, pictures)))
 
 
 @pytest.fixture
@@ -61,13 +61,13 @@ def test_every_picture_is_made_once_and_their_number_is_exact(
                 pictures.append(rng.integers(0, 256, (128, 128, 3), dtype=np.uint8))
             there = (num_frames - 1) * n + 1  # issue 6, A.5
             decoded.clear()
-            frames = list(pipeline.fill_in(inputs, latents, pictures))
+            frames = list(pipeline.interpolate(inputs, latents, pictures))
             assert len(frames) == there == inputs.num_frames
             # the path's own frames are not decoded again; FILM decodes nothing
             assert sum(decoded) == (0 if film else (num_frames - 1) * (n - 1))
             for index in range(num_frames):
                 assert np.array_equal(frames[index * n], pictures[index])
-            back = list(ping_pong(iter(frames), tmp_path))
+            back = list(pipeline.interpolate(replace(inputs, ping_pong=True), latents, pictures))
             assert len(back) == 2 * there - 2 == replace(inputs, ping_pong=True).num_frames
 
 
@@ -80,7 +80,7 @@ def test_latents_between_do_not_wash_out(pipeline: Pipeline, pictures: FrameStor
     pictures.append(frame), pictures.append(frame)
     pipeline.decode = lambda z: seen.append(float(z.std())) or decode(z)  # type: ignore[method-assign]
     try:
-        list(pipeline.fill_in(replace(SHORT, num_animation_frames=2), latents, pictures))
+        list(pipeline.interpolate(replace(SHORT, num_animation_frames=2), latents, pictures))
     finally:
         del pipeline.decode
     assert seen == [pytest.approx(1, abs=0.05)]
@@ -89,7 +89,7 @@ def test_latents_between_do_not_wash_out(pipeline: Pipeline, pictures: FrameStor
 def test_pictures_are_made_as_they_are_drawn(pipeline: Pipeline, pictures: FrameStore, decoded: list[int]) -> None:
     for _ in range(3):
         pictures.append(np.zeros((128, 128, 3), np.uint8))
-    frames = pipeline.fill_in(replace(SHORT, num_interpolation_steps=50), noise((3, 4, 16, 16), seed=1), pictures)
+    frames = pipeline.interpolate(replace(SHORT, num_interpolation_steps=50), noise((3, 4, 16, 16), seed=1), pictures)
     for _ in range(3):
         next(frames)
     assert decoded == [1, 1]  # and nothing of the 96 others
@@ -108,7 +108,7 @@ def test_every_aspect_ratio_makes_both_formats_with_and_without_film(
     with FrameStore(tmp_path) as pictures:
         latents = pipeline.animate(inputs, 11, Stages(CPU), pictures)
         for film in (True, False):
-            frames = list(pipeline.fill_in(replace(inputs, film_interpolation=film), latents, pictures))
+            frames = list(pipeline.interpolate(replace(inputs, film_interpolation=film), latents, pictures))
             for encode in (encode_gif, encode_mp4):
                 clip = encode(frames, tmp_path / "clip", fps=20)
                 assert (clip.width, clip.height, clip.num_frames) == (width, height, 3)
@@ -150,7 +150,7 @@ def test_frames_that_the_checker_stops_are_named(
     monkeypatch.setattr(pipeline.safety_checker, "flags", lambda frames: [next(verdicts) for _ in frames])
     with pytest.raises(InvalidInput) as raised:
         pipeline.animate(SHORT, 11, Stages(CPU), pictures)
-    assert str(raised.value) == ("the safety checker stopped frames 2, 3 of 3; try another prompt, or another seed")
+    assert str(raised.value) == "the safety checker flagged frames 2, 3 of 3; try another prompt or another seed"
 
 
 def test_every_frame_of_the_path_is_looked_at_and_no_other(
@@ -191,4 +191,4 @@ def test_half_precision_keeps_latents_and_the_path_in_float32(store: WeightStore
     assert latents.dtype == torch.float32
     for part in (half.unet, half.vae, half.text_encoder, half.safety_checker.network):
         assert {p.dtype for p in part.parameters()} == {torch.bfloat16}
-    assert len(list(half.fill_in(inputs, latents, pictures))) == 3
+    assert len(list(half.interpolate(inputs, latents, pictures))) == 3

@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from sd_animation.prompt_walk import embeddings_at, positions, slerp
+from sd_animation.prompt_walk import embeddings_at, frame_positions, slerp
 
 
 @pytest.mark.parametrize(("prompts", "frames"), [(2, 2), (2, 10), (3, 20), (4, 7)])
 def test_positions_are_even_from_the_first_prompt_to_the_last(prompts: int, frames: int) -> None:
-    places = positions(prompts, frames)
+    places = frame_positions(prompts, frames)
     assert (places[0], places[-1], len(places)) == (0, prompts - 1, frames)
     assert np.allclose(np.diff(places), (prompts - 1) / (frames - 1))
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from diffusers import PNDMScheduler
 from sd_animation.inputs import Inputs
-from sd_animation.pipeline import Pipeline, pndm
-from sd_animation.prompt_walk import embeddings_at, positions
+from sd_animation.pipeline import Pipeline, make_scheduler
+from sd_animation.prompt_walk import embeddings_at, frame_positions
 from videokit.prompts import encode_windows, token_windows
 from videokit.runtime import Stages
 from videokit.seeds import noise
@@ -80,7 +80,7 @@ def network(pipeline: Pipeline, texts: list[torch.Tensor], guidance: float) -> P
 def test_the_sampler_is_plms_with_classifier_free_guidance(pipeline: Pipeline, steps: int) -> None:
     text = text_of(pipeline, "", "a blue square moving left")
     latents = noise((1, 4, 8, 8), seed=5)
-    scheduler = pndm(steps)
+    scheduler = make_scheduler(steps)
     with torch.inference_mode():
         timesteps = scheduler.timesteps.tolist()
         ours = pipeline.denoise(scheduler, latents, text[1:], text[:1], timesteps, 7.5, "test")
@@ -101,7 +101,7 @@ def test_every_step_count_samples_a_normal_distribution(
 
     monkeypatch.setattr(pipeline, "unet", lambda x, t, _: SimpleNamespace(sample=exact(x, t)))
     latents = noise((1, 4, 8, 8), seed=5)
-    scheduler = pndm(steps)
+    scheduler = make_scheduler(steps)
     timesteps = scheduler.timesteps.tolist()
     ours = pipeline.denoise(scheduler, latents, torch.zeros(1, 77, 64), None, timesteps, 1.0, "test")
     assert_near(ours, plain_plms(exact, latents, steps))
@@ -119,7 +119,7 @@ def test_a_frame_goes_on_from_the_shared_latent_and_its_history(pipeline: Pipeli
     inputs = Inputs("a red circle", "a cat|the sea", 128, 128, 2, num_inference_steps=8, prompt_strength=0.4, seed=2)
     latents = path_of(pipeline, inputs, pictures)
     empty, *prompts = text_of(pipeline, "", *inputs.prompts)
-    for index, place in enumerate(positions(3, 4)):
+    for index, place in enumerate(frame_positions(3, 4)):
         middle, own = embeddings_at([1.0, place], torch.stack(prompts))
         texts = [torch.stack([empty, middle])] * 5 + [torch.stack([empty, own])] * 3
         expected = plain_plms(network(pipeline, texts, 7.5), noise((1, 4, 16, 16), 2), 8)

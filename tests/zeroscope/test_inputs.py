@@ -22,23 +22,29 @@ def hundred(_: Inputs) -> int:
     [
         ({"width": 500}, "width=500 is not a multiple of 8; try 496 or 504"),
         ({"height": 257}, "height=257 is not a multiple of 8; try 256 or 264"),
-        ({"height": 248}, "height=248 is outside what is allowed (at least 256); try 256"),
-        ({"num_frames": 0}, "num_frames=0 is outside what is allowed (1 to 100); try 1 (as many of 576x320 as "),
-        ({"num_frames": -1}, "num_frames=-1 is outside what is allowed (1 to 100); try 1 (as many of 576x320 as "),
-        ({"num_frames": 101}, "num_frames=101 is outside what is allowed (1 to 100); try 100 (as many of 576x320 as "),
-        ({"fps": 0}, "fps=0 is outside what is allowed (1 to 120); try 1"),
-        ({"fps": -8}, "fps=-8 is outside what is allowed (1 to 120); try 1"),
-        ({"fps": 1000}, "fps=1000 is outside what is allowed (1 to 120); try 120"),
+        ({"height": 248}, "height=248 is out of range (at least 256); try 256"),
+        ({"num_frames": 0}, "num_frames=0 is out of range (1 to 100); try 1 (the memory allows 100 frames of "),
+        (
+            {"num_frames": -1},
+            "num_frames=-1 is out of range (1 to 100); try 1 (the memory allows 100 frames of ",
+        ),
+        (
+            {"num_frames": 101},
+            "num_frames=101 is out of range (1 to 100); try 100 (the memory allows 100 frames of ",
+        ),
+        ({"fps": 0}, "fps=0 is out of range (1 to 120); try 1"),
+        ({"fps": -8}, "fps=-8 is out of range (1 to 120); try 1"),
+        ({"fps": 1000}, "fps=1000 is out of range (1 to 120); try 120"),
         # also without a video
-        ({"init_weight": -0.1}, "init_weight=-0.1 is outside what is allowed (0 to 1); try 0"),
-        ({"init_weight": 1.5}, "init_weight=1.5 is outside what is allowed (0 to 1); try 1"),
-        ({"init_weight": float("nan")}, "init_weight=nan is outside what is allowed (0 to 1); try 0"),
-        ({"num_inference_steps": 501}, "num_inference_steps=501 is outside what is allowed (1 to 500); try 500"),
-        ({"guidance_scale": 0.5}, "guidance_scale=0.5 is outside what is allowed (1 to 100); try 1"),
-        ({"model": "xxl"}, "model=xxl is unknown; it is one of xl, 576w, potat1, animov-512x"),
-        ({"batch_size": 0}, "batch_size=0 is outside what is allowed (1 to 100); try 1"),
-        ({"init_video": Path("a.mp4")}, "init_video=a.mp4 is neither an http(s):// address nor a data: URI"),
-        ({"seed": -1}, "seed=-1 is outside what is allowed (0 to 2147483647); leave it out for a random one"),
+        ({"init_weight": -0.1}, "init_weight=-0.1 is out of range (0 to 1); try 0"),
+        ({"init_weight": 1.5}, "init_weight=1.5 is out of range (0 to 1); try 1"),
+        ({"init_weight": float("nan")}, "init_weight=nan is out of range (0 to 1); try 0"),
+        ({"num_inference_steps": 501}, "num_inference_steps=501 is out of range (1 to 500); try 500"),
+        ({"guidance_scale": 0.5}, "guidance_scale=0.5 is out of range (1 to 100); try 1"),
+        ({"model": "xxl"}, "model=xxl is unknown; choose one of xl, 576w, potat1, animov-512x"),
+        ({"batch_size": 0}, "batch_size=0 is out of range (1 to 100); try 1"),
+        ({"init_video": Path("a.mp4")}, "init_video=a.mp4 is not an http(s):// URL or a data: URI; give one of these"),
+        ({"seed": -1}, "seed=-1 is out of range (0 to 2147483647); omit it for a random one"),
         (
             {"seed": 2147483647, "batch_size": 2},
             "seed=2147483647 with batch_size=2 ends with a seed over 2147483647; try seed=2147483646",
@@ -56,7 +62,7 @@ def test_all_faults_are_told_at_once() -> None:
     with pytest.raises(InvalidInput) as raised:
         Inputs("", width=5, height=300, num_frames=0, fps=0, init_weight=2, batch_size=0, model="x").check(hundred)
     assert len(raised.value.faults) == 7
-    assert "num_frames=0 is outside what is allowed (at least 1); try 1" in raised.value.faults  # for no size no bound
+    assert "num_frames=0 is out of range (at least 1); try 1" in raised.value.faults  # for no size no bound
 
 
 def test_memory_is_asked_only_for_a_size_that_is_right() -> None:
@@ -68,7 +74,7 @@ def test_memory_is_asked_only_for_a_size_that_is_right() -> None:
 
 
 def test_a_size_of_which_no_frame_fits_is_refused() -> None:
-    with pytest.raises(InvalidInput, match=r"^width=576 and height=320: the memory here does not hold one frame; "):
+    with pytest.raises(InvalidInput, match=r"^width=576 and height=320: one frame does not fit into memory; "):
         GOOD.check(lambda _: 0)
 
 

@@ -101,20 +101,20 @@ def test_the_vae_takes_what_is_said_and_at_most_a_fifth_less(
 
 def test_the_largest_count_that_is_named_is_taken_and_one_more_is_not(pipeline: Pipeline) -> None:
     inputs = Inputs("a cat", width=1024, height=1024)
-    most = pipeline.most_frames(inputs)
-    replace(inputs, num_frames=most).check(pipeline.most_frames)
+    most = pipeline.max_frames(inputs)
+    replace(inputs, num_frames=most).check(pipeline.max_frames)
     with pytest.raises(InvalidInput, match=rf"num_frames={most + 1} .*; try {most} "):
-        replace(inputs, num_frames=most + 1).check(pipeline.most_frames)
-    free = pipeline.models.on_device - pipeline.models.each
+        replace(inputs, num_frames=most + 1).check(pipeline.max_frames)
+    free = pipeline.models.on_device - pipeline.models.model_nbytes
     size = {"guided": True, "head_width": recipe.SMALL.head_width, "itemsize": 4}
     assert unet_bytes(most, 1024, 1024, **size) <= free < unet_bytes(most + 1, 1024, 1024, **size)
 
 
 def test_guidance_and_pixels_halve_the_count(pipeline: Pipeline) -> None:
-    one = pipeline.most_frames(Inputs("", width=512, height=512, guidance_scale=1))
-    assert pipeline.most_frames(Inputs("", width=512, height=512)) == pytest.approx(one / 2, abs=1)
-    assert pipeline.most_frames(Inputs("", width=1024, height=512, guidance_scale=1)) == pytest.approx(one / 2, abs=1)
-    assert pipeline.most_frames(Inputs("", width=800_000, height=800_000)) == 0
+    one = pipeline.max_frames(Inputs("", width=512, height=512, guidance_scale=1))
+    assert pipeline.max_frames(Inputs("", width=512, height=512)) == pytest.approx(one / 2, abs=1)
+    assert pipeline.max_frames(Inputs("", width=1024, height=512, guidance_scale=1)) == pytest.approx(one / 2, abs=1)
+    assert pipeline.max_frames(Inputs("", width=800_000, height=800_000)) == 0
 
 
 def test_other_models_give_way_to_the_vae_where_that_takes_more(

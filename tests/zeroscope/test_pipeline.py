@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from reference_dpm_solver import alpha_bars, plain_dpm_solver, timesteps_of
 from stores import CPU
 from videokit.errors import InvalidInput, OutOfMemory, WeightsMissing
+from videokit.latents import decode_latents
 from videokit.prompts import encode_windows, token_windows
 from videokit.runtime import Device, Stages, out_of_memory
 from videokit.seeds import noise
@@ -87,7 +89,7 @@ def test_a_video_goes_through_vae_noise_steps_and_vae(
     pipeline: Pipeline, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four frames at a time, against the plain way with all at once; round(0.5 * 4) = 2 of 4 steps."""
-    monkeypatch.setattr("zeroscope.pipeline.VAE_PIXELS", 4 * 64 * 64)
+    monkeypatch.setattr("videokit.latents.BATCH_PIXELS", 4 * 64 * 64)
     inputs = replace(SHORT, init_video=video, num_frames=6, num_inference_steps=4, guidance_scale=1)
     ours = video_of(pipeline, inputs)
 
@@ -139,8 +141,8 @@ def test_a_video_saves_its_part_of_the_steps(
 def test_the_video_is_looked_at_before_a_model_is_loaded(pipeline: Pipeline, tmp_path: Path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"<html>404</html>")
-    pipeline.forget()
-    with pytest.raises(InvalidInput, match=r"^broken\.mp4 \(16 bytes\) is damaged or no video"):
+    pipeline.unload()
+    with pytest.raises(InvalidInput, match=r"^broken\.mp4 \(16 bytes\) is damaged or not a video"):
         # also where nothing of it would be seen
         video_of(pipeline, replace(SHORT, init_video=broken, init_weight=0))
     assert not pipeline.models.has("xl")
@@ -152,7 +154,7 @@ def test_a_short_video_is_shown_nearest_in_time_and_the_log_says_so(
     with caplog.at_level(logging.INFO, "videokit"):
         video_of(pipeline, replace(SHORT, init_video=video, init_weight=1, num_frames=7))
     (line,) = [message for message in caplog.messages if message.startswith("decode: 7 frames 64x64")]
-    assert line.endswith("it has too few, so some are shown more than once")
+    assert line.endswith("it has too few, so some are repeated")
 
 
 @pytest.mark.parametrize(
@@ -205,7 +207,7 @@ def test_pictures_are_decoded_as_they_are_drawn_and_videos_made_as_they_are_aske
     pipeline: Pipeline, evaluations: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[int] = []
-    monkeypatch.setattr("zeroscope.pipeline.VAE_PIXELS", 3 * 64 * 64)
+    monkeypatch.setattr("videokit.latents.BATCH_PIXELS", 3 * 64 * 64)
     vae = pipeline.models.get("xl").vae
     hook = vae.decoder.register_forward_pre_hook(lambda _, args: decoded.append(len(args[0])))
     inputs = replace(SHORT, num_frames=5, num_inference_steps=1, guidance_scale=1, batch_size=2)
@@ -255,22 +257,28 @@ def test_out_of_memory_is_told_and_the_next_prediction_is_right(
     monkeypatch.setattr(torch.nn.functional, "conv2d", limited)
     expected = video_of(pipeline, inputs)
     calls, fatal = 0, int(part * calls)
-    with pytest.raises(OutOfMemory, match="fewer num_frames"), out_of_memory(CPU, "fewer num_frames", pipeline.forget):
+    with pytest.raises(OutOfMemory, match="fewer num_frames"), out_of_memory(CPU, "fewer num_frames", pipeline.unload):
         video_of(pipeline, inputs)
     monkeypatch.undo()
     assert not pipeline.models.has("xl")
     assert np.array_equal(video_of(pipeline, inputs), expected)
 
 
-def test_half_precision_keeps_latents_and_guidance_in_float32(random_weights: Path, video: Path) -> None:
+def test_half_precision_keeps_latents_and_guidance_in_float32(
+    random_weights: Path, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = WeightStore(FILES, directories=[random_weights], cache=None)
     half = Pipeline(store, Device(torch.device("cpu"), torch.bfloat16))
     model = half.models.get("xl")
     for part in (model.unet, model.vae, model.text_encoder):
         assert {p.dtype for p in part.parameters()} == {torch.bfloat16}
     seen: list[torch.dtype] = []
-    decode = half.decode
-    half.decode = lambda model, latents: seen.append(latents.dtype) or decode(model, latents)  # type: ignore[method-assign]
+
+    def decode_and_record(vae: AutoencoderKL, latents: torch.Tensor, batch_size: int) -> Iterator[np.ndarray]:
+        seen.append(latents.dtype)
+        return decode_latents(vae, latents, batch_size)
+
+    monkeypatch.setattr("zeroscope.pipeline.decode_latents", decode_and_record)
     assert video_of(half, replace(SHORT, init_video=video)).shape == (2, 64, 64, 3)
     assert seen == [torch.float32]
 

@@ -11,9 +11,10 @@ import torch
 from reference_dpm_solver import Predict, alpha_bars, plain_dpm_solver, timesteps_of
 from videokit.prompts import encode_windows, token_windows
 from videokit.seeds import noise
+from zeroscope.inputs import Inputs
 from zeroscope.models import Model
 from zeroscope.pipeline import Pipeline
-from zeroscope.sampler import denoise, solver, start_index
+from zeroscope.sampler import denoise, make_scheduler, start_index
 
 SHAPE = (1, 4, 2, 8, 8)
 
@@ -64,7 +65,7 @@ def test_text_to_video_is_dpm_solver_with_classifier_free_guidance(
 ) -> None:
     text = text if guidance > 1 else text[1:]
     with torch.inference_mode():
-        ours = denoise(model.unet, solver(model.scheduler, steps), noise(SHAPE, 5), text, guidance, 0, "test")
+        ours = denoise(model.unet, make_scheduler(model.scheduler, steps), noise(SHAPE, 5), text, guidance, 0, "test")
     assert_near(ours, plain_dpm_solver(network(model, text, guidance), noise(SHAPE, 5), steps))
 
 
@@ -74,9 +75,10 @@ def test_a_video_enters_with_the_noise_of_its_timestep(
 ) -> None:
     """round(w N) steps are left out, and N - round(w N) done, twice with guidance: issue 3, A.3 and B."""
     mean, deviation = noise(SHAPE, 7), noise(SHAPE, 8).abs()
-    scheduler, start = solver(model.scheduler, steps), start_index(weight, steps)
+    scheduler, start = make_scheduler(model.scheduler, steps), start_index(weight, steps)
     with torch.inference_mode():
-        latents = pipeline.start(model, scheduler, (mean, deviation), start, SHAPE, seed=5)
+        size = Inputs("", num_frames=SHAPE[2], height=8 * SHAPE[3], width=8 * SHAPE[4])
+        latents = pipeline.prepare_latents(model, scheduler, (mean, deviation), start, size, seed=5)
         ours = denoise(model.unet, scheduler, latents, text, 7.5, start, "test")
     assert sum(evaluations) == 2 * (steps - round(weight * steps))
 
@@ -90,7 +92,7 @@ def test_a_video_enters_with_the_noise_of_its_timestep(
 
 def test_without_guidance_there_is_one_pass(model: Model, text: torch.Tensor, evaluations: list[int]) -> None:
     with torch.inference_mode():
-        denoise(model.unet, solver(model.scheduler, 3), noise(SHAPE, 5), text[1:], 1.0, 0, "test")
+        denoise(model.unet, make_scheduler(model.scheduler, 3), noise(SHAPE, 5), text[1:], 1.0, 0, "test")
     assert evaluations == [1, 1, 1]
 
 
@@ -113,7 +115,7 @@ def test_every_step_count_samples_a_normal_distribution(model: Model, steps: int
         a = float(alpha_bar[int(t)])
         return (1 - a) ** 0.5 / (0.64 * a + 1 - a) * x
 
-    scheduler, x = solver(model.scheduler, steps), noise(SHAPE, 1)
+    scheduler, x = make_scheduler(model.scheduler, steps), noise(SHAPE, 1)
     for t in scheduler.timesteps.tolist():
         x = scheduler.step(exact(x, t), t, x).prev_sample
     assert_near(x, plain_dpm_solver(exact, noise(SHAPE, 1), steps))

@@ -1,9 +1,9 @@
-"""LaMa: the network that fills a part of a picture from the rest of it, and its weight file.
+"""LaMa: the network that fills a masked part of an image, and its weight file.
 
-Suvorov et al., "Resolution-robust Large Mask Inpainting with Fourier Convolutions", arXiv 2109.07161, as
-advimman/lama configs/training/big-lama.yaml builds its generator. A layer keeps local channels, on which it convolves,
-and global ones, on which it convolves in frequency as well, so that each place sees the whole picture. What is masked
-and why is in `watermark`.
+Source: Suvorov et al., "Resolution-robust Large Mask Inpainting with Fourier Convolutions", arXiv 2109.07161; the
+generator of advimman/lama configs/training/big-lama.yaml. A layer has local channels with ordinary convolutions, and
+global channels with convolutions in the frequency domain, whose receptive field is the whole image. `watermark` calls
+LaMa.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
-from videokit.errors import WeightsError
+from videokit.runtime import Device
+from videokit.weights.load import load_module
 from videokit.weights.pickles import open_checkpoint
-from videokit.weights.tensors import fill, shown, tensors_for
 
 from zeroscope import weights
-from zeroscope.converted import open_converted
+from zeroscope.conversion import open_converted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,26 +32,26 @@ if TYPE_CHECKING:
     Pair = tuple[torch.Tensor, torch.Tensor | None]
 
 HALVINGS = 3
-MULTIPLE = 2**HALVINGS  # of which the sides are multiples inside
+MULTIPLE = 2**HALVINGS  # the sides are padded to multiples of it
 COLOURS = 3
 GENERATOR = "generator."  # before the generator's keys in a training checkpoint
 
 
 @dataclass(frozen=True)
 class Size:
-    """How wide and deep the network is; the topology is always the same."""
+    """The width and depth of the network; the topology is always the same."""
 
-    filters: int  # of the first layer, doubled with each halving of the picture
+    filters: int  # of the first layer, doubled at each halving of the image
     blocks: int
 
     @property
     def local(self) -> int:
-        """A quarter of the channels in the middle is local, the rest global."""
+        """The local channels in the middle, a quarter of all."""
         return 2 * self.filters
 
     @property
     def inner(self) -> int:
-        """All channels in the middle."""
+        """All channels in the middle, local and global."""
         return self.filters << HALVINGS
 
 
@@ -59,7 +59,7 @@ PUBLISHED = Size(64, 18)
 
 
 class Lama(nn.Module):
-    """The generator; what it holds is named as in the published best.ckpt without `generator.`."""
+    """The generator; its parameters have the names of the published best.ckpt without `generator.`."""
 
     def __init__(self, size: Size = PUBLISHED) -> None:
         super().__init__()
@@ -82,49 +82,42 @@ class Lama(nn.Module):
             nn.Sigmoid(),
         )
 
-    def forward(self, pictures: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Fill pictures, RGB (B, 3, H, W) in 0 to 1, where mask, (B, 1, H, W), is 1; where it is 0 they stay.
+    def forward(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return images, RGB (B, 3, H, W) in 0 to 1, filled where mask, (B, 1, H, W), is 1 and unchanged where it is 0.
 
-        Sides may be any from 2 * MULTIPLE on.
+        Sides are at least 2 * MULTIPLE.
         """
-        height, width = pictures.shape[2:]
-        given = F.pad(known(pictures, mask), (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
-        filled: torch.Tensor = self.model(given)[..., :height, :width]
-        return torch.where(mask > 0, filled, pictures)
+        height, width = images.shape[2:]
+        padding = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
+        filled: torch.Tensor = self.model(F.pad(masked_input(images, mask), padding, mode="replicate"))
+        return torch.where(mask > 0, filled[..., :height, :width], images)
 
 
-def known(pictures: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return what the network is given of pictures, (B, 3, H, W), and their mask: (B, 4, H, W)."""
-    return torch.cat([pictures * (1 - mask), mask], dim=1)
+def masked_input(images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the network's input, (B, 4, H, W), from images, (B, 3, H, W), and their mask, (B, 1, H, W)."""
+    return torch.cat([images * (1 - mask), mask], dim=1)
 
 
 def load_lama(store: WeightStore, device: torch.device) -> Lama:
-    """Load LaMa, in float32, from the published checkpoint, or from a file of its generator's tensors alone.
+    """Return LaMa in float32, loaded from the published checkpoint, or from a file of its generator's tensors.
 
-    Its size is read off the tensors. Raises WeightsError naming what is missing, misshapen or unexpected.
+    The size is read from the tensors. Raises WeightsError if a tensor is missing, unexpected, or has another shape.
     """
     tensors = open_converted(store, weights.LAMA, generator_tensors)
-    with torch.device("meta"):
-        lama = Lama(_size(tensors))
-    lama = lama.to_empty(device=device).requires_grad_(False).eval()
-    state = lama.state_dict()
-    path = store.get(weights.LAMA)
-    found = tensors_for(state, tensors, str, path)
-    if unexpected := tensors.keys() - state.keys():
-        raise WeightsError(f"{path} has {shown(sorted(unexpected))}, which LaMa has no place for; use a file of LaMa's")
-    fill(state, found)
+    size, float32 = _size(tensors), Device(device, torch.float32)
+    lama: Lama = load_module(lambda: Lama(size), float32, tensors, str, store.get(weights.LAMA), strict=True)
     return lama
 
 
 def generator_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Return the generator's tensors of a training checkpoint, named without `generator.`; of another file all."""
+    """Return the generator's tensors of a training checkpoint, without `generator.`, or all tensors of another file."""
     tensors = open_checkpoint(path)
     generator = {key: tensor for key, tensor in tensors.items() if key.startswith(GENERATOR)}
     return {key.removeprefix(GENERATOR): tensor for key, tensor in (generator or tensors).items()}
 
 
 def _size(tensors: Mapping[str, torch.Tensor]) -> Size:
-    """Return the size that a file's tensors have; where it cannot be told, the published one."""
+    """Return the size of a file's tensors; what cannot be read counts as published."""
     first = tensors.get("model.1.ffc.convl2l.weight")
     blocks = {key.split(".")[1] for key in tensors if ".conv1.ffc." in key}
     filters = PUBLISHED.filters if first is None or not first.ndim else len(first)
@@ -132,21 +125,21 @@ def _size(tensors: Mapping[str, torch.Tensor]) -> Size:
 
 
 class _Begin(nn.ReflectionPad2d):
-    """Pads the picture and makes it the local channels."""
+    """Returns the padded image as the local channels."""
 
-    def forward(self, picture: torch.Tensor) -> Pair:  # type: ignore[override]
-        return super().forward(picture), None
+    def forward(self, image: torch.Tensor) -> Pair:  # type: ignore[override]
+        return super().forward(image), None
 
 
 class _Join(nn.Module):
-    """Makes one picture of local and global channels."""
+    """Returns local and global channels as one tensor."""
 
     def forward(self, pair: Pair) -> torch.Tensor:
         return torch.cat([part for part in pair if part is not None], dim=1)
 
 
 class Block(nn.Module):
-    """What two layers add to their input."""
+    """Two layers with a residual connection."""
 
     def __init__(self, local: int, rest: int) -> None:
         super().__init__()
@@ -160,7 +153,7 @@ class Block(nn.Module):
 
 
 class Layer(nn.Module):
-    """A Fourier convolution of (local, global) channels, normed and rectified; the paper's figure 2."""
+    """A Fourier convolution of (local, global) channels, with norm and ReLU; figure 2 of the paper."""
 
     def __init__(
         self, inputs: tuple[int, int], outputs: tuple[int, int], kernel: int = 3, *, stride: int = 1, padding: int = 1
@@ -176,7 +169,7 @@ class Layer(nn.Module):
 
 
 class _FourierConvolution(nn.Module):
-    """Each kind of channels from both: by convolution, but the global from the global by frequency."""
+    """Convolutions between local and global channels; global to global is a convolution in the frequency domain."""
 
     def __init__(
         self, inputs: tuple[int, int], outputs: tuple[int, int], kernel: int, stride: int, padding: int
@@ -206,7 +199,7 @@ def _sum(*parts: tuple[nn.Module | None, torch.Tensor | None]) -> torch.Tensor |
 
 
 class _Spectral(nn.Module):
-    """Convolves with every place at once, on half of the channels."""
+    """A convolution in the frequency domain, on half of the channels."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -222,7 +215,7 @@ class _Spectral(nn.Module):
 
 
 class _FourierUnit(nn.Module):
-    """A convolution of one point in frequency: each wave's cosine and sine part over all channels."""
+    """A 1x1 convolution in the frequency domain, over the real and imaginary parts of all channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -234,7 +227,7 @@ class _FourierUnit(nn.Module):
         parts = rearrange(waves, "b c h w part -> b (c part) h w")
         parts = F.relu(self.bn(self.conv_layer(parts)))
         waves = rearrange(parts, "b (c part) h w -> b c h w part", part=2).contiguous()
-        made: torch.Tensor = torch.fft.irfftn(
+        result: torch.Tensor = torch.fft.irfftn(
             torch.view_as_complex(waves), channels.shape[-2:], dim=(-2, -1), norm="ortho"
         )
-        return made
+        return result

@@ -1,25 +1,26 @@
-"""How much memory a prediction takes on its device, and so how many frames there may be.
+"""The device memory of a prediction, which bounds the number of frames.
 
-Counted, not guessed: the bytes of all tensors alive at once in the published architecture, on torch's meta device
-(tests/zeroscope/test_memory.py counts them again). Attention is the fused one, whose matrix is never whole;
-prompts are taken for one window of 75 tokens each.
+The constants were counted on torch's meta device: the bytes of all tensors of the published architecture that exist at
+the same time (tests/zeroscope/test_memory.py counts them again). Attention is fused, so its matrix never exists as a
+whole. Prompts count as one window of 75 tokens each.
 """
 
 from __future__ import annotations
 
-# Values alive at the UNet's peak, the feed-forward in its first temporal transformer, for each latent pixel of each
-# frame and pass, and each of that transformer's channels, which are 8 heads: 20.9 were counted.
-UNET_VALUES = 22
-# The same in the VAE's last block, for each pixel of a picture and each channel of its first block: 6.0 were counted.
-VAE_VALUES = 7
+# The UNet's peak is the feed-forward in its first temporal transformer. Values there for each latent pixel of each
+# frame and pass, and each of the transformer's channels (8 heads): 20.9 were counted.
+UNET_PEAK_VALUES = 22
+# The VAE's peak is its last block. Values there for each pixel of a frame and each channel of the first block: 6.0 were
+# counted.
+VAE_PEAK_VALUES = 7
 
 
 def unet_bytes(num_frames: int, width: int, height: int, *, guided: bool, head_width: int, itemsize: int) -> int:
-    """Return what the UNet takes beside its parameters; `width` and `height` are the video's, in pixels."""
+    """Return the UNet's peak bytes without its parameters; `width` and `height` are the video's, in pixels."""
     pixels = (width // 8) * (height // 8)
-    return UNET_VALUES * (2 if guided else 1) * num_frames * pixels * 8 * head_width * itemsize
+    return UNET_PEAK_VALUES * (2 if guided else 1) * num_frames * pixels * 8 * head_width * itemsize
 
 
 def vae_bytes(num_frames: int, width: int, height: int, *, channels: int, itemsize: int) -> int:
-    """Return what the VAE takes beside its parameters for so many pictures at once."""
-    return VAE_VALUES * num_frames * width * height * channels * itemsize
+    """Return the VAE's peak bytes without its parameters for a batch of `num_frames` frames."""
+    return VAE_PEAK_VALUES * num_frames * width * height * channels * itemsize

@@ -1,7 +1,7 @@
-"""The four models: loaded by their files' own names, and kept where switching back is cheap.
+"""The four models: loaded from their files, and cached on the device and in host memory.
 
-A model that was used stays on the device while there is room beside the prediction at hand, then in pinned host
-memory, and only then is it read anew.
+A model that was used stays on the device while there is room next to the current prediction, then in pinned host
+memory. After that it is loaded from its files again.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet3DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-from videokit.errors import WeightsError
 from videokit.runtime import GB, host_memory
-from videokit.weights.stable_diffusion import base_text_encoder_key, base_vae_key, empty_module
-from videokit.weights.tensors import fill, shown, tensors_for
+from videokit.weights.load import load_module
+from videokit.weights.stable_diffusion import base_text_encoder_key, base_vae_key
+from videokit.weights.store import common_folder
 
-from zeroscope.converted import open_converted
+from zeroscope.conversion import open_converted
 from zeroscope.weights import CONFIGS, PARTS, TEXT_ENCODER, TOKENIZER, UNET, VAE
 
 if TYPE_CHECKING:
@@ -34,13 +34,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("videokit")
 
-# A table of the numbers 0 to 76, which transformers saved with the weights in 2023 and now makes itself.
-SUPERFLUOUS = "text_model.embeddings.position_ids"
-
 
 @dataclass(frozen=True)
 class Model:
-    """One model's modules, and what its files say of tokens and noise levels."""
+    """The modules of one model, and its tokenizer and scheduler configuration."""
 
     tokenizer: CLIPTokenizer
     text_encoder: CLIPTextModel
@@ -55,15 +52,15 @@ class Model:
 
     @property
     def pinned_nbytes(self) -> int:
-        """The bytes that they take in pinned memory, where torch rounds each up to a power of two."""
+        """The bytes of all parameters in pinned memory, where torch rounds each up to a power of two."""
         return sum(1 << (parameter.nbytes - 1).bit_length() for parameter in self._parameters())
 
     def is_on(self, device: torch.device) -> bool:
-        """Tell whether every parameter is there; after a cancel in the middle of a move some are not."""
+        """Return whether all parameters are on the device; a cancelled move leaves some of them elsewhere."""
         return all(parameter.device.type == device.type for parameter in self._parameters())
 
     def to_device(self, device: torch.device) -> None:
-        """Bring what is not there to the device."""
+        """Move the parameters that are elsewhere to the device."""
         for parameter in self._parameters():
             parameter.data = parameter.data.to(device, non_blocking=True)
 
@@ -79,103 +76,92 @@ class Model:
 
 
 class Models:
-    """The models that were used, the latest last; on the device, or beside it, or no longer here."""
+    """A least-recently-used cache of models, on the device and in host memory."""
 
     def __init__(self, store: WeightStore, device: Device, *, on_device: int, on_host: int | None = None) -> None:
-        """Keep at most so many bytes in each place; on the host, where that is another place, a quarter of it."""
+        """Cache at most `on_device` and `on_host` bytes; the default of `on_host` is a quarter of the host for CUDA."""
         self.store = store
         self.device = device
         self.on_device = on_device
         self.on_host = on_host if on_host is not None else (host_memory() // 4 if device.device.type == "cuda" else 0)
-        self.each = 0  # bytes of one model: the last that was loaded, and all have the same architecture
-        self._kept: OrderedDict[str, Model] = OrderedDict()
+        self.model_nbytes = 0  # of the model that was loaded last; all have the same architecture
+        self._cache: OrderedDict[str, Model] = OrderedDict()
 
     def get(self, name: str, room: int = 0) -> Model:
-        """Return a model, ready on the device, where `room` bytes stay free beside what is kept there."""
-        model = self._kept.pop(name, None)
-        self._give_way(room + self.each)
+        """Return a model on the device, and leave `room` bytes free there next to the cached models."""
+        model = self._cache.pop(name, None)
+        self._make_room(room + self.model_nbytes)
         if model is None:
             model = self._load(name)
-            self.each = model.nbytes
-        self._kept[name] = model  # before the move, which a cancel may break off
+            self.model_nbytes = model.nbytes
+        self._cache[name] = model  # before the move, which a cancel may interrupt
         model.to_device(self.device.device)
         return model
 
     def has(self, name: str) -> bool:
-        """Tell whether a model is kept, and need not be read."""
-        return name in self._kept
+        """Return whether a model is cached."""
+        return name in self._cache
 
-    def forget(self) -> None:
-        """Let go of all models."""
-        self._kept.clear()
+    def unload(self) -> None:
+        """Remove all models from the cache."""
+        self._cache.clear()
 
-    def _give_way(self, needed: int) -> None:
-        """Move what was used longest ago off the device till `needed` bytes are free; forget what fits nowhere."""
-        device_left, host_left = self.on_device - needed, self.on_host
-        for name in reversed(list(self._kept)):
-            model = self._kept[name]
+    def _make_room(self, nbytes: int) -> None:
+        """Move the least recently used models off the device until `nbytes` are free, or out of the cache."""
+        device_left, host_left = self.on_device - nbytes, self.on_host
+        for name in reversed(list(self._cache)):
+            model = self._cache[name]
             if model.nbytes <= device_left and model.is_on(self.device.device):
                 device_left -= model.nbytes
             elif model.pinned_nbytes <= host_left:
                 host_left -= model.pinned_nbytes
                 model.to_host()
             else:
-                del self._kept[name]
-                logger.info("models: %s, %.2f GB, is no longer kept", name, model.nbytes / GB)
+                del self._cache[name]
+                logger.info("models: removed %s, %.2f GB, from the cache", name, model.nbytes / GB)
 
     def _load(self, name: str) -> Model:
         paths = self.store.fetch(f"{name}/{file}" for file in (*CONFIGS, *TOKENIZER, *PARTS))
         unet, vae, text_encoder, scheduler = (paths[f"{name}/{config}"] for config in CONFIGS)
-        tokenizer = {paths[f"{name}/{file}"].parent for file in TOKENIZER}
-        if len(tokenizer) > 1:
-            places = " and ".join(sorted(map(str, tokenizer)))
-            raise WeightsError(f"the tokenizer's files of {name} lie in {places}; put all four into one of them")
-        over_frames = self._filled(
-            lambda: UNet3DConditionModel.from_config(UNet3DConditionModel.load_config(unet.parent)), f"{name}/{UNET}"
-        )
-        if self.device.device.type == "cpu":
-            convolve_in_two_dimensions(over_frames)
-        return Model(
-            CLIPTokenizer.from_pretrained(tokenizer.pop()),
-            self._filled(
-                lambda: CLIPTextModel(CLIPTextConfig.from_pretrained(text_encoder.parent)), f"{name}/{TEXT_ENCODER}"
+        tokenizer = common_folder(paths[f"{name}/{file}"] for file in TOKENIZER)
+
+        def load(construct: Callable[[], Any], path: str) -> Any:
+            tensors = open_converted(self.store, path)
+            return load_module(construct, self.device, tensors, _key_of(path, tensors), self.store.get(path))
+
+        model = Model(
+            CLIPTokenizer.from_pretrained(tokenizer),
+            load(lambda: CLIPTextModel(CLIPTextConfig.from_pretrained(text_encoder.parent)), f"{name}/{TEXT_ENCODER}"),
+            load(
+                lambda: UNet3DConditionModel.from_config(UNet3DConditionModel.load_config(unet.parent)),
+                f"{name}/{UNET}",
             ),
-            over_frames,
-            self._filled(lambda: AutoencoderKL.from_config(AutoencoderKL.load_config(vae.parent)), f"{name}/{VAE}"),
+            load(lambda: AutoencoderKL.from_config(AutoencoderKL.load_config(vae.parent)), f"{name}/{VAE}"),
             json.loads(scheduler.read_text()),
         )
-
-    def _filled(self, construct: Callable[[], Any], path: str) -> Any:
-        """Construct a module and fill it with a file that has all its parameters; what more that has is logged."""
-        tensors = open_converted(self.store, path)
-        module = empty_module(construct, self.device)
-        parameters = dict(module.named_parameters())
-        key_of = _key_of(path, tensors)
-        fill(parameters, tensors_for(parameters, tensors, key_of, self.store.get(path)))
-        extra = sorted(tensors.keys() - set(map(key_of, parameters)) - {SUPERFLUOUS})
-        if extra:
-            logger.warning("weights: %s: passed over, the model has no such thing: %s", path, shown(extra))
-        return module
+        if self.device.device.type == "cpu":
+            use_2d_convolutions(model.unet)
+        return model
 
 
-def convolve_in_two_dimensions(unet: UNet3DConditionModel) -> None:
-    """Let the convolutions over frames, whose kernels are (3, 1, 1), run as two-dimensional ones over (F, h w).
+def use_2d_convolutions(unet: UNet3DConditionModel) -> None:
+    """Compute the convolutions over frames, whose kernels are (3, 1, 1), as 2D convolutions over (F, h w).
 
-    They give the same; PyTorch's own take several times as long on a CPU.
+    The results are equal. PyTorch's 3D convolutions take several times as long on a CPU.
     """
     for module in unet.modules():
         if isinstance(module, nn.Conv3d):
-            module.forward = partial(_in_two_dimensions, module)  # type: ignore[method-assign]
+            module.forward = partial(_convolve_2d, module)  # type: ignore[method-assign]
 
 
-def _in_two_dimensions(convolution: nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
-    """Return a convolution over frames of (B, C, F, h, w)."""
+def _convolve_2d(convolution: nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
+    """Return a convolution over the frames of (B, C, F, h, w)."""
     flat = F.conv2d(x.flatten(3), convolution.weight.squeeze(-1), convolution.bias, 1, (1, 0))
     return flat.reshape(*flat.shape[:3], *x.shape[3:])
 
 
 def _key_of(path: str, tensors: Mapping[str, torch.Tensor]) -> Callable[[str], str]:
-    """Return how a file's key follows from the parameter's name; diffusers renamed the VAE's attention in May 2023."""
+    """Return the function from parameter name to file key; diffusers renamed the VAE's attention in May 2023."""
     if path.endswith(TEXT_ENCODER):
         return base_text_encoder_key
     return base_vae_key if any(key.endswith(".proj_attn.weight") for key in tensors) else str

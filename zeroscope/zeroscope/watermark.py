@@ -1,8 +1,8 @@
-"""Fills the band of a clip's frames where models trained on ModelScope's data write a watermark.
+"""Fills the band of a frame where models trained on ModelScope's data draw a watermark.
 
-The watermark is that of WebVid's previews, in which its letters lie at 0.577 to 0.726 of the height (measured in
-RyannDaGreat/remove_watermark@9b4ace0 watermark_extraction); cropped to a square it spans the whole width. LaMa fills
-frame by frame, so the band may flicker.
+The watermark comes from WebVid's previews. Its letters are at 0.577 to 0.726 of the height (measured in
+RyannDaGreat/remove_watermark@9b4ace0 watermark_extraction), and it spans the whole width of a square crop. LaMa fills
+each frame separately, so the band may flicker.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from videokit.video.frames import Frame
     from videokit.weights.store import WeightStore
 
-TOP, BOTTOM = 55, 76  # hundredths of the height: the letters and 0.025 around them, over which the VAE smears them
+TOP, BOTTOM = 55, 76  # percent of the height: the letters and a margin of 2.5, into which the VAE blurs them
 
 
 class Watermark:
-    """LaMa on a device, loaded when it is first needed."""
+    """LaMa on a device, loaded at the first use."""
 
     def __init__(self, store: WeightStore, device: Device) -> None:
         self.store = store
@@ -33,35 +33,35 @@ class Watermark:
         self._lama: Lama | None = None
 
     def remove(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """Yield frames with their band filled, all else as it was, one by one as they are drawn.
+        """Yield the frames with their band filled and all other pixels unchanged, as they are consumed.
 
-        One at a time, for several at once differ in the last digit, and so would a frame by its place in the clip.
+        Each frame is a batch of its own, because the batch size changes the last digits.
         """
         for frame in frames:
-            yield self._filled(frame)
+            yield self._fill_band(frame)
 
-    def forget(self) -> None:
-        """Let go of LaMa's memory; the next frames load it again."""
+    def unload(self) -> None:
+        """Unload LaMa; the next frames load it again."""
         self._lama = None
 
-    def _filled(self, frame: Frame) -> Frame:
+    def _fill_band(self, frame: Frame) -> Frame:
         top, bottom = band(frame.shape[0])
-        lama, device = self._loaded(), self.device.device
+        lama, device = self._load(), self.device.device
         with torch.inference_mode():
-            picture = torch.tensor(frame, device=device).permute(2, 0, 1)[None].float().div(255)  # (1, 3, H, W)
-            mask = torch.zeros_like(picture[:, :1])
+            image = torch.tensor(frame, device=device).permute(2, 0, 1)[None].float().div(255)  # (1, 3, H, W)
+            mask = torch.zeros_like(image[:, :1])
             mask[:, :, top:bottom] = 1
-            filled = lama(picture, mask)[:, :, top:bottom]
+            filled = lama(image, mask)[:, :, top:bottom]
         result = frame.copy()
         result[top:bottom] = frames_from_tensor(filled.mul(2).sub(1))[0]
         return result
 
-    def _loaded(self) -> Lama:
+    def _load(self) -> Lama:
         if self._lama is None:
             self._lama = load_lama(self.store, self.device.device)
         return self._lama
 
 
 def band(height: int) -> tuple[int, int]:
-    """Return the first row of the band and the first below it."""
+    """Return the first row of the band and the first row after it."""
     return TOP * height // 100, -(-BOTTOM * height // 100)

@@ -1,14 +1,14 @@
-"""The weight files of zeroscope: four models of one layout, and LaMa; with source, size, hash and licence of each.
+"""The weight files of zeroscope: four models of one layout, and LaMa, with source, size, hash and licence of each file.
 
-Sizes and hashes are the published ones where they were found. The layout below a weights directory is the same for
-real, small and own weights, and that of the models' repositories:
+Sizes and hashes are the published ones, as far as they were found. The layout below a weights directory is that of the
+models' repositories, and the same for real weights, demo weights and your own:
 
     MODEL/    tokenizer/, scheduler/, and unet/, vae/, text_encoder/ with config.json and a pickle of tensors
     lama/     best.ckpt
 
-model_index.json is not among them, for in some repositories it names classes that do not fit; nor are zs2_XL/ and
-zs2_576w/, the same weights for another program. NAME.safetensors may stand for a pickle NAME.bin or NAME.ckpt, and
-is taken before it; the small weights have no pickles.
+model_index.json is not listed, because in some repositories it names the wrong classes. zs2_XL/ and zs2_576w/ are the
+same weights for another program. NAME.safetensors may replace a pickle NAME.bin or NAME.ckpt, and has priority. The
+demo weights contain no pickles.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Known = dict[str, tuple[int | None, str | None]]  # by file, the published size 
 
 
 def _model(model: str, repo: str, revision: str, licence: str, known: Known) -> tuple[WeightFile, ...]:
-    """The files of one model at one commit of its repository."""
+    """Return the files of one model at one commit of its repository."""
     return tuple(
         WeightFile(f"{model}/{name}", HubFile(repo, revision, name), licence, *known.get(name, (None, None)))
         for name in (*CONFIGS, *TOKENIZER, *PARTS)
@@ -45,7 +45,7 @@ FILES = (
         "d5ff9043c7cc7438f4c3906a050c79f7fabacb45",
         "CC-BY-NC-4.0",
         {
-            # seen in the commit that copied them to vdo/zeroscope_v2_XL, 6024bce
+            # from the commit that copied them to vdo/zeroscope_v2_XL, 6024bce
             UNET: (None, "37c52774b327ed2f438cffa8ea7d68359c165c2ecd1f689672c24d91e0a8f35c"),
             TEXT_ENCODER: (None, "bd7ce47cc60acd77764197de3e0e05d2134c5fdf3d3235d9a302cea675255709"),
             VAE: (None, "7cfdd672df17db3283633acb3721afc7735927293c2d3bd2bf64939a6dcd950e"),
@@ -61,7 +61,7 @@ FILES = (
             TEXT_ENCODER: (None, "76877281ed10a4a71f6c2aa0edd286a9e5e23a852a05d13fb05965b464a305bb"),
         },
     ),
-    # As it was in June 2023, when the original was made: after 10,000 steps, before its weights were replaced.
+    # The version of June 2023, when the original was made: after 10,000 steps, before its weights were replaced.
     *_model(
         "potat1",
         "camenduru/potat1",

@@ -1,14 +1,14 @@
-"""Every error that videokit raises on purpose, one class for each thing a caller would do differently.
+"""Every error that videokit raises on purpose, one class for each thing that a caller would do differently.
 
     VideokitError
-    ├── InvalidInput       the caller's input is wrong: change it and ask again
-    ├── WeightsError       a weight file cannot be used: replace it, or mend the weights table
+    ├── InvalidInput       an input of the caller is invalid: change it and try again
+    ├── WeightsError       a weight file cannot be used: replace it, or correct the weights table
     │   ├── WeightsMissing     it is not on this machine and may not be fetched: fetch it first
     │   └── DownloadFailed     it could not be fetched: try again, or use another source
-    └── OutOfMemory        the device is too small for this request: lower what the message names
+    └── OutOfMemory        the device has too little memory for the request: lower what the message names
 
-Messages say what was got, what is allowed and what to do. Mistakes of a programmer (a wrong dtype at
-a module's border) are TypeError and ValueError as everywhere, and no part of this tree.
+Messages say what was given, what is allowed and what to do. A programmer's mistake, such as a wrong dtype, raises
+TypeError or ValueError, which are not part of this tree.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class VideokitError(Exception):
 
 
 class InvalidInput(VideokitError):
-    """One or more inputs of a prediction are wrong; `str()` has one line for each fault.
+    """One or more inputs of a prediction are invalid; `str()` has one line for each fault.
 
     `faults` has the same lines as a tuple.
     """
@@ -34,7 +34,7 @@ class WeightsError(VideokitError):
 
 
 class WeightsMissing(WeightsError):
-    """A weight file is not on this machine and no connection may be opened to fetch it."""
+    """A weight file is not on this machine, and no connection may be opened to fetch it."""
 
 
 class DownloadFailed(WeightsError):
@@ -45,8 +45,8 @@ class OutOfMemory(VideokitError):
     """The device has too little memory for the request; the next request starts clean."""
 
 
-def refuse(*faults: str | None) -> None:
-    """Raise InvalidInput with every fault that is not None; return if there is none."""
+def raise_faults(*faults: str | None) -> None:
+    """Raise InvalidInput with every fault that is not None; return if all are None."""
     found = [fault for fault in faults if fault is not None]
     if found:
         raise InvalidInput(*found)

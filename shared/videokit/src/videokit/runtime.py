@@ -1,4 +1,4 @@
-"""The device a model runs on: which one and why, its memory and what happens when that runs out, and time per stage."""
+"""The device that a model runs on, its memory, out-of-memory errors, logging, and the time of each stage."""
 
 from __future__ import annotations
 
@@ -13,34 +13,30 @@ import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
-from tqdm import tqdm
 
 from videokit.errors import OutOfMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
-T = TypeVar("T")
 logger = logging.getLogger("videokit")
 
 GB = 1e9
-NO_MEMORY = re.compile("can't allocate memory|out of memory|ALLOC_FAILED")
-PROGRESS_SECONDS = 0.5  # between two lines of a progress bar
-tqdm.monitor_interval = 0  # no thread that watches bars: a cancel that strikes one as it starts would be waited for
+OUT_OF_MEMORY_TEXT = re.compile("can't allocate memory|out of memory|ALLOC_FAILED")
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where a model runs, and in which precision."""
+    """The device and the precision that a model runs in."""
 
     device: torch.device
     dtype: torch.dtype
 
     def memory_used(self) -> int:
-        """Return the bytes in use now: allocated on a GPU, resident of this process elsewhere."""
+        """Return the bytes in use: allocated on a GPU, resident in this process otherwise."""
         if self.device.type == "cuda":
             return torch.cuda.memory_allocated(self.device)
         statm = Path("/proc/self/statm")
@@ -50,13 +46,13 @@ class Device:
         return peak if sys.platform == "darwin" else peak * 1024
 
     def memory_total(self) -> int:
-        """Return the bytes that the device has in all."""
+        """Return the bytes of the device's whole memory."""
         if self.device.type == "cuda":
             return int(torch.cuda.get_device_properties(self.device).total_memory)
         return host_memory()
 
     def release(self) -> None:
-        """Give memory that nothing refers to any more back to the device."""
+        """Return unused cached memory to the device."""
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -65,101 +61,71 @@ class Device:
 
 
 def host_memory(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
-    """Return the bytes of this machine's memory, or of the container's where `limit`, cgroup v2's file, says less."""
+    """Return the bytes of this machine's memory, or of the container's if `limit`, cgroup v2's file, states less."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    told = limit.read_text().strip() if limit.exists() else ""
-    return min(memory, int(told)) if told.isdigit() else memory
+    text = limit.read_text().strip() if limit.exists() else ""
+    return min(memory, int(text)) if text.isdigit() else memory
 
 
 def pick_device() -> Device:
-    """Choose CUDA, Apple's MPS or the CPU, in this order, with float16 on GPUs and float32 on a CPU; log why."""
+    """Return CUDA, Apple's MPS or the CPU, in this order, with float16 on GPUs and float32 on a CPU; log the reason."""
     if torch.cuda.is_available():
-        # the same seed is promised to give the same file, so cuDNN may not choose its algorithm by timing
+        # The same seed must give the same file, so cuDNN may not choose its algorithm by timing.
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
-        chosen = Device(torch.device("cuda"), torch.float16)
-        why = torch.cuda.get_device_name()
+        device = Device(torch.device("cuda"), torch.float16)
+        reason = torch.cuda.get_device_name()
     elif torch.backends.mps.is_available():
-        chosen = Device(torch.device("mps"), torch.float16)
-        why = "no CUDA here, but Apple's GPU"
+        device = Device(torch.device("mps"), torch.float16)
+        reason = "Apple's GPU, no CUDA"
     else:
-        chosen = Device(torch.device("cpu"), torch.float32)
-        why = f"no GPU here, {torch.get_num_threads()} threads"
-    precision = str(chosen.dtype).removeprefix("torch.")
-    logger.info("device: %s in %s (%s), %.1f GB", chosen.device, precision, why, chosen.memory_total() / GB)
-    return chosen
+        device = Device(torch.device("cpu"), torch.float32)
+        reason = f"no GPU, {torch.get_num_threads()} threads"
+    precision = str(device.dtype).removeprefix("torch.")
+    logger.info("device: %s in %s (%s), %.1f GB", device.device, precision, reason, device.memory_total() / GB)
+    return device
+
+
+def log_to_stdout() -> None:
+    """Print videokit's log lines to standard output, which Cog records as the logs of set-up and predictions."""
+    logging.basicConfig(stream=sys.stdout, format="%(message)s")
+    logger.setLevel(logging.INFO)
 
 
 @contextmanager
-def out_of_memory(device: Device, advice: str, free: Callable[[], None]) -> Iterator[None]:
-    """Turn the device's out-of-memory error into OutOfMemory with `advice` (what to lower), after `free`.
+def out_of_memory(device: Device, advice: str, unload: Callable[[], None]) -> Iterator[None]:
+    """Raise OutOfMemory with `advice` (what to lower) in place of the device's out-of-memory error.
 
-    `free` drops what the model keeps and can make again; what stays is fit for the next prediction.
+    `unload` is called first. It drops what the model can load again, so that the next prediction has memory.
     """
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        # the CPU's allocator, CUDA's libraries and the pinning of memory raise other errors, known by their texts
-        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and not NO_MEMORY.search(str(error)):
+        # The CPU's allocator, CUDA's libraries and pinned memory raise a RuntimeError that only its text identifies.
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and not OUT_OF_MEMORY_TEXT.search(str(error)):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold the tensors of the step that failed
-        free()
+        unload()
         device.release()
         total = f"{device.memory_total() / GB:.1f} GB"
-        raise OutOfMemory(f"{device.device} ran out of memory, of which it has {total}; {advice}") from None
+        raise OutOfMemory(f"{device.device} ran out of memory (it has {total}); {advice}") from None
 
 
 @dataclass
 class Stages:
-    """The seconds of each stage of one prediction, by name, each logged in one line when it ends."""
+    """The seconds of each stage of one prediction, by name; each stage logs one line when it ends."""
 
     device: Device
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def __call__(self, name: str, what: str) -> Iterator[None]:
-        """Time the block as stage `name`; the log line says `what` was done."""
-        begin = time.perf_counter()
+    def __call__(self, name: str, description: str) -> Iterator[None]:
+        """Time the block as stage `name`; `description` goes into the log line."""
+        start = time.perf_counter()
         yield
         if self.device.device.type == "cuda":
             torch.cuda.synchronize(self.device.device)
-        took = time.perf_counter() - begin
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + took, 3)
+        elapsed = time.perf_counter() - start
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + elapsed, 3)
         used = self.device.memory_used() / GB
-        logger.info("%s: %s in %.1f s, %.2f GB in use on %s", name, what, took, used, self.device.device)
-
-
-def progress(items: Sequence[T], what: str) -> Iterator[T]:
-    """Pass items on and print a progress bar to standard error, each update on a line of its own.
-
-    The line begins with the percentage: the form that Replicate's clients read progress from.
-    """
-    lines = tqdm(
-        total=len(items),
-        desc=what,
-        file=_Lines(),
-        mininterval=PROGRESS_SECONDS,
-        bar_format="{percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} {desc} [{elapsed}<{remaining}]",
-        ascii=" #",
-        leave=True,
-    )
-    with lines:
-        for item in items:
-            yield item
-            lines.update()
-
-
-class _Lines:
-    """A text stream for tqdm that ends every new update with a newline instead of returning to the line's start."""
-
-    def __init__(self) -> None:
-        self.last = ""
-
-    def write(self, text: str) -> None:
-        update = text.strip("\r\n ")
-        if update not in ("", self.last):
-            sys.stderr.write(update + "\n")
-            self.last = update
-
-    def flush(self) -> None:
-        sys.stderr.flush()
+        logger.info("%s: %s in %.1f s, %.2f GB in use on %s", name, description, elapsed, used, self.device.device)

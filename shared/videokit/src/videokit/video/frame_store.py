@@ -1,4 +1,4 @@
-"""Frames of one size on the disk, without loss and without a name: the system takes the room back whatever happens."""
+"""Frames of one size in a file on disk. The file has no name, so the system frees its space in every case."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 class FrameStore:
-    """A list of frames that takes no memory: height * width * 3 bytes of `directory`'s disk for each."""
+    """A list of frames on disk: each takes height * width * 3 bytes of the disk of `directory`, and no memory."""
 
     def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - this class is its context manager
         self._shape: tuple[int, ...] = ()
         self._length = 0
@@ -39,7 +40,7 @@ class FrameStore:
         return (self[index] for index in range(self._length))
 
     def __getitem__(self, index: int) -> Frame:
-        """Read one frame; raises IndexError beyond the last."""
+        """Return one frame; raise IndexError after the last."""
         if not 0 <= index < self._length:
             raise IndexError(f"frame {index} of {self._length}")
         size = int(np.prod(self._shape))
@@ -47,7 +48,7 @@ class FrameStore:
         return np.frombuffer(self._file.read(size), np.uint8).reshape(self._shape)
 
     def append(self, frame: Frame) -> None:
-        """Write a frame behind the others."""
+        """Add a frame at the end."""
         self._shape = frame.shape
         self._file.seek(0, 2)
         self._file.write(np.ascontiguousarray(frame).data)
@@ -55,10 +56,10 @@ class FrameStore:
 
 
 def ping_pong(frames: Iterable[Frame], directory: Path) -> Iterator[Frame]:
-    """Pass frames on, then the same ones backwards without the two ends, re-read from the disk."""
-    with FrameStore(directory) as kept:
+    """Yield the frames, then the same ones in reverse without the first and the last, read back from disk."""
+    with FrameStore(directory) as store:
         for frame in frames:
-            kept.append(frame)
+            store.append(frame)
             yield frame
-        for index in reversed(range(1, len(kept) - 1)):
-            yield kept[index]
+        for index in reversed(range(1, len(store) - 1)):
+            yield store[index]

@@ -1,6 +1,6 @@
-"""The one form in which pictures cross a module's border: (H, W, 3) uint8 RGB arrays, one after another.
+"""The one form in which pictures cross a module's border: an iterator of (H, W, 3) uint8 RGB arrays.
 
-The only conversion from a VAE's float tensors stands here, with the only rounding.
+The only conversion from a VAE's float tensors is here, with the only rounding.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def frames_from_tensor(images: torch.Tensor) -> Frame:
-    """Convert a VAE's pictures, (N, 3, H, W) floats in [-1, 1], to (N, H, W, 3) uint8, rounded to nearest."""
+    """Return a VAE's pictures, (N, 3, H, W) floats in [-1, 1], as (N, H, W, 3) uint8, rounded to nearest."""
     levels = images.detach().float().add(1).mul(127.5).round().clamp(0, 255).byte()
     array: Frame = np.ascontiguousarray(levels.permute(0, 2, 3, 1).cpu().numpy())
     return array
 
 
 def check_frames(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """Pass frames on one by one; raise TypeError or ValueError for one that is no RGB uint8 or of another size."""
+    """Yield the frames; raise TypeError or ValueError for one that is not RGB uint8 or differs in size."""
     size: tuple[int, ...] | None = None
     for index, frame in enumerate(frames):
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:

@@ -1,6 +1,6 @@
-"""What a file says about its own making: model, inputs, seed and software, and that a model made it.
+"""What a file states about its own making: model, inputs, seed and software, and that a model made it.
 
-The two texts are made here; `encode` puts them where each file format wants them.
+`encode` puts these texts where each file format stores them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # https://cv.iptc.org/newscodes/digitalsourcetype/
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
-# XMP specification part 1, 7.3.2: the packet's wrapper; its id is the same in all packets, "r" makes it read-only.
+# XMP specification part 1, 7.3.2: the packet's wrapper. The id is the same in all packets; "r" means read-only.
 _XMP_PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
  <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -33,9 +33,9 @@ _XMP_PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 
 @dataclass(frozen=True)
 class Provenance:
-    """Say which model made a clip, from what, and with which software.
+    """The model, inputs, seed and software of a file.
 
-    `inputs` are the published inputs as they were given, in types that JSON has; `seed` is the resolved one;
+    `inputs` are the documented inputs as they were given, in types that JSON has. `seed` is the resolved one.
     `software` reads like "animate-diff 0.1.0, videokit 0.1.0".
     """
 
@@ -45,7 +45,7 @@ class Provenance:
     software: str
 
     def comment(self) -> str:
-        """Return everything as one line of JSON: keys sorted, ASCII only (as GIF wants), other letters escaped."""
+        """Return everything as one line of JSON: keys sorted, ASCII only (as GIF requires), other letters escaped."""
         return json.dumps({**asdict(self), "digitalSourceType": DIGITAL_SOURCE_TYPE}, sort_keys=True)
 
     def xmp(self) -> bytes:

@@ -1,22 +1,18 @@
-"""Stable Diffusion 1.5, the base that two models share: its files, what they call the parameters, empty modules of it.
+"""Stable Diffusion 1.5, the base of two models: its files, and the keys of its parameters in them.
 
-The files lie below `stable-diffusion-v1-5/` as the published repository has them. A model's table takes those that it
-needs; its pipeline says which networks they fill.
+The files are stored below `stable-diffusion-v1-5/`, as in the published repository. A model's table lists those that it
+needs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from videokit.errors import WeightsError
-from videokit.weights.store import HubFile, WeightFile, WeightStore
+from videokit.weights.store import HubFile, WeightFile, WeightStore, common_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
-
-    from videokit.runtime import Device
 
 BASE = "stable-diffusion-v1-5"
 CONFIGS = UNET_CONFIG, VAE_CONFIG, TEXT_ENCODER_CONFIG = (
@@ -38,13 +34,13 @@ _OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "
 
 
 def _file(path: str, size: int, sha256: str | None) -> WeightFile:
-    """A file of the repository that keeps the withdrawn runwayml one alive; sizes and hashes are the published ones."""
+    """Return a file of the repository that mirrors the withdrawn runwayml one; size and hash are the published ones."""
     revision = "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
     source = HubFile("stable-diffusion-v1-5/stable-diffusion-v1-5", revision, path.removeprefix(f"{BASE}/"))
     return WeightFile(path, source, "CreativeML-OpenRAIL-M", size, sha256)
 
 
-# what every model on this base needs: how the networks are built, and the tokenizer
+# every model on this base needs the networks' configurations and the tokenizer
 CONFIGURATION = (
     _file(TOKENIZER[0], 524619, "9fd691f7c8039210e0fced15865466c65820d09b63988b0174bfe25de299051a"),
     _file(TOKENIZER[1], 472, "c4864a9376a8401918425bed71fc14fc0e81f9b59ec45c1cf96cccb2df508eac"),
@@ -60,14 +56,14 @@ TEXT_AND_PICTURES = (
 )
 UNET = (_file(BASE_UNET, 1719125304, "c83908253f9a64d08c25fc90874c9c8aef9a329ce1ca5fb909d73b0c83d1ea21"),)
 SAFETY = (
-    _file(SAFETY_CHECKER_CONFIG, 4723, None),  # its hash is published nowhere that was found
+    _file(SAFETY_CHECKER_CONFIG, 4723, None),  # no published hash was found
     _file(SAFETY_CHECKER, 608018440, "08902f19b1cfebd7c989f152fc0507bef6898c706a91d666509383122324b511"),
 )
 
 
 @dataclass(frozen=True)
 class Base:
-    """The folders of the base: each part's with its config.json, and the tokenizer's."""
+    """The folders of the base: one for each network, with its config.json, and the tokenizer's."""
 
     unet: Path
     vae: Path
@@ -76,20 +72,14 @@ class Base:
 
 
 def base(store: WeightStore) -> Base:
-    """Return the base's folders, fetched where they are missing; raises WeightsError for a tokenizer in two places."""
+    """Return the base's folders, and fetch missing files; raise WeightsError for a tokenizer in two folders."""
     paths = store.fetch((*CONFIGS, *TOKENIZER))
-    tokenizer = {paths[path].parent for path in TOKENIZER}
-    if len(tokenizer) > 1:
-        places = " and ".join(sorted(map(str, tokenizer)))
-        raise WeightsError(
-            f"the tokenizer's files lie in {places}; put all four into one of them, or remove them there"
-        )
     unet, vae, text_encoder = (paths[config].parent for config in CONFIGS)
-    return Base(unet, vae, text_encoder, tokenizer.pop())
+    return Base(unet, vae, text_encoder, common_folder(paths[path] for path in TOKENIZER))
 
 
 def base_vae_key(name: str) -> str:
-    """Return what the base's VAE file calls the parameter `name`: the attention has diffusers' older names."""
+    """Return the key of the parameter `name` in the base's VAE file, whose attention has diffusers' older names."""
     before, attention, after = name.partition("mid_block.attentions.0.")
     if not attention:
         return name
@@ -98,21 +88,5 @@ def base_vae_key(name: str) -> str:
 
 
 def base_text_encoder_key(name: str) -> str:
-    """Return what the base's text encoder file calls the parameter `name` (CLIPTextModel's name, flat or not)."""
+    """Return the key of the parameter `name` (CLIPTextModel's, flat or not) in the base's text encoder file."""
     return f"text_model.{name.removeprefix('text_model.')}"
-
-
-def empty_module(construct: Callable[[], Any], device: Device) -> Any:
-    """Construct a module whose parameters are never initialised, only to be filled, on its device in its dtype."""
-    import torch
-    from accelerate import init_empty_weights
-    from torch import nn
-
-    with init_empty_weights():
-        module = construct()
-    for owner in module.modules():
-        for name, parameter in owner.named_parameters(recurse=False):
-            empty = torch.empty(parameter.shape, device=device.device, dtype=device.dtype)
-            setattr(owner, name, nn.Parameter(empty, requires_grad=False))
-    # the buffers; diffusers' own `to` would warn of modules to keep in float32, of which there are none
-    return nn.Module.to(module, device.device, device.dtype).eval()

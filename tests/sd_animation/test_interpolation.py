@@ -11,9 +11,9 @@ import torch
 from pictures import natural
 from random_weights import film as recipe
 from safetensors.torch import load_file, save_file
-from sd_animation import in_betweens as module
+from sd_animation import interpolation as module
 from sd_animation.film import Film, load_film
-from sd_animation.in_betweens import in_betweens
+from sd_animation.interpolation import interpolate
 from stores import CPU
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def plain(*levels: int) -> list[Frame]:
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_clip_of_frames_becomes_so_many_pictures_and_every_frame_stays(film: Film, n: int, count: int) -> None:
     clip = frames(count)
-    pictures = list(in_betweens(film, clip, n))
+    pictures = list(interpolate(film, clip, n))
     assert len(pictures) == (count - 1) * n + 1
     assert all(p.shape == (64, 64, 3) and p.dtype == np.uint8 for p in pictures)
     for index, frame in enumerate(clip):
@@ -96,7 +96,7 @@ def test_a_clip_of_frames_becomes_so_many_pictures_and_every_frame_stays(film: F
 
 
 def test_no_frames_are_no_pictures(film: Film) -> None:
-    assert list(in_betweens(film, [], 5)) == []
+    assert list(interpolate(film, [], 5)) == []
 
 
 @pytest.mark.parametrize(
@@ -106,14 +106,14 @@ def test_no_frames_are_no_pictures(film: Film) -> None:
     [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2), (8, 3), (50, 49 - 18)],
 )
 def test_features_are_taken_once_of_each_picture_that_has_a_neighbour(film: CountingFilm, n: int, ends: int) -> None:
-    list(in_betweens(film, frames(3), n))
+    list(interpolate(film, frames(3), n))
     assert len(film.times) == 2 * (n - 1)
     assert film.feature_passes == (0 if n == 1 else 3 + 2 * ends)
 
 
 @pytest.mark.parametrize("n", [n for n in NS if n > 1])
 def test_each_call_is_near_the_middle_and_at_it_for_powers_of_two(film: CountingFilm, n: int) -> None:
-    list(in_betweens(film, frames(2), n))
+    list(interpolate(film, frames(2), n))
     assert all(1 / 3 - 1e-6 <= time <= 2 / 3 + 1e-6 for time in film.times)
     if n in (2, 4, 8):
         assert set(film.times) == {0.5}
@@ -135,12 +135,12 @@ def test_the_order_is_always_the_picture_nearest_to_a_middle(film: CountingFilm,
         chosen = min(missing, key=lambda index: (round(abs(time(index) - 0.5), 9), index))
         expected.append(time(chosen))
         there.append(chosen)
-    list(in_betweens(film, frames(2), n))
+    list(interpolate(film, frames(2), n))
     assert sorted(film.times) == pytest.approx(sorted(expected))
 
 
 def test_a_fade_over_a_power_of_two_is_even(fading_film: Film) -> None:
-    pictures = list(in_betweens(fading_film, plain(0, 240, 80), 8))
+    pictures = list(interpolate(fading_film, plain(0, 240, 80), 8))
     # the mean of two always: a straight line from frame to frame
     expected = [*range(0, 240, 30), *range(240, 80, -20), 80]
     assert [int(p[32, 32, 0]) for p in pictures] == expected
@@ -149,12 +149,12 @@ def test_a_fade_over_a_power_of_two_is_even(fading_film: Film) -> None:
 
 def test_a_fade_over_five_is_made_in_the_order_of_the_halvings(fading_film: Film) -> None:
     # 2 of 0 and 5; 1 of 0 and 2; 3 of 2 and 5; 4 of 3 and 5. Each is the mean of its two, as this FILM knows no time.
-    assert [int(p[0, 0, 0]) for p in in_betweens(fading_film, plain(0, 240), 5)] == [0, 60, 120, 180, 210, 240]
+    assert [int(p[0, 0, 0]) for p in interpolate(fading_film, plain(0, 240), 5)] == [0, 60, 120, 180, 210, 240]
 
 
 def test_equal_frames_repeat_and_cost_at_most_one_feature_pass(film: CountingFilm) -> None:
     a, b = frames(2)
-    pictures = list(in_betweens(film, [a, a.copy(), a.copy(), b, b.copy()], 4))
+    pictures = list(interpolate(film, [a, a.copy(), a.copy(), b, b.copy()], 4))
     assert len(pictures) == 17
     assert all(np.array_equal(p, a) for p in pictures[:9])
     assert all(np.array_equal(p, b) for p in pictures[12:])
@@ -171,26 +171,26 @@ def test_a_frame_is_drawn_only_when_all_before_it_are_out(film: Film) -> None:
             drawn += 1
             yield frame
 
-    pictures = in_betweens(film, source(), 3)
+    pictures = interpolate(film, source(), 3)
     assert [drawn for _ in pictures] == [1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
 
 
 def test_memory_does_not_grow_with_the_clip(film: CountingFilm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PIXELS_AT_ONCE", 1)  # one picture a call, as large ones have it
+    monkeypatch.setattr(module, "BATCH_PIXELS", 1)  # one picture a call, as large ones have it
 
     def most_pyramids(count: int) -> int:
         film.pyramids.clear()
-        return max(sum(p() is not None for p in film.pyramids) for _ in in_betweens(film, frames(count), 16))
+        return max(sum(p() is not None for p in film.pyramids) for _ in interpolate(film, frames(count), 16))
 
     # those of the two frames, and one for each halving of 16 to 2
     assert most_pyramids(2) == most_pyramids(6) == 2 + 3
 
 
 def test_calls_are_batched_and_the_batch_changes_nothing(film: CountingFilm, monkeypatch: pytest.MonkeyPatch) -> None:
-    batched = list(in_betweens(film, frames(2), 8))
+    batched = list(interpolate(film, frames(2), 8))
     assert film.calls == 3  # 1, 2 and 4 pictures
-    monkeypatch.setattr(module, "PIXELS_AT_ONCE", 2 * 64 * 64)
-    by_two = list(in_betweens(film, frames(2), 8))
+    monkeypatch.setattr(module, "BATCH_PIXELS", 2 * 64 * 64)
+    by_two = list(interpolate(film, frames(2), 8))
     assert film.calls == 3 + 1 + 1 + 2
     # rounding may turn a level of 255 by one
     assert np.abs(np.stack(batched).astype(int) - np.stack(by_two)).max() <= 1
@@ -199,7 +199,7 @@ def test_calls_are_batched_and_the_batch_changes_nothing(film: CountingFilm, mon
 @pytest.mark.parametrize(("width", "height"), [(100, 70), (64, 1), (65, 64)])
 def test_odd_sizes_come_out_as_they_went_in(fading_film: Film, width: int, height: int) -> None:
     clip = frames(2, width, height)
-    start, between, stop = in_betweens(fading_film, clip, 2)
+    start, between, stop = interpolate(fading_film, clip, 2)
     assert between.shape == (height, width, 3)
     # padding does not reach into the picture: this FILM's mean is right up to the border
     assert np.abs(between - (start.astype(float) + stop) / 2).max() <= 0.51
@@ -208,7 +208,7 @@ def test_odd_sizes_come_out_as_they_went_in(fading_film: Film, width: int, heigh
 def test_a_frame_is_continued_by_its_border_to_multiples_of_64(film: Film) -> None:
     clip, seen = frames(2, 100, 70), []
     with film.extract.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
-        list(in_betweens(film, clip, 2))
+        list(interpolate(film, clip, 2))
     padded = [np.pad(frame, ((0, 128 - 70), (0, 128 - 100), (0, 0)), mode="edge") for frame in clip]
     for picture, expected in zip(seen, padded, strict=True):
         np.testing.assert_allclose(picture[0].permute(1, 2, 0) * 255, expected, atol=1e-3)
@@ -217,7 +217,7 @@ def test_a_frame_is_continued_by_its_border_to_multiples_of_64(film: Film) -> No
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_frames_stay_whatever_the_precision(film: Film, dtype: torch.dtype) -> None:
     clip = frames(2)
-    pictures = list(in_betweens(film.to(dtype), clip, 2))
+    pictures = list(interpolate(film.to(dtype), clip, 2))
     assert np.array_equal(pictures[0], clip[0])
     assert np.array_equal(pictures[2], clip[1])
     assert pictures[1].std() > 1
@@ -225,9 +225,9 @@ def test_frames_stay_whatever_the_precision(film: Film, dtype: torch.dtype) -> N
 
 def test_frames_of_two_sizes_are_refused(film: Film) -> None:
     with pytest.raises(ValueError, match="a clip has one size"):
-        list(in_betweens(film, [*frames(1), *frames(1, 128, 64)], 2))
+        list(interpolate(film, [*frames(1), *frames(1, 128, 64)], 2))
 
 
 def test_less_than_a_step_is_refused(film: Film) -> None:
-    with pytest.raises(ValueError, match="n=0; two neighbours are at least one step apart"):
-        list(in_betweens(film, frames(2), 0))
+    with pytest.raises(ValueError, match="n=0; n is at least 1"):
+        list(interpolate(film, frames(2), 0))

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from videokit.weights.store import WeightFile, WeightStore
 from videokit.weights.tensors import open_tensors
-from zeroscope.converted import open_converted
+from zeroscope.conversion import open_converted
 
 PATH = "part/weights.bin"
 COPY = f"converted/{PATH}.safetensors"
@@ -100,7 +100,7 @@ def test_where_nothing_can_be_written_the_file_is_read_each_time_and_the_log_say
         with caplog.at_level(logging.INFO, "videokit"):
             assert_same(open_converted(store, PATH, read), tensors)
     assert read.count == 2
-    assert caplog.messages[0].startswith(f"weights: {PATH}: not converted, and read as it is at every start: ")
+    assert caplog.messages[0].startswith(f"weights: {PATH}: not converted, so it is read again at every start: ")
 
 
 def test_without_a_cache_the_file_is_read(source: Path, tensors: dict[str, torch.Tensor], tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_without_a_cache_the_file_is_read(source: Path, tensors: dict[str, torch
 def test_a_copy_that_reads_back_wrong_is_not_kept(
     source: Path, tensors: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zeroscope.converted.save_file", lambda _, path, __: Path(path).write_bytes(b"half of it"))
+    monkeypatch.setattr("zeroscope.conversion.save_file", lambda _, path, __: Path(path).write_bytes(b"half of it"))
     assert_same(open_converted(store_at(tmp_path, tmp_path / "cache"), PATH), tensors)
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 

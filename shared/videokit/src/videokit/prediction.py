@@ -1,0 +1,129 @@
+"""What every prediction needs: a directory, a log line, stages, provenance, out-of-memory advice and metrics.
+
+A model's predict.py makes one `PredictionRunner` in setup and enters `PredictionRunner.start` for each prediction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import videokit
+from videokit.runtime import Stages, out_of_memory
+from videokit.video.encode import encode_gif, encode_mp4
+from videokit.video.provenance import Provenance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from videokit.runtime import Device
+    from videokit.video.encode import Clip
+    from videokit.video.frames import Frame
+
+logger = logging.getLogger("videokit")
+
+ENCODERS = {".gif": encode_gif, ".mp4": encode_mp4}
+
+
+@dataclass
+class Prediction:
+    """One prediction while it runs."""
+
+    model: str
+    software: str  # names and versions for the provenance
+    inputs: Mapping[str, object]  # the documented inputs in types that JSON has
+    seed: int
+    directory: Path  # for the prediction's files; removed when the next prediction starts, or at once after a failure
+    stages: Stages
+    clips: list[Clip] = field(default_factory=list)  # written so far
+
+    def provenance(self, **changes: object) -> Provenance:
+        """Return the provenance of a file; `changes` are the inputs that repeat this file alone, such as its seed."""
+        inputs = {**self.inputs, **changes}
+        seed = changes.get("seed", self.seed)
+        assert isinstance(seed, int)
+        return Provenance(self.model, inputs, seed, self.software)
+
+    def encode(self, frames: Iterable[Frame], name: str, *, fps: int, stage: str = "decode", **changes: object) -> Path:
+        """Write frames to the file `name`, .mp4 or .gif, and return its path.
+
+        Frames are computed while the encoder draws them, so `stage` counts the time of both.
+        """
+        path = self.directory / name
+        with self.stages(stage, f"frames computed and encoded to {name}"):
+            clip = ENCODERS[path.suffix](frames, path, fps=fps, provenance=self.provenance(**changes))
+        self.clips.append(clip)
+        return clip.path
+
+    @property
+    def metrics(self) -> dict[str, object]:
+        """The metrics; frames and duration (seconds) are those of one file, as all files of a prediction are alike."""
+        clip = self.clips[-1]
+        return {
+            "seed": self.seed,
+            "frames": clip.num_frames,
+            "duration": clip.duration,
+            "seconds": self.stages.seconds,
+        }
+
+
+class PredictionRunner:
+    """Runs the predictions of one model on one device, one at a time.
+
+    `advice` says what to lower when the device runs out of memory. `record_metric` is the method of Cog's BaseRunner.
+    `unload` drops what the model can load again; it is called when the device has run out of memory.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        version: str,
+        device: Device,
+        *,
+        advice: str,
+        record_metric: Callable[[str, object], object],
+        unload: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.model = model
+        self.software = f"{model} {version}, videokit {videokit.__version__}"
+        self.device = device
+        self.advice = advice
+        self.unload = unload
+        self.record_metric = record_metric
+        self._directory = TemporaryDirectory(prefix=f"{model}-")
+
+    @contextmanager
+    def start(self, inputs: Mapping[str, object], seed: int, summary: str) -> Iterator[Prediction]:
+        """Yield a new prediction, and record its metrics at the end.
+
+        Cog reads the files after the prediction has ended. They are removed when the next prediction starts, at exit,
+        and at once after an error or a cancel. `summary` is logged after the seed.
+        """
+        self._directory.cleanup()
+        self._directory = TemporaryDirectory(prefix=f"{self.model}-")
+        logger.info("seed: %d, %s", seed, summary)
+        described = {name: _described(value) for name, value in inputs.items()}
+        directory = Path(self._directory.name)
+        prediction = Prediction(self.model, self.software, described, seed, directory, Stages(self.device))
+        try:
+            with out_of_memory(self.device, self.advice, self.unload):
+                yield prediction
+        except BaseException:  # a cancel too
+            self._directory.cleanup()
+            raise
+        for name, value in prediction.metrics.items():
+            self.record_metric(name, value)
+
+
+def _described(value: object) -> object:
+    """Return an input as provenance states it: a file by its SHA-256, because its name differs every time."""
+    if not isinstance(value, os.PathLike):
+        return value
+    with Path(value).open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

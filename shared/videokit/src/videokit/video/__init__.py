@@ -1,0 +1,1 @@
+"""Video files: reading, writing, single pictures, provenance."""

@@ -1,0 +1,1 @@
+"""Weight files: finding, fetching and reading them, and filling modules with them."""
