@@ -24,8 +24,6 @@ WORDS = {
     r"lets? go( of)?|lets? live": "release, unload, drop",
 }
 DENIED = {re.compile(rf"(?<![a-z])(?:{words})(?![a-z])", re.I): instead for words, instead in WORDS.items()}
-    re.compile(rf"(?<![a-z])(?:{pattern})(?![a-z])", re.IGNORECASE): instead for pattern, instead in WORDS.items()
-}
 SUFFIXES = {".py", ".md", ".toml", ".yaml", ".sh", ".mjs", ""}
 EXEMPT = {"LICENSE", "tests/repository/test_prose.py"}
 
