@@ -1,7 +1,7 @@
-"""Waiting for a prediction to change, whichever server changes it.
+"""Wait for a prediction to change, in this process or in another server.
 
-What this process writes wakes its waiters at once. What other servers write is seen by one query every 0.2 s for all
-waiters together, however many they are.
+A change by this process wakes its waiters at once. Changes by other servers are found by one query every 0.2 s for all
+waiters together.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ POLL_INTERVAL = 0.2  # seconds
 
 
 class Changes:
-    """Those who wait, and the one who looks for them. `open` starts the looking."""
+    """The waiters of this process, and the task that polls the database for them."""
 
     def __init__(self, records: Records) -> None:
         self.records = records
@@ -31,11 +31,11 @@ class Changes:
         records.change_listeners.append(self._wake)
 
     async def open(self) -> None:
-        """Start looking for what other servers write."""
+        """Start polling."""
         self._poller = asyncio.create_task(self._poll())
 
     async def close(self) -> None:
-        """Stop looking, and let go of all who wait."""
+        """Stop polling and cancel all waiters."""
         if self._poller is not None:
             self._poller.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -50,9 +50,9 @@ class Changes:
         waiters = self._waiters.setdefault(prediction_id, {})
         waiters[future] = after_revision
         try:
-            found = await self.records.list_changed({prediction_id: after_revision})
-            if found:
-                return found[0]
+            changed = await self.records.list_changed({prediction_id: after_revision})
+            if changed:
+                return changed[0]
             async with asyncio.timeout(max(timeout, 0)):
                 return await future
         except TimeoutError:
@@ -68,25 +68,25 @@ class Changes:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(timeout, 0)):
                 while True:
-                    found = await self.wait(prediction_id, revision, 3600)
-                    if found is not None and found.has_ended:
-                        return found
-                    revision = revision if found is None else found.revision
+                    prediction = await self.wait(prediction_id, revision, 3600)
+                    if prediction is not None and prediction.has_ended:
+                        return prediction
+                    revision = revision if prediction is None else prediction.revision
         return None
 
     def _wake(self, prediction: Prediction) -> None:
-        for future, after in list(self._waiters.get(prediction.id, {}).items()):
-            if not future.done() and prediction.revision > after:
+        for future, revision in list(self._waiters.get(prediction.id, {}).items()):
+            if not future.done() and prediction.revision > revision:
                 future.set_result(prediction)
 
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(POLL_INTERVAL)
-            wanted = {name: min(futures.values()) for name, futures in self._waiters.items() if futures}
-            if not wanted:
+            revisions = {key: min(futures.values()) for key, futures in self._waiters.items() if futures}
+            if not revisions:
                 continue
             try:
-                for prediction in await self.records.list_changed(wanted):
+                for prediction in await self.records.list_changed(revisions):
                     self._wake(prediction)
-            except Problem as problem:  # the database is away; the next look may find it back
+            except Problem as problem:  # the database is unavailable now; the next poll may succeed
                 LOG.warning("changes: %s", problem.detail)

@@ -1,9 +1,8 @@
-"""Bytes on disk, kept by their SHA-256: equal files are one file, and a name never shows half of one.
+"""Store bytes on disk by their SHA-256. Equal files share one path, and a path never holds an incomplete file.
 
-A directory may be shared by several servers (a network file system whose rename is atomic). Which content is still
-wanted is known by rows of the table of files: a row is written first, its content is renamed into place second, and
-what nobody wants is first put aside and then looked for once more. So a file that is stored while its equal is being
-removed is never lost.
+Several servers may share the directory, on a network file system whose rename is atomic. Content is referenced by rows
+of the table of files. A row is written first, and its content is renamed into place second. Unreferenced content is
+moved aside, and the table is checked again before it is deleted. A file stored during that removal is not lost.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHUNK = 1 << 20
-ABANDONED_AFTER = 3600.0  # seconds after which a part belongs to a server that has died
+ABANDONED_AFTER = 3600.0  # seconds; an older temporary file was left by a server that crashed
 
 
 @dataclass(frozen=True)
 class Part:
-    """Bytes that are on disk, but not yet under their name."""
+    """Content on disk that `commit` has not yet moved to its path."""
 
     path: Path
     sha256: str
@@ -36,17 +35,17 @@ class Part:
 
 
 class ContentStore:
-    """The content below one directory. All methods block: call them in a thread."""
+    """The content below one directory. All methods block, so call them in a thread."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def path(self, sha256: str) -> Path:
-        """Return where the content of this hash lies, or would lie."""
+        """Return the path for content with this hash, stored or not."""
         return self.root / sha256[:2] / sha256
 
     def write(self, source: BinaryIO, *, at_most: int, too_large: Problem) -> Part:
-        """Write `source` to a part; raise `too_large` for more than `at_most` bytes, Problem 503 for a full disk."""
+        """Write `source` to a part. Raises `too_large` above `at_most` bytes, and Problem 503 for a full disk."""
         part = self._temporary_path("part")
         sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
         try:
@@ -68,13 +67,13 @@ class ContentStore:
         return Part(part, sha256.hexdigest(), md5.hexdigest(), size)
 
     def commit(self, part: Part) -> None:
-        """Give a part its name, over an equal one if there is one."""
+        """Move a part to the path of its content. Equal content is overwritten."""
         path = self.path(part.sha256)
         path.parent.mkdir(parents=True, exist_ok=True)
         part.path.replace(path)
 
     def put_aside(self, sha256: str) -> Path | None:
-        """Take a content's name away; return where it lies now, None where there is no such content."""
+        """Move content to a temporary path and return that path, or None if the content is missing."""
         aside = self._temporary_path(sha256)
         aside.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -84,19 +83,19 @@ class ContentStore:
         return aside
 
     def put_back(self, aside: Path, sha256: str) -> None:
-        """Give a content that was put aside its name back, if no other server has done so."""
+        """Move content from its temporary path back, unless another server already has."""
         with contextlib.suppress(FileNotFoundError):
             aside.replace(self.path(sha256))
 
     def list_abandoned(self) -> list[tuple[Path, str | None]]:
-        """Return what servers that died have left: parts (with None) and content that was put aside (with its hash)."""
-        leftovers: list[tuple[Path, str | None]] = []
+        """Return (path, SHA-256) of temporary files that crashed servers left. The hash is None for parts."""
+        abandoned: list[tuple[Path, str | None]] = []
         for path in self._directory.glob("*"):
-            with contextlib.suppress(FileNotFoundError):  # another server looks as well
-                if time.time() - path.stat().st_ctime > ABANDONED_AFTER:  # the time of the last write or rename
+            with contextlib.suppress(FileNotFoundError):  # another server may remove it at the same time
+                if time.time() - path.stat().st_ctime > ABANDONED_AFTER:  # st_ctime: last write or rename
                     name = path.name.partition(".")[0]
-                    leftovers.append((path, None if name == "part" else name))
-        return leftovers
+                    abandoned.append((path, None if name == "part" else name))
+        return abandoned
 
     @property
     def _directory(self) -> Path:

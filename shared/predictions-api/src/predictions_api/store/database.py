@@ -1,7 +1,6 @@
-"""The tables, and one way to use them: a function that gets a connection and runs in one transaction in a thread.
+"""The tables, in SQLite or PostgreSQL, and `Database`, which runs a function in one transaction in a thread.
 
-SQLite and PostgreSQL behave the same here: JSON columns, times as microseconds since 1970 (UTC). Which rows there are
-and what may become of them is records.py's business (predictions) and files.py's (files).
+Times are integers: microseconds since 1970, UTC. Rows are written by records.py, files.py and run/webhooks.py.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOG = logging.getLogger("predictions_api.database")
-LOCK_TIMEOUT: Final = 5  # to wait for SQLite's lock, or for a connection to PostgreSQL
+LOCK_TIMEOUT: Final = 5  # seconds to wait for SQLite's lock, or for a connection to PostgreSQL
 METADATA = sa.MetaData()
 _is_unended = sa.text("deadline IS NOT NULL AND status IN ('starting', 'processing')")
 
@@ -49,11 +48,11 @@ predictions = sa.Table(
     sa.Column("webhook_events_filter", sa.JSON),
     sa.Column("revision", sa.Integer, nullable=False, default=0),
     sa.Column("data_removed", sa.Boolean, nullable=False, default=False),
-    sa.Column("stream_key", sa.String(64), unique=True),  # None: the version does not stream
-    sa.Column("streams_files", sa.Boolean, nullable=False, default=False),  # whether its stream's outputs are files
-    sa.Column("worker", sa.Text),  # URL of the Cog server that has it, or had it
-    sa.Column("attempts", sa.Integer, nullable=False, default=0),  # how often a Cog server was given it
-    sa.Column("callback_key", sa.String(64), nullable=False),  # of this attempt: Cog's webhooks to us carry it
+    sa.Column("stream_key", sa.String(64), unique=True),  # None if the version does not stream
+    sa.Column("streams_files", sa.Boolean, nullable=False, default=False),  # whether its outputs are files
+    sa.Column("worker", sa.Text),  # URL of the last Cog server that received it
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),  # how often it was sent to a Cog server
+    sa.Column("callback_key", sa.String(64), nullable=False),  # of this attempt, part of the URL that Cog calls
     sa.Index("newest", "created_at", "id"),
     sa.Index("waiting", "status", "model"),
     sa.Index("runs", "model"),
@@ -74,7 +73,7 @@ events = sa.Table(
 files = sa.Table(
     "files",
     METADATA,
-    sa.Column("id", sa.String(64), primary_key=True),  # unguessable: who knows it may read the file
+    sa.Column("id", sa.String(64), primary_key=True),  # random: anyone with the id may read the file
     sa.Column("sha256", sa.String(64), nullable=False, index=True),
     sa.Column("md5", sa.String(32), nullable=False),
     sa.Column("name", sa.Text, nullable=False),
@@ -98,7 +97,7 @@ deliveries = sa.Table(
     sa.Column("delivered_at", sa.BigInteger),
 )
 
-servers = sa.Table(  # those that share a PostgreSQL database, by the database's own clock
+servers = sa.Table(  # the servers that share a PostgreSQL database; times are by the database's clock
     "servers",
     METADATA,
     sa.Column("id", sa.String(128), primary_key=True),
@@ -119,19 +118,19 @@ def now() -> int:
 
 
 def without_nul(text: str) -> str:
-    """Return `text` without NUL, which PostgreSQL's text cannot hold."""
+    """Return `text` without NUL, which PostgreSQL's text type rejects."""
     return text.replace("\0", "")
 
 
 class Database:
-    """One engine and the threads that use it."""
+    """One SQLAlchemy engine and the threads that use it."""
 
     def __init__(self, url: str, *, threads: int = 8) -> None:
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
-        patience = {"timeout" if self.is_sqlite else "connect_timeout": LOCK_TIMEOUT}
+        connect_args = {"timeout" if self.is_sqlite else "connect_timeout": LOCK_TIMEOUT}
         self.engine = sa.create_engine(
-            url, pool_size=threads, max_overflow=0, pool_pre_ping=not self.is_sqlite, connect_args=patience
+            url, pool_size=threads, max_overflow=0, pool_pre_ping=not self.is_sqlite, connect_args=connect_args
         )
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="database")
         self._reader = self.engine.execution_options(reads=True)
@@ -140,23 +139,23 @@ class Database:
             sa.event.listen(self.engine, "begin", _begin_sqlite)
 
     async def open(self) -> None:
-        """Make the tables that are missing."""
+        """Create missing tables."""
         await self.run(_create_tables)
 
     async def close(self) -> None:
-        """Wait for what runs and close all connections."""
-        self._threads.shutdown()  # not in a thread: DBOS has shut the loop's own threads down
+        """Wait for running transactions and close all connections."""
+        self._threads.shutdown()  # not by to_thread: DBOS has shut down the loop's executor
         self.engine.dispose()
 
     async def run(self, work: Callable[[sa.Connection], T]) -> T:
-        """Return what `work` returns, after its transaction is committed.
+        """Return the result of `work` after its transaction is committed.
 
-        Raises Problem 503 where the database is locked, full or away; nothing of the transaction remains then.
+        Raises Problem 503 if the database is locked, full or unavailable. The transaction is then rolled back.
         """
         return await asyncio.get_running_loop().run_in_executor(self._threads, _transaction, self.engine, work)
 
     async def read(self, work: Callable[[sa.Connection], T]) -> T:
-        """Do as `run` does, for work that writes nothing: it waits for no writer."""
+        """Return the result of `work`, which must only read. Unlike `run`, it does not wait for writers."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, _transaction, self._reader, work)
 
 
@@ -167,38 +166,38 @@ def _transaction(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
     except IntegrityError:
         raise
     except DBAPIError as error:
-        LOG.warning("the database: %s", str(error.orig).strip())  # not for everyone: it names hosts and users
+        LOG.warning("the database: %s", str(error.orig).strip())  # logged only, as it names hosts and users
         raise unavailable("The database cannot be used now") from error
 
 
 def _create_tables(connection: sa.Connection) -> None:
-    if connection.dialect.name == "postgresql":  # two servers may start at once
+    if connection.dialect.name == "postgresql":  # two servers may start at the same time
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(7281340411)"))
     METADATA.create_all(connection)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # sqlite3's own BEGIN comes too late to take the write lock at the start
+    connection.isolation_level = None  # the module would send BEGIN only before the first write
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    # A transaction that reads before it writes would fail at once, without waiting, where another wrote in between.
+    # After BEGIN, a transaction that reads and then writes fails without waiting if another one wrote in between.
     reads = connection.get_execution_options().get("reads", False)
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
-async def get_or_create_secret(database: Database, name: str, make: Callable[[], str]) -> str:
-    """Return the secret called `name`, made by the first server that asks."""
+async def get_or_create_secret(database: Database, name: str, create: Callable[[], str]) -> str:
+    """Return the secret called `name`. The first server to ask creates it with `create`."""
 
     def work(connection: sa.Connection) -> str | None:
         query = sa.select(secret_values.c.value).where(secret_values.c.name == name)
-        found = connection.scalar(query)
-        if found is None:
-            found = make()
-            connection.execute(sa.insert(secret_values).values(name=name, value=found))
-        return str(found)
+        secret = connection.scalar(query)
+        if secret is None:
+            secret = create()
+            connection.execute(sa.insert(secret_values).values(name=name, value=secret))
+        return str(secret)
 
     try:
         return str(await database.run(work))
@@ -207,5 +206,5 @@ async def get_or_create_secret(database: Database, name: str, make: Callable[[],
 
 
 def random_key() -> str:
-    """Return 52 lower-case letters and digits that nobody can guess (256 random bits)."""
+    """Return 52 random lower-case letters and digits (260 bits)."""
     return "".join(secrets.choice("0123456789abcdefghjkmnpqrstvwxyz") for _ in range(52))

@@ -1,4 +1,4 @@
-"""The events of a stream: what of a prediction is new with each change, in the order in which readers are told."""
+"""The events of a prediction's stream: what each change added, in the order in which readers receive it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Event:
-    """One event of a stream; `data` is text for `output` and `logs`, JSON for `error` and `done`."""
+    """One event of a stream. `data` is text for `output` and `logs`, JSON for `error` and `done`."""
 
     seq: int
     kind: str
@@ -27,9 +27,9 @@ class Event:
 
 
 def add_events(connection: sa.Connection, old: Prediction, new: Prediction) -> None:
-    """Write the events that lead from `old` to `new`, after those that the stream has."""
+    """Append the events for the difference between `old` and `new` to the stream."""
     entries: list[tuple[str, str]] = []
-    if new.logs != old.logs:  # those of another attempt begin afresh
+    if new.logs != old.logs:  # a new attempt starts new logs
         entries.append(("logs", new.logs[len(old.logs) if new.logs.startswith(old.logs) else 0 :]))
     entries += [
         ("output", without_nul(item) if isinstance(item, str) else json.dumps(item))
@@ -48,14 +48,14 @@ def add_events(connection: sa.Connection, old: Prediction, new: Prediction) -> N
     connection.execute(
         sa.insert(events),
         [
-            {"prediction_id": new.id, "seq": first + place, "kind": kind, "data": data, "at": moment}
-            for place, (kind, data) in enumerate(entries)
+            {"prediction_id": new.id, "seq": first + index, "kind": kind, "data": data, "at": moment}
+            for index, (kind, data) in enumerate(entries)
         ],
     )
 
 
 def _new_outputs(old: Any, new: Any) -> Sequence[Any] | Iterable[Any]:
-    """Return the outputs that came after those in `old`: an iterator's output is a list that grows."""
+    """Return the outputs that `old` does not have yet. An iterator's output is a growing list."""
     if new is None:
         return []
     if isinstance(new, list):

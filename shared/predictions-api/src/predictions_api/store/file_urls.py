@@ -1,9 +1,7 @@
-"""How files are named within inputs and outputs, which are JSON values of any shape: by URLs, or by data: URIs.
+"""Find and replace file URLs and data: URIs (RFC 2397) within inputs and outputs, which are JSON values of any shape.
 
-In the database an output names its files by path alone, as nobody knows yet by which address a client will ask for it;
-`with_absolute_urls` adds the address. In an input a file of ours has a URL by the name that the client knows this
-server by.
-data: URIs (RFC 2397) are the form in which Cog returns files and in which clients may be answered.
+Outputs in the database hold only the paths of their files, as clients may use different addresses for this server.
+`with_absolute_urls` adds the address. Files of this server in an input have absolute URLs with the client's address.
 """
 
 from __future__ import annotations
@@ -20,50 +18,50 @@ if TYPE_CHECKING:
 
 DELIVERY_PATH: Final = re.compile(r"/v1/delivery/([0-9a-z]{52})/[^/?#\s]+")
 OWN_FILE_PATH: Final = re.compile(r"(?:/replicate)?(?:/v1)?/(files|delivery)/([0-9a-z]{52})(?:/[^/]*)?/?")
-MAX_URL_LENGTH: Final = 2048  # of a URL of ours
+MAX_URL_LENGTH: Final = 2048  # of a file URL of this server
 DEFAULT_TYPE = "application/octet-stream"
-# RFC 9110 §8.3.1: tokens, and parameters whose values are tokens. Nothing else may reach a header.
+# RFC 9110 §8.3.1, without quoted parameter values. The type is sent in a header.
 MEDIA_TYPE = re.compile(r"[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+(?:\s*;\s*[\w.-]+=[\w!#$%&'*+.^`|~-]+)*", re.ASCII)
 
 
 @dataclass(frozen=True)
 class OwnFile:
-    """What a URL says of a file that has, or had, its place here."""
+    """The file of this server that a URL refers to. It may have been deleted."""
 
     id: str
     is_upload: bool
 
 
 def delivery_path(file_id: str, name: str) -> str:
-    """Return the path of the URL from which anyone may read a file's bytes."""
+    """Return the path of a file's public URL."""
     return f"/v1/delivery/{file_id}/{quote(name, safe='')}"
 
 
 def with_absolute_urls(output: Any, base: str) -> Any:
-    """Return an output with its files named by URLs below `base`."""
+    """Return an output with the paths of its files replaced by URLs below `base`."""
     return map_strings(output, lambda text: base + text if DELIVERY_PATH.fullmatch(text) else text)
 
 
 def own_file(text: str) -> OwnFile | None:
-    """Return which file a URL in an input stands for, if its path is one that this server gives to files."""
+    """Return the file that a URL in an input refers to, or None if it is not a file of this server."""
     if not text.startswith(("http://", "https://")) or len(text) > MAX_URL_LENGTH:
         return None
     try:
-        found = OWN_FILE_PATH.fullmatch(urlsplit(text).path)
+        match = OWN_FILE_PATH.fullmatch(urlsplit(text).path)
     except ValueError:
         return None
-    return None if found is None else OwnFile(found[2], found[1] == "files")
+    return None if match is None else OwnFile(match[2], match[1] == "files")
 
 
 def safe_name(name: str) -> str:
-    """Return the last part of a path, of at most 255 bytes, without what headers and file systems take amiss."""
+    """Return the last part of a path, at most 255 bytes, without unprintable characters and outer dots."""
     last = re.split(r"[/\\]", name)[-1]
     last = "".join(letter for letter in last if letter.isprintable()).strip(". ")
     return last.encode(errors="ignore")[:255].decode(errors="ignore") or "file"
 
 
 def strings_in(value: Any) -> Iterator[str]:
-    """Give all strings of a JSON value, but for its keys."""
+    """Yield all strings of a JSON value except its keys."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
@@ -72,7 +70,7 @@ def strings_in(value: Any) -> Iterator[str]:
 
 
 def map_strings(value: Any, change: Callable[[str], str]) -> Any:
-    """Return a JSON value with all its strings changed, but for its keys."""
+    """Return a JSON value with `change` applied to all strings except its keys."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
@@ -81,18 +79,18 @@ def map_strings(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def media_type(claimed: str | None) -> str:
-    """Return the media type in lower case; application/octet-stream for none and for what is no media type."""
+    """Return the media type in lower case, or application/octet-stream if it is missing or invalid."""
     claimed = (claimed or "").strip()
     return claimed.lower() if len(claimed) <= 255 and MEDIA_TYPE.fullmatch(claimed) else DEFAULT_TYPE
 
 
 def encode_data_uri(content_type: str, content: bytes) -> str:
-    """Return the URI of `content`."""
+    """Return `content` as a base64 data: URI."""
     return f"data:{content_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def decode_data_uri(uri: str) -> tuple[str, bytes] | None:
-    """Return (media type, content); None for what is no data: URI."""
+    """Return (media type, content), or None for an invalid data: URI."""
     head, comma, body = uri.partition(",")
     if not comma or head[:5].lower() != "data:":
         return None

@@ -1,7 +1,6 @@
-"""Files that clients upload and that models make: rows in a table, bytes in content.py's store.
+"""Files uploaded by clients and produced by models: rows in a table, bytes in a ContentStore.
 
-Whoever knows an id may read the file: ids have 256 random bits. How files are named within inputs and outputs is
-file_urls.py's business.
+Anyone who knows an id may read the file. Ids have 260 random bits.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ if TYPE_CHECKING:
     from predictions_api.store.database import Database
 
 LOG = logging.getLogger("predictions_api.files")
-UPLOAD_LIMIT: Final = 100 * 2**20  # the JavaScript client's README says 100 MiB, Replicate's error "100MB"
-INLINE_LIMIT: Final = 10_000_000  # as the JavaScript client's MAX_DATA_URI_SIZE
-LARGE_INPUT: Final = 256_000  # letters of a data: URI
+UPLOAD_LIMIT: Final = 100 * 2**20  # 100 MiB by the JavaScript client's README; "100MB" in Replicate's error
+INLINE_LIMIT: Final = 10_000_000  # MAX_DATA_URI_SIZE of the JavaScript client
+LARGE_INPUT: Final = 256_000  # characters of a data: URI
 UPLOAD_RETENTION: Final = 24 * 3600.0  # seconds; as in the official Python client's recording, file-operations.yaml
 BATCH: Final = 1000
 
@@ -60,18 +59,18 @@ class File:
     kind: str  # upload, output
     prediction_id: str | None
     created_at: int
-    expires_at: int  # an output lives at least until then, and as long as its prediction keeps its data
+    expires_at: int  # an output is kept until then, and as long as its prediction has its data
 
     @property
     def path(self) -> str:
-        """Return the path of the URL that anyone may read the bytes from."""
+        """Return the path of the public URL."""
         return delivery_path(self.id, self.name)
 
 
 class Files:
-    """The files of a database and of the directory that goes with it.
+    """The files of a database and its content directory.
 
-    retention: seconds that outputs are kept. cog_base: the base URL by which Cog's servers reach this one.
+    retention: seconds that outputs are kept. cog_base: base URL of this server as seen from Cog servers.
     """
 
     def __init__(self, database: Database, root: Path, *, retention: float, cog_base: str) -> None:
@@ -82,24 +81,24 @@ class Files:
         self._signing_key = ""
 
     async def upload(self, source: BinaryIO, *, name: str, content_type: str, metadata: dict[str, Any]) -> File:
-        """Store an upload; raise Problem 413 where it is too large, 503 where the disk is full."""
+        """Store an upload. Raises Problem 413 if it is too large, and 503 if the disk is full."""
         part = await asyncio.to_thread(self.content.write, source, at_most=UPLOAD_LIMIT, too_large=too_large_problem())
         return await self._add(part, safe_name(name), content_type, metadata, None, UPLOAD_RETENTION)
 
     async def signing_key(self) -> str:
-        """Return the secret that signs URLs of uploads, one for all servers of a database."""
+        """Return the secret that signs download URLs, the same for all servers of a database."""
         self._signing_key = self._signing_key or await get_or_create_secret(self.database, "files", random_key)
         return self._signing_key
 
     async def store_inputs(self, prediction_id: str, inputs: Any) -> Any:
-        """Do with the large data: URIs of a prediction's inputs as `store_output` does: its row is read often."""
+        """Replace large data: URIs in inputs as `store_output` does, as the row is read often."""
         return await self.store_output(prediction_id, inputs, at_least=LARGE_INPUT, name="input")
 
     async def store_output(self, prediction_id: str, output: Any, *, at_least: int = 0, name: str = "output") -> Any:
-        """Store each data: URI in `output` and replace it by a path; the same content gives the same path.
+        """Return `output` with each data: URI stored as a file and replaced by the file's path.
 
-        URIs of fewer than `at_least` letters stay. `name` is the file's, but for its ending. Cog sends all of an output
-        again with each step, so most of it may be stored already.
+        URIs shorter than `at_least` characters stay. `name` is the file name without extension. The same content gives
+        the same path. Cog repeats the whole output with each step, so most of it may be stored already.
         """
         stored: dict[str, str] = {}
         for text in strings_in(output):
@@ -111,20 +110,20 @@ class Files:
 
     async def _store_output_file(self, prediction_id: str, name: str, content_type: str, content: bytes) -> File:
         sha256 = (await asyncio.to_thread(hashlib.sha256, content)).hexdigest()
-        known = await self._rows(
+        rows = await self._rows(
             sa.select(table)
             .where(table.c.prediction_id == prediction_id, table.c.sha256 == sha256)
             .where(table.c.content_type == content_type)
         )
-        is_there = await asyncio.to_thread(self.content.path(sha256).is_file)
-        if known and is_there:
-            return known[0]
+        is_stored = await asyncio.to_thread(self.content.path(sha256).is_file)
+        if rows and is_stored:
+            return rows[0]
         part = await asyncio.to_thread(
             self.content.write, io.BytesIO(content), at_most=len(content), too_large=too_large_problem()
         )
-        if known:  # its content did not get its name, on a full disk or in a server that died
+        if rows:  # the row was written, but not its content: the disk was full or the server crashed
             await asyncio.to_thread(self.content.commit, part)
-            return known[0]
+            return rows[0]
         name += mimetypes.guess_extension(content_type.partition(";")[0]) or ""
         return await self._add(part, name, content_type, {}, prediction_id, self.retention)
 
@@ -157,52 +156,52 @@ class Files:
         except BaseException:
             part.path.unlink(missing_ok=True)
             raise
-        await asyncio.to_thread(self.content.commit, part)  # only now: see content.py
+        await asyncio.to_thread(self.content.commit, part)  # after the row, see content.py
         LOG.info("files: stored %s %s, %d bytes of %s", kind, prediction_id or "", file.size, content_type)
         return file
 
     async def get(self, file_id: str) -> File | None:
-        """Return the file, None where there is none or where it has expired."""
+        """Return the file, or None if it is missing or expired."""
         return next(iter(await self._rows(sa.select(table).where(table.c.id == file_id, _is_retained()))), None)
 
     async def list_uploads(self, *, size: int, before: tuple[int, str] | None = None) -> list[File]:
-        """Return up to `size` uploads, newest first: all, or those older than a row's (created_at, id)."""
+        """Return up to `size` uploads, newest first. `before`: only those older than this (created_at, id)."""
         query = sa.select(table).where(table.c.kind == "upload", _is_retained())
         if before is not None:
             query = query.where(sa.tuple_(table.c.created_at, table.c.id) < sa.tuple_(*map(sa.literal, before)))
         return await self._rows(query.order_by(table.c.created_at.desc(), table.c.id.desc()).limit(size))
 
     async def delete_upload(self, file_id: str) -> bool:
-        """Delete an upload; tell whether there was one."""
+        """Delete an upload. Return whether it existed."""
         chosen = sa.select(table.c.id, table.c.sha256).where(
             table.c.id == file_id, table.c.kind == "upload", _is_retained()
         )
         return await self._delete(chosen) > 0
 
     async def resolve(self, value: Any) -> Any:
-        """Return a prediction's input with this server's files named by URLs that Cog can read bytes from.
+        """Return a prediction's input with URLs of this server's files replaced by URLs that Cog servers can download.
 
-        Whatever name of this server a URL has, the id tells that the file is ours. Raises Problem 422 for an upload
-        that has expired or was deleted.
+        Files are recognized by path and id, whatever the host in the URL. Raises Problem 422 for an upload that has
+        expired or was deleted.
         """
-        ours: dict[str, str] = {}
+        replacements: dict[str, str] = {}
         for text in strings_in(value):
-            found = own_file(text)
-            if found is None:
+            reference = own_file(text)
+            if reference is None:
                 continue
-            file = await self.get(found.id)
+            file = await self.get(reference.id)
             if file is not None:
-                ours[text] = self.cog_base + file.path
-            elif found.is_upload:
+                replacements[text] = self.cog_base + file.path
+            elif reference.is_upload:
                 raise Problem(
                     422, f"The file {text} has expired or was deleted; upload it again", title="Input validation failed"
                 )
-        return map_strings(value, lambda text: ours.get(text, text))
+        return map_strings(value, lambda text: replacements.get(text, text))
 
     async def inline(self, output: Any) -> Any:
-        """Return an output with its files as data: URIs; as it is where they have more than 10 MB together."""
+        """Return an output with its files as data: URIs. Unchanged if the files exceed 10 MB together."""
         files = [
-            await self.get(found[1]) for text in set(strings_in(output)) if (found := DELIVERY_PATH.fullmatch(text))
+            await self.get(match[1]) for text in set(strings_in(output)) if (match := DELIVERY_PATH.fullmatch(text))
         ]
         present = [file for file in files if file is not None]
         if sum(file.size for file in present) > INLINE_LIMIT:
@@ -211,16 +210,16 @@ class Files:
         for file in present:
             try:
                 content = await asyncio.to_thread(self.content.path(file.sha256).read_bytes)
-            except FileNotFoundError:  # removed in between
+            except FileNotFoundError:  # removed meanwhile
                 return output
             uris[file.path] = await asyncio.to_thread(encode_data_uri, file.content_type, content)
         return map_strings(output, lambda text: uris.get(text, text))
 
     async def sweep(self) -> int:
-        """Delete expired uploads, outputs whose prediction has lost its data, and leftovers; return how many."""
-        old = sa.select(table.c.id, table.c.sha256).where(~_is_retained()).limit(BATCH)
+        """Delete expired files and abandoned content. Return the number of deleted rows."""
+        expired = sa.select(table.c.id, table.c.sha256).where(~_is_retained()).limit(BATCH)
         deleted = 0
-        while batch := await self._delete(old):
+        while batch := await self._delete(expired):
             deleted += batch
         for path, sha256 in await asyncio.to_thread(self.content.list_abandoned):
             await self._restore_or_delete(path, sha256)
@@ -256,7 +255,7 @@ class Files:
 
 
 def too_large_problem() -> Problem:
-    """Return the 413 of Replicate's OpenAPI, files.create."""
+    """Return the 413 of `files.create` in Replicate's OpenAPI document."""
     return Problem(413, "Files must be less than 100MB in size")
 
 

@@ -1,6 +1,6 @@
-"""Lists in pages: where a page begins is a row, not a number, so rows that are added meanwhile shift nothing.
+"""Pages of lists. A page starts at a row, not at an offset, so rows added meanwhile do not shift pages.
 
-A cursor is the position of that row in base64, opaque to clients, in the style of the cursors that Replicate gives.
+A cursor is the position of that row in base64, in the style of Replicate's cursors. It is opaque to clients.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from predictions_api.errors import Problem
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PAGE_SIZE: Final = 100  # rows a page, as Replicate's
+PAGE_SIZE: Final = 100  # as at Replicate
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """The rows older than the one at (created_at, id); with `newer`, those that are newer."""
+    """The rows older than (created_at, id), or newer if `newer` is set."""
 
     created_at: int
     id: str
@@ -35,7 +35,7 @@ class Cursor:
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
-        """Read a cursor; raises Problem 400 for what is none."""
+        """Return the cursor that `text` encodes. Raises Problem 400 if it is invalid."""
         try:
             members = parse_qs(base64.b64decode(text, altchars=b"-_", validate=True).decode("ascii"))
             moment, _, row = members["p"][0].partition(".")
@@ -43,17 +43,17 @@ class Cursor:
         except (ValueError, KeyError, binascii.Error):
             cursor = None
         if cursor is None or not cursor.id.isalnum() or not 0 <= cursor.created_at < 2**62:
-            raise Problem(400, "The cursor is not one that this server gave; follow next or previous as they are")
+            raise Problem(400, "The cursor is invalid; use the URLs in next and previous unchanged")
         return cursor
 
 
 def page_url(base: str, path: str, cursor: Cursor, query: Mapping[str, str]) -> str:
-    """Return the URL of another page of the same list."""
+    """Return the URL of the page at `cursor`."""
     return f"{base}/v1{path}?{urlencode({'cursor': str(cursor), **query})}"
 
 
 def parse_time(name: str, text: str) -> int:
-    """Return an ISO 8601 time as microseconds since 1970, UTC where it names no zone; raises Problem 422."""
+    """Return an ISO 8601 time as microseconds since 1970. UTC if it has no zone. Raises Problem 422."""
     try:
         moment = datetime.fromisoformat(text.strip().replace(" ", "+") if "T" in text else text)
         if moment.tzinfo is None:
@@ -61,5 +61,5 @@ def parse_time(name: str, text: str) -> int:
         return (moment - _EPOCH) // timedelta(microseconds=1)
     except (ValueError, OverflowError):
         raise Problem(
-            422, f"{name}={text[:64]!r} is no ISO 8601 time; give one like 2026-01-31T12:00:00Z", title="Invalid query"
+            422, f"{name}={text[:64]!r} is not an ISO 8601 time; give e.g. 2026-01-31T12:00:00Z", title="Invalid query"
         ) from None

@@ -1,4 +1,4 @@
-"""A prediction: a row of the table of predictions."""
+"""A prediction, as a row of the table of predictions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 END_STATUSES: Final = frozenset({"succeeded", "failed", "canceled", "aborted"})
-CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # the alphabet of Replicate's ids since 2024
+CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # alphabet of Replicate's ids since 2024
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Prediction:
 
     @property
     def has_ended(self) -> bool:
-        """Tell whether nothing will change any more."""
+        """Return whether the status is final."""
         return self.status in END_STATUSES
 
 
 def new_id() -> str:
-    """Return 26 letters and digits, 130 random bits, as Replicate's ids are."""
+    """Return 26 letters and digits (130 random bits), in the form of Replicate's ids."""
     return "".join(secrets.choice(CROCKFORD) for _ in range(26))

@@ -1,7 +1,7 @@
-"""What is kept of predictions: made, read, listed, and changed in one place, `update`, one transaction a change.
+"""Add, read, list and update predictions in the database. Each change is one transaction.
 
-Each change adds 1 to `revision`; changes.py wakes those who wait for one. A prediction that has ended changes no more,
-but for the removal of its data.
+Each change adds 1 to `revision`, and `change_listeners` are called. A prediction that has ended does not change, except
+that its data is removed.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
     from predictions_api.store.database import Database
 
-UNCHANGED: Final = object()  # stands for "leave as it is" where None is a value
+UNCHANGED: Final = object()  # the default where None is a value
 RESTART_NOTICE: Final = "The server stopped while this prediction was running; it is run again.\n"
 
 
 class Records:
-    """The predictions in a database."""
+    """The predictions of a database."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        # Called on the event loop with each Prediction after its change is committed.
+        # Called on the event loop with the changed Prediction, after the commit.
         self.change_listeners: list[Callable[[Prediction], None]] = []
 
     async def add(self, prediction: Prediction, *, queue_limit: int) -> bool:
-        """Add a prediction; return False where `queue_limit` of its model wait already."""
+        """Add a prediction. Return False, without adding it, if `queue_limit` of its model are waiting."""
 
         def work(connection: sa.Connection) -> bool:
             waiting = sa.select(sa.func.count()).where(
@@ -47,11 +47,11 @@ class Records:
         return await self.database.run(work)
 
     async def get(self, prediction_id: str) -> Prediction | None:
-        """Return the prediction, None where there is none."""
+        """Return the prediction, or None if it is missing."""
         return await self._get_where(predictions.c.id == prediction_id)
 
     async def find_by_stream_key(self, stream_key: str) -> Prediction | None:
-        """Return the prediction whose stream has this address."""
+        """Return the prediction whose stream has this key, or None if it is missing."""
         return await self._get_where(predictions.c.stream_key == stream_key)
 
     async def _get_where(self, condition: sa.ColumnElement[bool]) -> Prediction | None:
@@ -62,7 +62,7 @@ class Records:
         return await self.database.read(work)
 
     async def list_changed(self, revisions: dict[str, int]) -> list[Prediction]:
-        """Return those of the predictions (id -> revision) that have a later revision than given, in one query."""
+        """Return the predictions whose revision is later than the given one. `revisions`: id -> revision."""
 
         def work(connection: sa.Connection) -> list[Prediction]:
             query = sa.select(predictions).where(predictions.c.id.in_(revisions))
@@ -89,18 +89,17 @@ class Records:
         created_before: int | None = None,
         source: str | None = None,
     ) -> list[Prediction]:
-        """Return up to `size` predictions, newest first: the newest, or those next to a position on either side.
+        """Return up to `size` predictions, newest first, without their logs, which may be long.
 
-        `before` and `after` are a row's (created_at, id): older and newer than it. Logs are left out: a list row is
-        read for its status, and logs may be long.
+        `before` and `after` are the (created_at, id) of a row. The page then holds the next older or next newer rows.
         """
-        place = sa.tuple_(predictions.c.created_at, predictions.c.id)
+        position = sa.tuple_(predictions.c.created_at, predictions.c.id)
         columns = [column for column in predictions.c if column.name != "logs"]
         query = sa.select(*columns).limit(size)
         if before is not None:
-            query = query.where(place < sa.tuple_(*map(sa.literal, before)))
+            query = query.where(position < sa.tuple_(*map(sa.literal, before)))
         if after is not None:
-            query = query.where(place > sa.tuple_(*map(sa.literal, after)))
+            query = query.where(position > sa.tuple_(*map(sa.literal, after)))
         if created_after is not None:
             query = query.where(predictions.c.created_at >= created_after)
         if created_before is not None:
@@ -126,11 +125,11 @@ class Records:
         error: str | None = None,
         metrics: dict[str, Any] | None = None,
     ) -> Prediction | None:
-        """Record what has become of a prediction; return it as it is then, None where there is none.
+        """Update a prediction and return it, or None if it is missing.
 
-        `output` and `logs` are whole, not what was added. An ended prediction is left as it is. `processing` sets
-        started_at, an end sets completed_at and the times in metrics. Its stream gets its events in the same
-        transaction.
+        `output` and `logs` are the whole values, not what was added. A prediction that has ended is returned unchanged.
+        Status `processing` sets started_at. A final status sets completed_at and the times in metrics. The events of
+        the stream are written in the same transaction.
         """
         values: dict[str, Any] = {
             "status": status,
@@ -138,15 +137,15 @@ class Records:
             "error": None if error is None else without_nul(error),
             "metrics": metrics,
         }
-        given = {name: value for name, value in values.items() if value is not None}
+        changes = {name: value for name, value in values.items() if value is not None}
         if output is not UNCHANGED:
-            given["output"] = output
-        return await self._change(prediction_id, lambda old: _with_times(dataclasses.replace(old, **given)))
+            changes["output"] = output
+        return await self._change(prediction_id, lambda old: _with_times(dataclasses.replace(old, **changes)))
 
     async def begin_attempt(self, prediction_id: str, *, worker: str, callback_key: str) -> Prediction | None:
-        """Record that the Cog server at `worker` is about to be given a prediction: a new attempt, which starts afresh.
+        """Record a new attempt, directly before the prediction is sent to the Cog server at `worker`.
 
-        Webhooks that carry the callback key of an earlier attempt count no more.
+        Output and logs are reset. Callbacks with the key of an earlier attempt are ignored from now on.
         """
 
         def attempt(old: Prediction) -> Prediction:
@@ -165,23 +164,23 @@ class Records:
         return await self._change(prediction_id, attempt)
 
     async def invalidate_callbacks(self, prediction_id: str, *, callback_key: str) -> None:
-        """Let no webhook of the attempts so far count any more."""
+        """Ignore callbacks of all attempts so far from now on. `callback_key` is a new key."""
         await self._change(prediction_id, lambda old: dataclasses.replace(old, callback_key=callback_key))
 
     async def abort_attempt(self, prediction_id: str, *, callback_key: str, worker: str | None) -> None:
-        """Record that the attempt with this key was none; `worker` is the Cog server that may have it still."""
+        """Do not count the attempt with this key. `worker` is the Cog server where it may still be running."""
 
-        def waiting(old: Prediction) -> Prediction:
+        def abort(old: Prediction) -> Prediction:
             if old.callback_key != callback_key:
                 return old
             return dataclasses.replace(old, worker=worker, attempts=old.attempts - 1)
 
-        await self._change(prediction_id, waiting)
+        await self._change(prediction_id, abort)
 
     async def _change(self, prediction_id: str, change: Callable[[Prediction], Prediction]) -> Prediction | None:
         def work(connection: sa.Connection) -> tuple[Prediction | None, bool]:
-            chosen = sa.select(predictions).where(predictions.c.id == prediction_id).with_for_update()
-            row = connection.execute(chosen).mappings().one_or_none()
+            query = sa.select(predictions).where(predictions.c.id == prediction_id).with_for_update()
+            row = connection.execute(query).mappings().one_or_none()
             if row is None:
                 return None, False
             old = Prediction(**row)
@@ -204,7 +203,7 @@ class Records:
         return prediction
 
     async def events(self, prediction_id: str, from_seq: int) -> list[Event]:
-        """Return the events of a stream from number `from_seq` on."""
+        """Return the events of a stream, starting at number `from_seq`."""
 
         def work(connection: sa.Connection) -> list[Event]:
             query = (
@@ -218,7 +217,7 @@ class Records:
 
 
 def _with_times(new: Prediction) -> Prediction:
-    """Return it with the times that follow from its status."""
+    """Return `new` with the times set that its status implies."""
     moment = now()
     if new.status == "processing" and new.started_at is None:
         new = dataclasses.replace(new, started_at=moment)
