@@ -1,1 +1,1 @@
-"""What runs predictions: the service, its queue, Cog servers, webhooks."""
+"""The running of predictions: service, queue, Cog servers and webhooks."""

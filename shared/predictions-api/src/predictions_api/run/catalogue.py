@@ -1,7 +1,7 @@
-"""The models that this server has, their versions, and how both are named: the three forms that a request may use.
+"""The models of this server and their versions.
 
-A model's versions all run on its one set of Cog servers: the id made from its content first, then ids under which it
-is documented elsewhere. What inputs a version takes is validation.py's business.
+All versions of a model run on the same Cog servers. The first id is computed from the model's content. Further ids are
+those under which the model is documented elsewhere.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ class Version:
 
     @property
     def streams(self) -> bool:
-        """Tell whether the output is an iterator, whose items come one by one."""
+        """Return whether the output is an iterator."""
         return self._output.get("x-cog-array-type") == "iterator"
 
     @property
     def streams_files(self) -> bool:
-        """Tell whether those items are files."""
+        """Return whether the output is an iterator of files."""
         return self.streams and (self._output.get("items") or {}).get("format") == "uri"
 
     @property
     def file_inputs(self) -> set[str]:
-        """Return the names of the inputs that are files, or lists of them."""
+        """Return the names of the inputs that are files or lists of files."""
         declared: dict[str, Any] = self.openapi_schema["components"]["schemas"]["Input"].get("properties", {})
         return {name for name, schema in declared.items() if _is_file(schema)}
 
@@ -80,10 +80,10 @@ def _model(settings: ModelSettings) -> Model:
 
 
 class Catalogue:
-    """The models, found by name and by version; a schema is read when it is first needed."""
+    """The models by name and by version. A schema is read when it is first needed."""
 
     def __init__(self, models: Sequence[ModelSettings], workers: Mapping[str, Workers]) -> None:
-        """`workers` has each model's Cog servers by owner/name: they are asked where the settings name no schema."""
+        """`workers`: Cog servers by owner/name. They are asked for the schema if the settings name no file."""
         self.models = [_model(settings) for settings in models]
         self._settings = {settings.name: settings for settings in models}
         self._workers = workers
@@ -93,16 +93,16 @@ class Catalogue:
         self._locks = {model.full_name: asyncio.Lock() for model in self.models}
 
     def model(self, owner: str, name: str) -> Model:
-        """Return the model; raises Problem 404."""
+        """Return the model. Raises Problem 404."""
         model = self._by_name.get(f"{owner}/{name}")
         if model is None:
             raise not_found()
         return model
 
     async def find(self, reference: str) -> Version:
-        """Return what 64 hexadecimal digits, owner/name:digits or owner/name (its newest version) stand for.
+        """Return the version for an id, for owner/name:id, or for owner/name (the newest version).
 
-        Raises Problem 422 for anything else, as Replicate does, and 503 where the schema is not to be had now.
+        Raises Problem 422 for anything else, as Replicate does, and 503 if the schema is not available now.
         """
         name, separator, version = reference.partition(":")
         if separator:
@@ -119,25 +119,25 @@ class Catalogue:
         return await self.version(model, version)
 
     async def version(self, model: Model, version_id: str) -> Version:
-        """Return a version of a model; raises Problem 404, and 503 where its schema is not to be had now."""
+        """Return a version of a model. Raises Problem 404, and 503 if the schema is not available now."""
         if version_id not in model.versions:
             raise not_found()
         async with self._locks[model.full_name]:
             if model.full_name not in self._descriptions:
                 self._descriptions[model.full_name] = await self._read(model)
-        schema, cog_version, since = self._descriptions[model.full_name]
-        # The list of versions is sorted by time: each is a second older than the one before it.
-        created_at = since - model.versions.index(version_id) * 1_000_000
+        schema, cog_version, newest_at = self._descriptions[model.full_name]
+        # Clients sort versions by time, so each is one second older than the previous one.
+        created_at = newest_at - model.versions.index(version_id) * 1_000_000
         return Version(version_id, model, created_at, cog_version, schema)
 
     async def _read(self, model: Model) -> tuple[dict[str, Any], str, int]:
-        """Return the schema, Cog's version, and since when the model is there."""
+        """Return the schema, the version of Cog, and the time of the newest version."""
         settings = self._settings[model.full_name]
         if settings.schema is not None:
-            since = settings.schema.stat().st_mtime_ns // 1000
-            return json.loads(settings.schema.read_text("utf-8")), settings.cog_version, since
+            changed_at = settings.schema.stat().st_mtime_ns // 1000
+            return json.loads(settings.schema.read_text("utf-8")), settings.cog_version, changed_at
         try:
             schema, cog_version = await self._workers[model.full_name].describe()
         except CogError as error:
-            raise unavailable(f"The model {model.full_name} is not to be had now: {error}") from error
+            raise unavailable(f"The model {model.full_name} is not available now: {error}") from error
         return schema, cog_version, time.time_ns() // 1000

@@ -1,7 +1,7 @@
-"""The HTTP client of one Cog server, and the reading of what Cog tells us about a prediction.
+"""The HTTP client of one Cog server, and the parser of the progress that Cog reports.
 
-Cog runs a prediction, forgets it, and tells its progress to a webhook alone; the webhook's address is the caller's, and
-so is the choice of a server (workers.py). Measured on coglet 0.23.1.
+Cog reports the progress of a prediction only to its webhook, and cannot be asked for it. Here such a call of Cog is a
+"callback", and a "webhook" is a call to a client's URL. The behaviour was measured on coglet 0.23.1.
 """
 
 from __future__ import annotations
@@ -19,45 +19,44 @@ import httpx
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-END_STATUSES: Final = frozenset({"succeeded", "failed", "canceled"})
+COG_END_STATUSES: Final = frozenset({"succeeded", "failed", "canceled"})
 _EVENTS = ("start", "output", "logs", "completed")
-_PREFIXES = ("Prediction failed: ", "Generator iteration error: ")  # Cog puts the first one on twice
-_SLOT_TIMEOUT = 5.0  # Cog tells the end of a prediction a moment before it takes the next one
+_PREFIXES = ("Prediction failed: ", "Generator iteration error: ")  # Cog adds the first one twice
+_SLOT_TIMEOUT = 5.0  # seconds; Cog reports the end of a prediction just before it accepts the next one
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 
 class CogError(Exception):
-    """A Cog server did not do what it was asked; the text can stand as a prediction's error."""
+    """A request to a Cog server failed. The text is fit to be the error of a prediction."""
 
 
 class Busy(CogError):
-    """It has another prediction: ask another server, or this one again."""
+    """The Cog server runs another prediction. Try another server, or this one later."""
 
 
 class NotReady(CogError):
-    """It is still setting up, or it is broken."""
+    """The Cog server is in its setup, or the setup failed."""
 
 
 class InvalidInputs(CogError):
-    """It does not take these inputs; another server of the model would not either."""
+    """The inputs are invalid for the model, on every Cog server."""
 
 
 class Unreachable(CogError):
-    """It does not answer, or not as Cog does."""
+    """There is no answer, or not one of a Cog server."""
 
 
 class CogClient:
-    """One Cog server at `url`."""
+    """The client of the Cog server at `url`."""
 
     def __init__(self, url: str, http: httpx.AsyncClient) -> None:
         self.url = url.rstrip("/")
         self._http = http
 
     async def start(self, prediction_id: str, inputs: Mapping[str, Any], webhook: str) -> bool:
-        """Start a prediction whose progress goes to `webhook`; tell whether it is new to the server.
+        """Start a prediction whose progress is sent to `webhook`. Return whether it is new to the server.
 
-        False: it runs there already, and its progress goes where it was told first. Raises Busy, NotReady,
-        InvalidInputs, Unreachable.
+        If it already runs there, the server ignores this `webhook`. Raises Busy, NotReady, InvalidInputs, Unreachable.
         """
         body = {
             "id": prediction_id,
@@ -67,7 +66,7 @@ class CogClient:
         }
         began = time.monotonic()
         while True:
-            # This very value: Cog compares the whole header.
+            # Exactly this value, as Cog compares the whole header.
             answer = await self._request("PUT", f"/predictions/{prediction_id}", body, {"Prefer": "respond-async"})
             if answer.status_code == httpx.codes.ACCEPTED:
                 return bool(_members(answer).get("status") == "starting")
@@ -78,42 +77,42 @@ class CogClient:
             await asyncio.sleep(0.05)
 
     async def cancel(self, prediction_id: str) -> bool:
-        """Ask for the end of a prediction; tell whether it runs there.
+        """Request the cancellation of a prediction. Return whether it runs there.
 
-        Its end comes to the webhook. Cog loses a request that comes just as the prediction starts: ask again every
-        few seconds until the end has come.
+        The end is reported to the webhook. Cog loses a request that arrives just as the prediction starts, so repeat
+        the request until this returns False.
         """
         answer = await self._request("POST", f"/predictions/{prediction_id}/cancel", {})
         return answer.status_code == httpx.codes.OK
 
     async def health(self) -> str:
-        """Return READY, BUSY, STARTING, or what else Cog says of itself; GONE where nothing answers."""
+        """Return READY, BUSY, STARTING or another status of Cog, or GONE if there is no answer."""
         try:
             return str((await self._get("/health-check")).get("status", "GONE"))
         except Unreachable:
             return "GONE"
 
     async def cog_version(self) -> str | None:
-        """Return the version of Cog that runs there; raises Unreachable."""
+        """Return the version of Cog, or None if the server does not report it. Raises Unreachable."""
         version = (await self._get("/health-check")).get("version") or {}
         return version.get("python_sdk") or version.get("cog")
 
     async def schema(self) -> dict[str, Any]:
-        """Return the OpenAPI schema of its model; raises Unreachable."""
+        """Return the OpenAPI schema of the model. Raises Unreachable."""
         return await self._get("/openapi.json")
 
     async def wait_for_failure(self) -> str:
-        """Return when the server cannot run what it was given any more, with the reason."""
-        silent_since = math.inf
+        """Wait until the server can no longer finish its prediction. Return the reason."""
+        failing_since = math.inf
         while True:
             await asyncio.sleep(2.0)
             health = await self.health()
             if health in ("READY", "BUSY", "STARTING"):
-                silent_since = math.inf
+                failing_since = math.inf
                 continue
-            silent_since = min(silent_since, time.monotonic())
-            # A network may fail for a moment. A server that calls itself broken has that long to tell the end itself.
-            if time.monotonic() > silent_since + 10.0:
+            failing_since = min(failing_since, time.monotonic())
+            # 10 s for short network failures, and for a failed server to report the end itself.
+            if time.monotonic() > failing_since + 10.0:
                 return f"the Cog server at {self.url} is {health}"
 
     async def _get(self, path: str) -> dict[str, Any]:
@@ -128,8 +127,8 @@ class CogClient:
         try:
             return await self._http.request(method, self.url + path, json=body, headers=headers, timeout=_TIMEOUT)
         except httpx.HTTPError as error:
-            why = f"{type(error).__name__} {error}".rstrip()
-            raise Unreachable(f"the Cog server at {self.url} does not answer: {why}") from error
+            reason = f"{type(error).__name__} {error}".rstrip()
+            raise Unreachable(f"the Cog server at {self.url} does not answer: {reason}") from error
 
 
 def _members(answer: httpx.Response) -> dict[str, Any]:
@@ -138,7 +137,7 @@ def _members(answer: httpx.Response) -> dict[str, Any]:
     except ValueError:
         members = None
     if not isinstance(members, dict):
-        raise Unreachable(f"what answers at {answer.url} is no Cog server: {answer.text[:200]!r}")
+        raise Unreachable(f"the server at {answer.url} is not a Cog server; it answered {answer.text[:200]!r}")
     return members
 
 
@@ -150,7 +149,7 @@ def _error(answer: httpx.Response) -> CogError:
 
 
 def _input_faults(answer: httpx.Response) -> str:
-    """Return one line for each fault that Cog found."""
+    """Return one line for each fault in Cog's answer."""
     try:
         return "\n".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in answer.json()["detail"])
     except (ValueError, KeyError, TypeError, IndexError):
@@ -159,7 +158,7 @@ def _input_faults(answer: httpx.Response) -> str:
 
 @dataclass(frozen=True)
 class Progress:
-    """What is known of a prediction. `output` is None as long as none is known; `error` belongs to `failed`."""
+    """The progress of a prediction, as far as Cog has reported it. `error` is set only if `status` is failed."""
 
     status: str = "starting"
     output: Any = None
@@ -169,16 +168,16 @@ class Progress:
 
     @property
     def has_ended(self) -> bool:
-        """Tell whether nothing more will come."""
-        return self.status in END_STATUSES
+        """Return whether the status is final."""
+        return self.status in COG_END_STATUSES
 
     def with_later(self, other: Progress) -> Progress:
-        """Return both together, in whichever order they came: logs and outputs only grow, and an end stays the end."""
+        """Return both combined. The order of arrival does not matter: logs and outputs grow, and an end is final."""
         if self.has_ended:
             return self
         if other.has_ended:
-            known = self.output if other.output is None and other.status != "succeeded" else other.output
-            return dataclasses.replace(other, output=known, logs=max(self.logs, other.logs, key=len))
+            output = self.output if other.output is None and other.status != "succeeded" else other.output
+            return dataclasses.replace(other, output=output, logs=max(self.logs, other.logs, key=len))
         return Progress(
             status="processing" if "processing" in (self.status, other.status) else "starting",
             output=max(self.output, other.output, key=lambda output: len(output or ())),
@@ -188,29 +187,29 @@ class Progress:
 
 
 def parse_progress(payload: Mapping[str, Any], *, streams: bool) -> Progress:
-    """Read the body of one of Cog's webhooks; `streams` tells whether the model's output is an iterator.
+    """Return the progress in the body of a callback. `streams`: whether the model's output is an iterator.
 
-    Outputs before the end count for an iterator alone: Cog puts any other model's only output into a list there.
-    Raises ValueError for what Cog does not send.
+    Outputs before the end are read only for iterators: Cog wraps the single output of any other model in a list there.
+    Raises ValueError for an unexpected body.
     """
     status, logs, metrics = payload.get("status"), payload.get("logs") or "", payload.get("metrics") or {}
     if (
-        status not in END_STATUSES | {"starting", "processing"}
+        status not in COG_END_STATUSES | {"starting", "processing"}
         or not isinstance(logs, str)
         or not isinstance(metrics, dict)
     ):
-        raise ValueError("this is no webhook of Cog's")
+        raise ValueError("the body is not that of a Cog webhook")
     output = payload.get("output")
-    if status not in END_STATUSES and not (streams and isinstance(output, list)):
+    if status not in COG_END_STATUSES and not (streams and isinstance(output, list)):
         output = None
     error = None
     if status == "failed":
-        error = strip_error_prefixes(str(payload.get("error") or "the model failed without a word"))
+        error = strip_error_prefixes(str(payload.get("error") or "the model failed without an error message"))
     return Progress(status=status, output=output, logs=split_progress_lines(logs), error=error, metrics=metrics)
 
 
 def strip_error_prefixes(text: str) -> str:
-    """Return an error's text without the prefixes that Cog puts before the model's own."""
+    """Return an error's text without the prefixes that Cog adds."""
     for prefix in _PREFIXES:
         while text.startswith(prefix):
             text = text.removeprefix(prefix)
@@ -218,8 +217,8 @@ def strip_error_prefixes(text: str) -> str:
 
 
 def split_progress_lines(logs: str) -> str:
-    """Return logs with each update of a progress bar on a line of its own, as clients look for it.
+    """Return logs with each update of a progress bar on its own line, where clients look for it.
 
-    What begins with given logs begins, done so, with what those give.
+    If logs B start with logs A, the result for B starts with the result for A.
     """
     return re.sub(r"\r+\n?", "\n", re.sub(r"(?m)^\r+", "", logs))

@@ -1,9 +1,8 @@
-"""The way of one prediction from the queue to its end: a Cog server is lent, given the inputs, and followed.
+"""Run one prediction from the queue to its end: borrow a Cog server, send the inputs, wait for the callbacks.
 
-What Cog tells comes to the receiver route, which asks `Driver.receive`; the row is the only thing that the two share,
-so it does not matter to which server's process Cog talks. A cancel or a deadline ends the row at once; the driver sees
-that and ends the work in Cog. When the server died meanwhile, the prediction is run once more from its start, and says
-so in its logs; after a second death it fails.
+Cog's callbacks reach `Driver.receive` through a route. A cancel or a deadline ends the row at once. The driver notices
+that and stops the prediction in Cog. If this server stops while a prediction runs, the prediction is run again from its
+start, with a notice in its logs. After a second stop the prediction fails.
 """
 
 from __future__ import annotations
@@ -35,17 +34,17 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("predictions_api.driver")
 MAX_ATTEMPTS: Final = 2
 CALLBACK_DELAY: Final = 2.0  # seconds
-LONG_RUN: Final = 5.0  # seconds; what has run so long will not end just now
-CANCEL_TIMEOUT: Final = 60.0  # seconds that a Cog server has to end what was canceled
+LONG_RUN: Final = 5.0  # seconds; a prediction that has run for longer is not expected to end in a moment
+CANCEL_TIMEOUT: Final = 60.0  # seconds for a Cog server to end a canceled prediction
 
 INTERRUPTED_ERROR: Final = (
     "Prediction interrupted: the server stopped twice while it was running. It is not run a third time; "
-    "create it again if the model is not what stopped the server."
+    "create it again if the model did not cause the stops."
 )
 
 
 class Driver:
-    """Drives the predictions of this process; `workers` are the models' Cog servers by the model's name."""
+    """Runs the predictions of this process. `workers`: Cog servers by the model's owner/name."""
 
     def __init__(
         self,
@@ -64,11 +63,11 @@ class Driver:
         self.http = http
         self.callback_url = callback_url
         self.silence = silence  # seconds
-        self._attempts_by_key: dict[str, _Attempt] = {}  # by callback key
-        self._running_since: dict[str, tuple[str, float]] = {}  # id -> model, time.monotonic() of the start
+        self._attempts_by_key: dict[str, _Attempt] = {}  # callback key -> attempt
+        self._running_since: dict[str, tuple[str, float]] = {}  # id -> (model, time.monotonic() at the start)
 
     async def drive(self, prediction_id: str) -> None:
-        """Bring a prediction to its end. May be called again for one whose process died in between."""
+        """Run a prediction to its end. May be called again after a crash in between."""
         prediction = await self.records.get(prediction_id)
         if prediction is None:
             return
@@ -79,15 +78,15 @@ class Driver:
             del self._running_since[prediction_id]
 
     def has_capacity_soon(self, model: str) -> bool:
-        """Tell whether the model can take another prediction now or, as far as is known, in a moment."""
-        late = time.monotonic() - LONG_RUN
-        long = sum(name == model and since < late for name, since in self._running_since.values())
-        return model in self.workers and long < self.workers[model].size
+        """Return whether the model can run another prediction now or probably in a moment."""
+        latest = time.monotonic() - LONG_RUN
+        long_runs = sum(name == model and since < latest for name, since in self._running_since.values())
+        return model in self.workers and long_runs < self.workers[model].size
 
     async def _drive(self, prediction: Prediction) -> None:
         prediction_id = prediction.id
         if prediction.worker is not None:
-            # The old server may live still: Cog's word that this was canceled must not reach it.
+            # The earlier process may still run, and must not record the callback of this cancellation.
             await self.records.invalidate_callbacks(prediction_id, callback_key=random_key())
             await _stop(CogClient(prediction.worker, self.http), prediction_id)
         if prediction.has_ended:
@@ -98,36 +97,36 @@ class Driver:
         if prediction.model not in self.workers:
             await self.fail(prediction_id, f"The model {prediction.model} is not served any more")
             return
-        working = asyncio.create_task(self._attempt_until_taken(prediction))
-        ended = asyncio.create_task(self._wait_for_end(prediction_id))
+        run = asyncio.create_task(self._attempt_until_accepted(prediction))
+        end = asyncio.create_task(self._wait_for_end(prediction_id))
         try:
-            await asyncio.wait({working, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if ended.done():
-                ended.result()
-            if not working.done():
-                working.cancel()
+            await asyncio.wait({run, end}, return_when=asyncio.FIRST_COMPLETED)
+            if end.done():
+                end.result()
+            if not run.done():
+                run.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await working
+                await run
         except CogError as error:
             await self.fail(prediction_id, str(error))
         except Problem as problem:
-            if problem.status >= 500:  # the engine tries again
+            if problem.status >= 500:  # the engine calls again
                 raise
             await self.fail(prediction_id, problem.detail)
         except Exception as error:
             LOG.exception("the driver failed", extra={"prediction": prediction_id})
             await self.fail(prediction_id, f"The server failed to run this prediction: {type(error).__name__}")
         finally:
-            for task in (working, ended):
+            for task in (run, end):
                 task.cancel()
-            await asyncio.gather(working, ended, return_exceptions=True)
+            await asyncio.gather(run, end, return_exceptions=True)
 
-    async def _attempt_until_taken(self, prediction: Prediction) -> None:
+    async def _attempt_until_accepted(self, prediction: Prediction) -> None:
         while not await self._attempt(prediction):
             pass
 
     async def _attempt(self, prediction: Prediction) -> bool:
-        """Run the prediction; return False where another user of the lent Cog server was faster."""
+        """Run the prediction. Return False if another user of the Cog server was faster."""
         async with self.workers[prediction.model].lend() as cog:
             inputs = await self.files.resolve(prediction.input)
             key = random_key()
@@ -136,18 +135,18 @@ class Driver:
                 return True
             self._attempts_by_key[key] = _Attempt(started.logs)
             try:
-                LOG.info("given to %s", cog.url, extra={"prediction": prediction.id})
+                LOG.info("sent to %s", cog.url, extra={"prediction": prediction.id})
                 callback = f"{self.callback_url}/callbacks/{prediction.id}/{key}"
                 send = partial(cog.start, prediction.id, inputs, callback)
                 await send()
-                with contextlib.suppress(Problem):  # the database is away for a moment: Cog's first webhook says it too
+                with contextlib.suppress(Problem):  # database unavailable: the first callback sets it, too
                     await self.records.update(prediction.id, status="processing")
                 await self._follow(cog, prediction.id, key, send)
                 return True
             except Busy:
                 await self.records.abort_attempt(prediction.id, callback_key=key, worker=None)
                 return False
-            except (asyncio.CancelledError, Problem):  # an orderly stop, or the database is away: not the model's fault
+            except (asyncio.CancelledError, Problem):  # this server stops, or the database is unavailable
                 with contextlib.suppress(Problem):
                     await self.records.abort_attempt(prediction.id, callback_key=key, worker=cog.url)
                 raise
@@ -156,15 +155,15 @@ class Driver:
                     await asyncio.shield(self._release(cog, prediction.id, key))
 
     async def _release(self, cog: CogClient, prediction_id: str, key: str) -> None:
-        """Make the Cog server free for the next one, unless another attempt has the prediction by now, maybe there."""
+        """Stop the prediction in the Cog server, unless a newer attempt runs it, possibly there."""
         with contextlib.suppress(Problem):
-            now = await self.records.get(prediction_id)
-            if now is not None and now.callback_key != key:
+            prediction = await self.records.get(prediction_id)
+            if prediction is not None and prediction.callback_key != key:
                 return
         await _stop(cog, prediction_id)
 
     async def _follow(self, cog: CogClient, prediction_id: str, key: str, send: Callable[[], Awaitable[bool]]) -> None:
-        """Return when the prediction has ended, or is another process's; fail when nothing will be told of it."""
+        """Wait until the prediction has ended or a newer attempt runs it. Fail it if Cog will not report an end."""
         end = asyncio.create_task(self._wait_for_end(prediction_id, key))
         failures = [
             asyncio.create_task(cog.wait_for_failure()),
@@ -180,52 +179,52 @@ class Driver:
             await asyncio.gather(end, *failures, return_exceptions=True)
 
     async def _watch_for_lost_completion(self, cog: CogClient, key: str, send: Callable[[], Awaitable[bool]]) -> str:
-        """Return when Cog has no such prediction any more, though it has not told its end, with the reason.
+        """Wait until the Cog server no longer has the prediction, but its end was not reported. Return the reason.
 
-        Cog cannot be asked. To be given a prediction that it has changes nothing; one that it has not is begun, or
-        refused because of another, and what is begun so is ended by whoever called.
+        Cog has no request for this, so the prediction is sent again. If Cog has it, nothing changes. Otherwise Cog
+        starts it again, or refuses it because of another one. The caller then stops a prediction started this way.
         """
         while True:
-            quiet = time.monotonic() - self._attempts_by_key[key].last_call_at
-            if quiet < self.silence:
-                await asyncio.sleep(self.silence - quiet)
+            silence = time.monotonic() - self._attempts_by_key[key].last_call_at
+            if silence < self.silence:
+                await asyncio.sleep(self.silence - silence)
                 continue
             try:
                 restarted = await send()
             except Busy:
                 restarted = True
-            except CogError:  # `wait_for_failure` tells whether that lasts
+            except CogError:  # `wait_for_failure` decides whether the failure lasts
                 restarted = False
             if restarted:
-                await asyncio.sleep(CALLBACK_DELAY)  # Cog is free before its last word has come
-                return f"{cog.url} has ended it, but what came of it did not reach {self.callback_url}"
+                await asyncio.sleep(CALLBACK_DELAY)  # the last callback may still be on its way
+                return f"the Cog server at {cog.url} has ended it, but its result did not reach {self.callback_url}"
             self._attempts_by_key[key].last_call_at = time.monotonic()
 
     async def _wait_for_end(self, prediction_id: str, key: str | None = None) -> None:
-        """Return when the prediction has ended, or, with `key`, when another attempt has begun."""
+        """Wait until the prediction has ended or, with `key`, until another attempt has begun."""
         revision = -1
         while True:
             try:
-                now = await self.changes.wait(prediction_id, revision, 60.0)
-            except Problem:  # the database is away
+                prediction = await self.changes.wait(prediction_id, revision, 60.0)
+            except Problem:  # the database is unavailable
                 await asyncio.sleep(1.0)
                 continue
-            if now is None:
+            if prediction is None:
                 continue
-            if now.has_ended or (key is not None and now.callback_key != key):
+            if prediction.has_ended or (key is not None and prediction.callback_key != key):
                 return
-            revision = now.revision
+            revision = prediction.revision
 
     async def fail(self, prediction_id: str, error: str) -> None:
-        """End a prediction as failed; what runs of it in Cog is stopped then."""
+        """End a prediction as failed. The driver that runs it then stops it in Cog."""
         LOG.warning("failed: %s", error, extra={"prediction": prediction_id})
         await self.records.update(prediction_id, status="failed", error=error)
 
     async def receive(self, prediction_id: str, key: str, payload: Mapping[str, Any], *, streams: bool) -> bool:
-        """Take what a Cog server tells of a prediction; return False where nobody waits for it any more.
+        """Record the progress in a callback. Return False if its attempt is not running.
 
-        Raises ValueError for what Cog does not send. Cog's calls overtake each other and repeat: what is recorded is
-        the longest of all that was told.
+        Callbacks may arrive repeatedly or out of order, so the furthest progress is recorded. Raises ValueError for an
+        unexpected body.
         """
         attempt = self._attempts_by_key.get(key)
         if attempt is None:
@@ -252,7 +251,7 @@ class Driver:
 
 @dataclass
 class _Attempt:
-    """What a Cog server told of one attempt so far; `first_logs` are the ones that begin the prediction's."""
+    """The progress of one attempt. `first_logs` precede the logs that Cog reports."""
 
     first_logs: str
     progress: Progress = field(default_factory=Progress)
@@ -261,11 +260,11 @@ class _Attempt:
 
 
 async def _stop(cog: CogClient, prediction_id: str) -> None:
-    """End a prediction in a Cog server; return when the server has it no more. Cog loses a cancel that comes early."""
-    until = time.monotonic() + CANCEL_TIMEOUT
+    """Stop a prediction in a Cog server and wait for its end. Cog loses early cancels, so they are repeated."""
+    deadline = time.monotonic() + CANCEL_TIMEOUT
     with contextlib.suppress(CogError):
         while await cog.cancel(prediction_id):
-            if time.monotonic() > until:
-                LOG.warning("%s does not end what was canceled", cog.url, extra={"prediction": prediction_id})
+            if time.monotonic() > deadline:
+                LOG.warning("%s does not end a canceled prediction", cog.url, extra={"prediction": prediction_id})
                 return
             await asyncio.sleep(0.1)

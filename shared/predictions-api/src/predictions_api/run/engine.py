@@ -1,9 +1,9 @@
-"""Queues and workflows that outlive this process: DBOS Transact, told only what it has to know.
+"""Durable queues and workflows, based on DBOS Transact.
 
-A workflow is a registered function with one argument, the id of a row; its state is that row. DBOS keeps which
-workflows wait and which run, runs them in the order of their enqueuing, so many of a queue at a time, and runs again
-those whose process has died. On SQLite there is one process, which finds its own again when it starts. On PostgreSQL
-each server tells every 2 s that it lives, and any server takes over what a dead one has left.
+A workflow is a registered function with one argument, the id of a row that holds all of its state. DBOS stores which
+workflows wait and which run. It runs the workflows of a queue in order, up to a number at the same time. After a crash
+it runs them again. With SQLite a single process recovers its own workflows when it starts. With PostgreSQL each server
+writes a heartbeat every 2 s, and any server takes over the workflows of a crashed one.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from predictions_api.store.database import Database
 
 LOG = logging.getLogger("predictions_api.engine")
-IDLE_POLL_INTERVAL = 0.25  # seconds between two looks at a queue; each costs 2 ms of a processor
-BUSY_POLL_INTERVAL = 0.02  # the same while predictions wait, so that short ones do not wait for a look
+IDLE_POLL_INTERVAL = 0.25  # seconds between two polls of a queue; a poll costs 2 ms of CPU time
+BUSY_POLL_INTERVAL = 0.02  # while predictions wait, so that short predictions are not delayed by polling
 HEARTBEAT_INTERVAL = 2.0
-HEARTBEAT_TIMEOUT = 10.0  # seconds without a beat
-APPLICATION_VERSION = "1"  # DBOS gives a workflow only to processes of its own version; rows keep their meaning here
+HEARTBEAT_TIMEOUT = 10.0  # seconds; then another server takes over
+APPLICATION_VERSION = "1"  # constant, as DBOS runs a workflow only in processes of the same version
 
 
 class Engine:
-    """The queues of one process. Register the functions, then `open`."""
+    """The queues of one process. Call `register` for all functions before `open`."""
 
     def __init__(self, database: Database, data: Path) -> None:
         self.database = database
@@ -59,10 +59,10 @@ class Engine:
         self._lock: Any = None
 
     def register(self, name: str, function: Callable[[str], Awaitable[None]]) -> None:
-        """Make `function` a workflow. It is called again from its start when its process died within it."""
+        """Register `function` as a workflow. After a crash it is called again from its start."""
 
         async def run(argument: str) -> None:
-            if self._closing:  # DBOS takes from its queues until it is destroyed
+            if self._closing:  # DBOS dequeues until it is destroyed
                 raise asyncio.CancelledError
             task = asyncio.current_task()
             assert task is not None
@@ -79,14 +79,15 @@ class Engine:
         while True:
             try:
                 return await function(argument)
-            except Problem as problem:  # the database or the disk refuses, and will not for ever
+            except Problem as problem:  # the database or the disk is unavailable now
                 LOG.warning("%s waits: %s", name, problem.detail, extra={"prediction": argument})
                 await asyncio.sleep(1.0)
 
     async def open(self, queues: dict[str, int], shared: set[str], repair: Callable[[], None]) -> None:
-        """Start, with queues (name -> how many at a time in this process, for `shared` ones in all together).
+        """Start the queues, given as name -> number of workflows at the same time.
 
-        `repair` is called on this loop when another server has died, maybe between a row and its place in a queue.
+        The number is a limit per process, and for queues in `shared` also for all servers together. `repair` is called
+        on this loop after another server crashed, as it may have written a row but not queued it.
         """
         config: DBOSConfig = {
             "name": "predictions-api",
@@ -100,7 +101,7 @@ class Engine:
             config["system_database_engine"] = _sqlite_engine(self.data / "queue.sqlite")
         else:
             config["system_database_url"] = self.database.url
-            # Its own connection: requests may have all the others.
+            # Its own connection, as requests may use all others.
             self._heartbeat_engine = sa.create_engine(
                 self.database.url, pool_size=1, max_overflow=0, pool_pre_ping=True, connect_args={"connect_timeout": 5}
             )
@@ -114,10 +115,11 @@ class Engine:
             )
             self._heartbeat_thread.start()
         DBOS(config=config)
-        if not self.database.is_sqlite:  # other servers have other models; alone, what is served no more has to fail
+        # Other servers may have other models. A single server also dequeues those of removed models, which then fail.
+        if not self.database.is_sqlite:
             DBOS.listen_queues(list(queues))
         self._enqueue_locks = {name: asyncio.Lock() for name in queues}
-        DBOS.launch()  # here, not in a thread: workflows then run on this loop
+        DBOS.launch()  # not in a thread, so that workflows run on this loop
         for name, count in queues.items():
             self._queues[name] = await DBOS.register_queue_async(
                 name,
@@ -128,7 +130,7 @@ class Engine:
             )
 
     async def close(self) -> None:
-        """Stop. What runs is left to the next start, or to another server."""
+        """Stop. Running workflows continue at the next start or in another server."""
         self._closing = True
         for task in list(self._tasks):
             task.cancel()
@@ -137,26 +139,26 @@ class Engine:
         self._stop_event.set()
         if self._heartbeat_thread is not None:
             await asyncio.to_thread(self._heartbeat_thread.join)
-        await asyncio.to_thread(DBOS.destroy, workflow_completion_timeout_sec=0)  # shuts the loop's own threads down
+        await asyncio.to_thread(DBOS.destroy, workflow_completion_timeout_sec=0)  # also shuts down the loop's executor
         if self._heartbeat_engine is not None:
-            with contextlib.suppress(Problem):  # the database is away: the others will miss the beats
+            with contextlib.suppress(Problem):  # database unavailable: others see the missing heartbeat
                 await self.database.run(lambda connection: connection.execute(_expire_heartbeat(self.executor)))
             self._heartbeat_engine.dispose()
         if self._lock is not None:
             self._lock.close()
 
     def has_queue(self, queue: str) -> bool:
-        """Tell whether this process has a queue of that name."""
+        """Return whether this process has a queue of that name."""
         return queue in self._enqueue_locks
 
     async def enqueue(self, queue: str, workflow: str, workflow_id: str, argument: str) -> None:
-        """Put a workflow at the end of a queue. Does nothing where one of this id waits, runs or has ended."""
-        async with self._enqueue_locks[queue]:  # DBOS orders by the millisecond of enqueuing
+        """Append a workflow to a queue. Does nothing if one with this id is waiting, running or has ended."""
+        async with self._enqueue_locks[queue]:  # DBOS orders by the millisecond of the call
             with SetWorkflowID(workflow_id):
                 await DBOS.enqueue_workflow_async(queue, self._workflows[workflow], argument)  # type: ignore[arg-type]
 
     async def set_pace(self, busy: set[str]) -> None:
-        """Look at these queues often, and at the others now and then."""
+        """Poll the `busy` queues often and the others less often."""
         for name in busy ^ self._busy_queues:
             if name in self._queues:
                 await self._queues[name].set_polling_interval_sec_async(
@@ -165,11 +167,11 @@ class Engine:
         self._busy_queues = busy
 
     async def remove_from_queue(self, workflow_id: str) -> None:
-        """Take a workflow that waits out of its queue."""
+        """Remove a waiting workflow from its queue."""
         await DBOS.cancel_workflow_async(workflow_id)
 
     async def delete_workflows(self, workflow_ids: list[str]) -> None:
-        """Delete what is kept of workflows that have ended."""
+        """Delete the records of workflows that have ended."""
         await DBOS.delete_workflows_async(workflow_ids)
 
     def _take_lock(self) -> None:
@@ -179,35 +181,35 @@ class Engine:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RuntimeError(
-                f"another server uses {self.data}; several servers share a PostgreSQL database (--database)"
+                f"another server uses {self.data}; to run several servers, share a PostgreSQL database (--database)"
             ) from error
 
     def _run_heartbeat(self, repair: Callable[[], Any]) -> None:
-        """Tell that this server lives and take over from those that do not; a thread, so that no busy loop stops it."""
+        """Write heartbeats and take over from crashed servers, in a thread that a busy event loop does not delay."""
         assert self._heartbeat_engine is not None
         while not self._stop_event.wait(HEARTBEAT_INTERVAL):
             try:
-                for dead in self._send_heartbeat():
-                    LOG.warning("engine: %s has died; its predictions are taken over", dead)
-                    DBOS._recover_pending_workflows([dead])  # DBOS's own service for this is a paid one
+                for executor in self._send_heartbeat():
+                    LOG.warning("engine: no heartbeat from %s; taking over its predictions", executor)
+                    DBOS._recover_pending_workflows([executor])  # private: DBOS offers this as a paid service
                     repair()
                     with self._heartbeat_engine.begin() as connection:
-                        connection.execute(sa.delete(servers).where(servers.c.id == dead))
+                        connection.execute(sa.delete(servers).where(servers.c.id == executor))
             except Exception as error:
-                LOG.warning("engine: no heartbeat: %s", error)
+                LOG.warning("engine: the heartbeat failed: %s", error)
 
     def _send_heartbeat(self) -> list[str]:
-        """Renew this server's row and return the ids of those not seen for HEARTBEAT_TIMEOUT seconds."""
+        """Write this server's heartbeat. Return the ids of servers without one for HEARTBEAT_TIMEOUT seconds."""
         assert self._heartbeat_engine is not None
         with self._heartbeat_engine.begin() as connection:
-            alive = postgresql.insert(servers).values(id=self.executor, seen_at=sa.func.now())
-            connection.execute(alive.on_conflict_do_update(index_elements=["id"], set_={"seen_at": sa.func.now()}))
-            silent = servers.c.seen_at < sa.func.now() - timedelta(seconds=HEARTBEAT_TIMEOUT)
-            return list(connection.scalars(sa.select(servers.c.id).where(silent)))
+            heartbeat = postgresql.insert(servers).values(id=self.executor, seen_at=sa.func.now())
+            connection.execute(heartbeat.on_conflict_do_update(index_elements=["id"], set_={"seen_at": sa.func.now()}))
+            is_late = servers.c.seen_at < sa.func.now() - timedelta(seconds=HEARTBEAT_TIMEOUT)
+            return list(connection.scalars(sa.select(servers.c.id).where(is_late)))
 
 
 def _expire_heartbeat(executor: str) -> sa.Update:
-    """Let the others take over at their next beat."""
+    """Return the update after which other servers take over at their next heartbeat."""
     return (
         sa.update(servers)
         .where(servers.c.id == executor)
@@ -216,7 +218,7 @@ def _expire_heartbeat(executor: str) -> sa.Update:
 
 
 def _sqlite_engine(path: Path) -> sa.Engine:
-    """Return what DBOS makes for SQLite, but with a write-ahead log: an enqueuing takes 1 ms instead of 17."""
+    """Return an engine like DBOS's own, but with a write-ahead log: enqueuing takes 1 ms instead of 17 ms."""
     engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 5.0})
 
     @sa.event.listens_for(engine, "connect")

@@ -1,7 +1,7 @@
-"""One native Cog server: a process that a model's command starts, its address, its log, and its end.
+"""Start, watch and stop the process of one native Cog server.
 
-The command prints one line that ends with "is ready at URL" on stdout when it is ready, its log on stderr, and ends
-when its stdin closes: so it never outlives this process. When to start and to stop is workers.py's business.
+When the model's command is ready, it prints a line that ends with "is ready at URL" on stdout. Its log goes to stderr.
+The command exits when its stdin closes, so it never outlives this process.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from predictions_api.settings import ModelSettings
 
 LOG = logging.getLogger("predictions_api.native")
-# After its stdin is closed: script/serve lets what runs end (20 s) and then Cog (20 s).
+# Seconds after closing stdin. script/serve waits 20 s for the running prediction and 20 s for Cog.
 _STOP_SIGNALS = ((5.0, signal.SIGTERM), (40.0, signal.SIGKILL))
-_MAX_LINE = 65536  # a longer line is cut into lines
+_MAX_LINE = 65536  # bytes; a longer line is split
 _READY_LINE = re.compile(r"is ready at (https?://\S+)$")
 
 
 def _environment() -> dict[str, str]:
-    """Return this process's environment without its secrets: a model is code of others."""
+    """Return the environment of this process without its secrets, as a model may be untrusted code."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -41,26 +41,26 @@ def _environment() -> dict[str, str]:
 
 
 class StartFailed(CogError):
-    """A native Cog server did not start; the text ends with the last lines that it printed."""
+    """A native Cog server did not start. The text ends with the last lines that it printed."""
 
 
 class NativeCog:
-    """The process of one model's command; `client` is set when it is ready."""
+    """The process of a model's command. `client` is set when it is ready."""
 
     def __init__(self, model: ModelSettings, http: httpx.AsyncClient) -> None:
         self.client: CogClient | None = None
         self._model = model
         self._http = http
         self._process: asyncio.subprocess.Process | None = None
-        self._start_event = asyncio.Event()  # it is ready, or has ended
+        self._start_event = asyncio.Event()  # set when it is ready or has ended
         self._exit_event = asyncio.Event()
         self._last_lines: deque[str] = deque(maxlen=20)
         self._runner: asyncio.Task[None] | None = None
 
     async def start(self) -> CogClient:
-        """Start the process and wait until it is ready; raises StartFailed.
+        """Start the process and wait until it is ready. Raises StartFailed.
 
-        Who stops waiting leaves a process that goes on starting.
+        If the caller is canceled, the process continues to start.
         """
         LOG.info("%s: starting %s", self._model.name, " ".join(self._model.command))
         self._runner = asyncio.create_task(self._run())
@@ -70,26 +70,26 @@ class NativeCog:
         return self.client
 
     async def health(self) -> str:
-        """Return what the server says of itself, STARTING before it is ready, GONE when the process has ended."""
+        """Return the status of the server: STARTING before it is ready, GONE when the process has ended."""
         if self._exit_event.is_set():
             return "GONE"
         return "STARTING" if self.client is None else await self.client.health()
 
     async def stop(self) -> None:
-        """End the process in order; kill it where that takes too long."""
+        """Stop the process. It is killed if that takes too long."""
         if self._process is None or self._exit_event.is_set():
             if self._runner is not None:
-                self._runner.cancel()  # it has not got as far as a process
+                self._runner.cancel()  # there is no process yet
             return
         assert self._process.stdin is not None
         self._process.stdin.close()
-        for seconds, then in _STOP_SIGNALS:
+        for seconds, stop_signal in _STOP_SIGNALS:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._exit_event.wait(), seconds)
                 return
-            LOG.warning("%s: the Cog server does not end; sending it %s", self._model.name, then.name)
+            LOG.warning("%s: the Cog server does not end; sending it %s", self._model.name, stop_signal.name)
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(then)
+                self._process.send_signal(stop_signal)
         await self._exit_event.wait()
 
     async def _run(self) -> None:
@@ -101,7 +101,7 @@ class NativeCog:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C reaches this process alone, which then stops it in order
+                start_new_session=True,  # Ctrl-C reaches only this process, which then stops the server
             )
         except OSError as error:
             self._last_lines.append(f"{self._model.command[0]} cannot be started: {error}")
@@ -113,7 +113,7 @@ class NativeCog:
                 asyncio.create_task(self._read_stderr(process.stderr)),
             ]
             code = await process.wait()
-            _, unread = await asyncio.wait(readers, timeout=1.0)  # its last words; a child of its own may hold the pipe
+            _, unread = await asyncio.wait(readers, timeout=1.0)  # last lines; a child process may hold the pipe
             for reader in unread:
                 reader.cancel()
             LOG.info("%s: the Cog server ended with status %d", self._model.name, code)
@@ -122,9 +122,9 @@ class NativeCog:
 
     async def _read_stdout(self, stream: asyncio.StreamReader) -> None:
         async for line in _lines(stream):
-            if self.client is None and (found := _READY_LINE.search(line)):
+            if self.client is None and (match := _READY_LINE.search(line)):
                 LOG.info("%s: %s", self._model.name, line)
-                self.client = _NativeCogClient(found[1], self._http, self._exit_event, self._last_lines)
+                self.client = _NativeCogClient(match[1], self._http, self._exit_event, self._last_lines)
                 self._start_event.set()
 
     async def _read_stderr(self, stream: asyncio.StreamReader) -> None:
@@ -134,7 +134,7 @@ class NativeCog:
 
 
 class _NativeCogClient(CogClient):
-    """A server whose process is ours: its end is seen at once."""
+    """The client of a native server. The end of its process is noticed at once."""
 
     def __init__(self, url: str, http: httpx.AsyncClient, exit_event: asyncio.Event, last_lines: deque[str]) -> None:
         super().__init__(url, http)
@@ -142,7 +142,7 @@ class _NativeCogClient(CogClient):
         self._last_lines = last_lines
 
     async def wait_for_failure(self) -> str:
-        """Return when the process has ended, or the server is broken, with the reason."""
+        """Wait until the process has ended or the server has failed. Return the reason."""
         tasks = [asyncio.create_task(super().wait_for_failure()), asyncio.create_task(self._wait_for_exit())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -157,7 +157,7 @@ class _NativeCogClient(CogClient):
 
 
 async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
-    """Give the lines of a stream; asyncio's own reader fails at long ones."""
+    """Yield the lines of a stream. asyncio's readline raises an error for long lines."""
     rest = b""
     while chunk := await stream.read(_MAX_LINE):
         *whole, rest = (rest + chunk).split(b"\n")

@@ -1,4 +1,4 @@
-"""Predictions as the JSON objects that clients see, in answers and in webhooks: Replicate's, field by field."""
+"""Predictions as JSON objects in Replicate's format, for answers and webhooks."""
 
 from __future__ import annotations
 
@@ -13,28 +13,27 @@ if TYPE_CHECKING:
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-# The official clients that cannot read `aborted`: replicate 1.x for Python refuses the whole answer (and so the whole
-# page of a list), replicate 1.x for JavaScript polls for ever. They are told `canceled`, which Replicate says of a
-# deadline that passes a moment later.
+# These official clients do not know `aborted`. replicate 1.x for Python rejects the answer, even a page of a list.
+# replicate 1.x for JavaScript polls forever. They receive `canceled`, Replicate's status for a deadline during the run.
 CLIENTS_WITHOUT_ABORTED: Final = re.compile(r"replicate-(python|javascript)/")
 
 
 def rfc3339(microseconds: int) -> str:
-    """Return a time as Replicate writes it, to the microsecond, in UTC."""
+    """Return a time in Replicate's format: UTC, with microseconds."""
     return (EPOCH + timedelta(microseconds=microseconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def prediction_body(
     prediction: Prediction, base: str, *, user_agent: str = "", with_logs: bool = True
 ) -> dict[str, Any]:
-    """Return the object that Replicate's OpenAPI calls schemas_prediction_response.
+    """Return the object called schemas_prediction_response in Replicate's OpenAPI document.
 
-    Members that Replicate leaves out until they are known are left out, and so is `logs` in rows of a list.
+    Members without a value yet are left out, as Replicate does. `user_agent`: of the client that receives the object.
     """
-    place = f"{base}/v1/predictions/{prediction.id}"
-    urls = {"cancel": f"{place}/cancel", "get": place, "web": place}
+    url = f"{base}/v1/predictions/{prediction.id}"
+    urls = {"cancel": f"{url}/cancel", "get": url, "web": url}
     if prediction.stream_key is not None:
-        # The JavaScript client takes outputs for files by this path, and only by it.
+        # The JavaScript client decides by this path whether outputs are files.
         path = "/v1/files/stream-" if prediction.streams_files else "/v1/streams/"
         urls["stream"] = f"{base}{path}{prediction.stream_key}"
     status = prediction.status

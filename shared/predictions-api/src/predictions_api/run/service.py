@@ -1,7 +1,6 @@
-"""One server: its parts, made from the settings, opened and closed in order, and what it does with predictions.
+"""One server: its parts, and the operations on predictions that the routes use.
 
-The routes ask the service; housekeeping runs beside them: deadlines, the removal of old data, and at the start whatever
-a dead process left between two steps.
+Housekeeping runs in the background: deadlines, the removal of old data, and recovery after a crash.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ SWEEP_INTERVAL: Final = 60.0
 
 
 class Service:
-    """The parts of one server. Nothing happens before `open`."""
+    """The parts of one server. Nothing runs before `open`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -50,7 +49,7 @@ class Service:
         self.changes = Changes(self.records)
         self.metrics = Metrics()
         self.records.change_listeners.append(self._count_end)
-        # Cog's servers are reached directly, whatever proxy the environment names.
+        # Cog servers are reached directly, also if the environment configures a proxy.
         self.http = httpx.AsyncClient(limits=httpx.Limits(max_connections=None), trust_env=False)
         self.workers = {model.name: create_workers(model, self.http, idle=settings.idle) for model in settings.models}
         self.catalogue = Catalogue(settings.models, self.workers)
@@ -70,7 +69,7 @@ class Service:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Start everything, and take up what an earlier process left."""
+        """Start all parts, and continue the predictions of an earlier process."""
         self.settings.data.mkdir(parents=True, exist_ok=True)
         await self.database.open()
         await self.changes.open()
@@ -85,7 +84,7 @@ class Service:
         self._start_task(_every(min(SWEEP_INTERVAL, self.settings.keep / 4), self.sweep))
 
     async def close(self) -> None:
-        """Stop everything. What runs is run again by the next start, or by another server."""
+        """Stop all parts. Running predictions are run again by the next process or by another server."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -97,7 +96,7 @@ class Service:
         await self.database.close()
 
     async def _enqueue_unended(self) -> None:
-        """Give what a process left that died between two steps its place in a queue; what has one keeps it."""
+        """Queue predictions and webhooks that a crashed process recorded but did not queue. Others keep their place."""
         await self.webhooks.open()
         for prediction_id, model in await list_unended(self.database):
             await self._enqueue(prediction_id, model)
@@ -106,31 +105,31 @@ class Service:
         while True:
             try:
                 return await self._enqueue_unended()
-            except (Problem, SQLAlchemyError) as error:  # the database is away
-                LOG.warning("not taken up yet: %s", error)
+            except (Problem, SQLAlchemyError) as error:  # the database is unavailable
+                LOG.warning("recovery failed, trying again: %s", error)
                 await asyncio.sleep(1.0)
 
     async def submit(self, prediction: Prediction) -> bool:
-        """Record a prediction and queue it; return False where the queue is full."""
+        """Record and queue a prediction. Return False if the queue is full."""
         if not await self.records.add(prediction, queue_limit=self.settings.queue_limit):
             return False
         LOG.info("queued for %s", prediction.model, extra={"prediction": prediction.id})
         await self._enqueue(prediction.id, prediction.model)
         return True
 
-    async def _enqueue(self, prediction_id: str, model: str, *, after: float = 0.0) -> None:
-        """Queue a prediction, which does nothing where that is done already; where it fails, later again.
+    async def _enqueue(self, prediction_id: str, model: str, *, delay: float = 0.0) -> None:
+        """Queue a prediction unless it is queued already. Try again every second if that fails.
 
-        The row is what was promised to the client; without its place in the queue it would wait for ever.
+        The client has been promised the recorded prediction, and without a place in the queue it would wait forever.
         """
-        await asyncio.sleep(after)
+        await asyncio.sleep(delay)
         if not self.engine.has_queue(model):
-            return  # this server does not have the model; another one may
+            return  # another server may have the model
         try:
             await self.engine.enqueue(model, PREDICT, prediction_id, prediction_id)
         except SQLAlchemyError as error:
-            LOG.warning("not queued yet: %s", error, extra={"prediction": prediction_id})
-            self._start_task(self._enqueue(prediction_id, model, after=1.0))
+            LOG.warning("queuing failed, trying again: %s", error, extra={"prediction": prediction_id})
+            self._start_task(self._enqueue(prediction_id, model, delay=1.0))
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -143,28 +142,28 @@ class Service:
             self.metrics.count_end(prediction.model, prediction.status, *times)
 
     async def metrics_text(self) -> bytes:
-        """Return this server's metrics, and the number of waiting predictions of all servers, for Prometheus."""
+        """Return this server's metrics and the number of predictions that wait on all servers, for Prometheus."""
         return self.metrics.text(await count_waiting(self.database))
 
     async def cancel(self, prediction_id: str) -> Prediction | None:
-        """End a prediction as canceled and return it; one that has ended stays as it is; None where there is none.
+        """End a prediction as canceled and return it, or None if it is missing. An ended prediction stays as it is.
 
-        The driver that has it, here or in another server, sees the end and stops the work in Cog.
+        The driver that runs it, here or in another server, then stops it in Cog.
         """
-        before = await self.records.get(prediction_id)
-        if before is None or before.has_ended:
-            return before
-        prediction = await self.records.update(prediction_id, status="canceled")
-        await self._remove_from_queue(before)
-        return prediction
+        prediction = await self.records.get(prediction_id)
+        if prediction is None or prediction.has_ended:
+            return prediction
+        canceled = await self.records.update(prediction_id, status="canceled")
+        await self._remove_from_queue(prediction)
+        return canceled
 
     async def _remove_from_queue(self, prediction: Prediction) -> None:
         if prediction.worker is None:
-            with contextlib.suppress(SQLAlchemyError):  # its turn comes then, and is over at once
+            with contextlib.suppress(SQLAlchemyError):  # then its workflow runs later and returns at once
                 await self.engine.remove_from_queue(prediction.id)
 
     async def end_overdue(self) -> None:
-        """End what has reached its deadline: `aborted` where no Cog server has it yet, else `canceled`."""
+        """End predictions at their deadline: as `canceled` if a Cog server received them, else as `aborted`."""
         for prediction in await list_overdue(self.database):
             status = "aborted" if prediction.worker is None else "canceled"
             await self.records.update(prediction.id, status=status)
@@ -172,14 +171,14 @@ class Service:
             LOG.info("%s at its deadline", status, extra={"prediction": prediction.id})
 
     async def pace_queues(self) -> None:
-        """Have the engine look often at the queues whose predictions wait for nothing else."""
+        """Poll the queues often where predictions wait and the model has capacity."""
         await self.engine.set_pace(set(filter(self.driver.has_capacity_soon, await count_waiting(self.database))))
 
     async def sweep(self) -> None:
-        """Remove the data of predictions that ended `keep` seconds ago, and files that nobody has a use for."""
-        old = now() - int(self.settings.keep * 1e6)
-        while ids := await list_expired(self.database, ended_before=old):
-            # Workflows first: their ids are found by these rows.
+        """Remove the data of predictions that ended more than `keep` seconds ago, and expired files."""
+        oldest = now() - int(self.settings.keep * 1e6)
+        while ids := await list_expired(self.database, ended_before=oldest):
+            # Workflows first, as their ids come from these rows.
             await self.engine.delete_workflows([*ids, *map(workflow_id, ids)])
             await remove_data(self.database, ids)
             LOG.info("removed the data of %d predictions", len(ids))

@@ -1,4 +1,4 @@
-"""What a server asks of all predictions at once: at its start, now and then, and when their time is over."""
+"""Queries on all predictions, for recovery at the start, deadlines, metrics and the removal of old data."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ async def list_unended(database: Database) -> list[tuple[str, str]]:
 
 
 async def list_overdue(database: Database) -> list[Prediction]:
-    """Return the predictions that have not ended though their deadline has passed."""
+    """Return the predictions that have not ended although their deadline has passed."""
 
     def work(connection: sa.Connection) -> list[Prediction]:
-        late = (predictions.c.deadline <= now(), predictions.c.status.in_(("starting", "processing")))
-        return [Prediction(**row) for row in connection.execute(sa.select(predictions).where(*late)).mappings()]
+        conditions = (predictions.c.deadline <= now(), predictions.c.status.in_(("starting", "processing")))
+        return [Prediction(**row) for row in connection.execute(sa.select(predictions).where(*conditions)).mappings()]
 
     return await database.read(work)
 
 
 async def list_undelivered(database: Database) -> list[str]:
-    """Return the ids of ended predictions with a webhook whose last call is not on record."""
+    """Return the ids of ended predictions whose webhook has no recorded `completed` call."""
 
     def work(connection: sa.Connection) -> list[str]:
         delivered = sa.exists().where(deliveries.c.prediction_id == predictions.c.id, deliveries.c.event == "completed")
@@ -57,7 +57,7 @@ async def list_undelivered(database: Database) -> list[str]:
 
 
 async def count_waiting(database: Database) -> dict[str, int]:
-    """Return how many predictions of each model wait."""
+    """Return the number of waiting predictions of each model that has any."""
 
     def work(connection: sa.Connection) -> dict[str, int]:
         query = (
@@ -71,14 +71,14 @@ async def count_waiting(database: Database) -> dict[str, int]:
 
 
 async def list_expired(database: Database, *, ended_before: int) -> list[str]:
-    """Return the ids of up to 1000 predictions that ended before then and have their data still."""
-    old = (predictions.c.data_removed.is_(False), predictions.c.completed_at < ended_before)
-    query = sa.select(predictions.c.id).where(*old).limit(1000)
+    """Return the ids of up to 1000 predictions that ended before that time and still have their data."""
+    conditions = (predictions.c.data_removed.is_(False), predictions.c.completed_at < ended_before)
+    query = sa.select(predictions.c.id).where(*conditions).limit(1000)
     return await database.read(lambda connection: list(connection.scalars(query)))
 
 
 async def remove_data(database: Database, ids: list[str]) -> None:
-    """Take inputs, outputs and logs from predictions that have ended."""
+    """Remove inputs, outputs, logs and webhooks of predictions that have ended."""
 
     def work(connection: sa.Connection) -> None:
         connection.execute(sa.delete(events).where(events.c.prediction_id.in_(ids)))

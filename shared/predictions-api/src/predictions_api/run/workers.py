@@ -1,8 +1,7 @@
-"""The Cog servers of one model, lent to one prediction each: a native process of our own, or servers at given URLs.
+"""The Cog servers of one model: a native process, or servers at given URLs. Each is lent to one prediction at a time.
 
-The native process starts when it is first needed, starts again when it has died, and stops when it has been idle. Its
-stdin is a pipe that it watches: it ends when this process ends, however this one ends. Who waits for a server in which
-order is the queue's business (engine.py).
+The native process starts when it is first needed, restarts after a crash, and stops when it is idle. Its stdin is a
+pipe, so it exits when this process ends for any reason.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ if TYPE_CHECKING:
     from predictions_api.settings import ModelSettings
 
 LOG = logging.getLogger("predictions_api.workers")
-_POLL_INTERVAL = 1.0  # seconds between two looks at servers that are busy or away
-_RELEASE_TIMEOUT = 30.0  # a prediction that was given up has this long to end before its server is started anew
+_POLL_INTERVAL = 1.0  # seconds between two health checks of servers that are busy or unavailable
+_RELEASE_TIMEOUT = 30.0  # seconds for an abandoned prediction to end before its server is restarted
 
 
 class Workers(ABC):
-    """The Cog servers of one model. `size` of them can be lent at once."""
+    """The Cog servers of one model. `size`: how many can be lent at the same time."""
 
     size: int
 
@@ -40,19 +39,19 @@ class Workers(ABC):
 
     @abstractmethod
     def lend(self) -> contextlib.AbstractAsyncContextManager[CogClient]:
-        """Lend a server that is ready, to one prediction; waits while there is none. Raises StartFailed."""
+        """Lend a ready server to one prediction. Waits until one is available. Raises StartFailed."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Stop what was started."""
+        """Stop the servers that this process started."""
 
     @abstractmethod
     async def describe(self) -> tuple[dict[str, Any], str]:
-        """Ask a server for the model's OpenAPI schema and for the version of Cog; raises CogError."""
+        """Return the model's OpenAPI schema and the version of Cog, from one server. Raises CogError."""
 
 
 def create_workers(model: ModelSettings, http: httpx.AsyncClient, *, idle: float) -> Workers:
-    """Return the servers of a model as its settings have them; `idle` seconds without work stop a native one."""
+    """Return the servers in a model's settings. A native one stops after `idle` seconds without a prediction."""
     return ExternalWorkers(model, http) if model.urls else NativeWorkers(model, http, idle=idle)
 
 
@@ -61,7 +60,7 @@ async def _describe(client: CogClient, default: str) -> tuple[dict[str, Any], st
 
 
 class ExternalWorkers(Workers):
-    """Servers at URLs, run by others, which other users may keep busy as well."""
+    """Servers at URLs, not started by this process. Others may use them, too."""
 
     def __init__(self, model: ModelSettings, http: httpx.AsyncClient) -> None:
         super().__init__(model, http)
@@ -71,7 +70,7 @@ class ExternalWorkers(Workers):
 
     @contextlib.asynccontextmanager
     async def lend(self) -> AsyncIterator[CogClient]:
-        """Lend the first server that is ready, in the order of the settings; the others are looked at again."""
+        """Lend the first ready server, in the order of the settings."""
         client = await self._wait_for_ready()
         try:
             yield client
@@ -99,10 +98,10 @@ class ExternalWorkers(Workers):
             await asyncio.sleep(_POLL_INTERVAL)
 
     async def close(self) -> None:
-        """Leave them as they are: others started them."""
+        """Do nothing, as this process did not start the servers."""
 
     async def describe(self) -> tuple[dict[str, Any], str]:
-        """Ask the servers in turn, busy ones too."""
+        """Return the answer of the first server that answers, busy or not."""
         last_error: CogError = Unreachable("there is no Cog server")
         for client in self._clients:
             try:
@@ -113,7 +112,7 @@ class ExternalWorkers(Workers):
 
 
 class NativeWorkers(Workers):
-    """One process of our own."""
+    """One process, started by this one."""
 
     size = 1
 
@@ -121,12 +120,12 @@ class NativeWorkers(Workers):
         super().__init__(model, http)
         self._idle = idle
         self._process: NativeCog | None = None
-        self._lock = asyncio.Lock()  # held by who has the server, or starts or stops it
+        self._lock = asyncio.Lock()  # held while the server is lent, started or stopped
         self._idle_timer: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
     async def lend(self) -> AsyncIterator[CogClient]:
-        """Lend the server, started first where it does not run or is broken."""
+        """Lend the server. It is started first if it is not running, and restarted if it has failed."""
         async with self._lock:
             if self._idle_timer is not None:
                 self._idle_timer.cancel()
@@ -136,16 +135,16 @@ class NativeWorkers(Workers):
                 self._idle_timer = asyncio.create_task(self._stop_when_idle())
 
     async def _start_or_reuse(self) -> CogClient:
-        since = time.monotonic()
+        began = time.monotonic()
         while self._process is not None:
             health = await self._process.health()
             if health == "READY" and self._process.client is not None:
                 return self._process.client
-            # Started for somebody who did not wait for it, or still with a prediction that was given up.
-            if health == "STARTING" or (health == "BUSY" and time.monotonic() < since + _RELEASE_TIMEOUT):
+            # Started for a prediction that was canceled meanwhile, or still running one that was abandoned.
+            if health == "STARTING" or (health == "BUSY" and time.monotonic() < began + _RELEASE_TIMEOUT):
                 await asyncio.sleep(0.05)
                 continue
-            LOG.warning("%s: the Cog server is %s; starting it anew", self.model.name, health)
+            LOG.warning("%s: the Cog server is %s; restarting it", self.model.name, health)
             await self._stop()
         self._process = NativeCog(self.model, self._http)
         try:
@@ -167,14 +166,14 @@ class NativeWorkers(Workers):
                 await self._stop()
 
     async def describe(self) -> tuple[dict[str, Any], str]:
-        """Ask the server, busy or not; start it where it does not run."""
+        """Return the answer of the server, busy or not. It is started if it is not running."""
         if self._process is not None and self._process.client is not None:
             return await _describe(self._process.client, self.model.cog_version)
         async with self.lend() as client:
             return await _describe(client, self.model.cog_version)
 
     async def close(self) -> None:
-        """Stop the process, whoever has it."""
+        """Stop the process, also while it is lent."""
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         await self._stop()
