@@ -1,1 +1,1 @@
-"""The HTTP side: routes, and what they read from requests and answer."""
+"""The HTTP routes, and the reading and checking of requests."""

@@ -1,4 +1,4 @@
-"""The routes of files: uploads need a token (`router`), downloads need only the URL (`open_router`)."""
+"""The routes of files. Uploads need a token (`router`), downloads only the URL (`open_router`)."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
     from predictions_api.store.files import File, Files
 
-OWNER: Final = "local"  # the one account
+OWNER: Final = "local"  # the only account
 STALL_TIMEOUT: Final = 30.0  # seconds without a byte
 UPLOAD_TIMEOUT: Final = 3600.0
-FORM_OVERHEAD: Final = 2**20  # bytes of a request that are not the file's
-# A browser shows these; all else it must save, or a page that someone uploaded would run as one of ours.
+FORM_OVERHEAD: Final = 2**20  # bytes of a request besides the file
+# Browsers may display these types. Others are saved, as an uploaded page would run with this server's origin.
 INLINE_TYPES: Final = ("image/", "video/", "audio/", "text/plain")
 
 FORM_SCHEMA: Final[dict[str, Any]] = {
@@ -62,11 +62,11 @@ open_router = APIRouter(tags=["files"])
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": FORM_SCHEMA}}}},
 )
 async def create_file(request: Request) -> JSONResponse:
-    """Store a file, sent as multipart/form-data: `content`, and if wanted `filename`, `type`, `metadata`."""
+    """Store a file, sent as multipart/form-data with `content` and optional `filename`, `type` and `metadata`."""
     async with _read_form(request) as form:
         content = form.get("content")
         if not isinstance(content, UploadFile):
-            raise Problem(400, "The part content is missing, or has no filename; it is the file to store")
+            raise Problem(400, "The part content is missing or has no filename; send the file as content")
         file = await _files(request).upload(
             content.file,
             name=await _part_text(form, "filename") or content.filename or "",
@@ -78,24 +78,24 @@ async def create_file(request: Request) -> JSONResponse:
 
 @router.get("/files")
 async def list_files(
-    request: Request, cursor: Annotated[str | None, Query(description="As in next")] = None
+    request: Request, cursor: Annotated[str | None, Query(description="Position in the list, as in `next`")] = None
 ) -> JSONResponse:
     """List uploads, newest first, 100 a page."""
-    place = None if cursor is None else Cursor.parse(cursor)
-    found = await _files(request).list_uploads(
-        size=PAGE_SIZE + 1, before=None if place is None else (place.created_at, place.id)
+    position = None if cursor is None else Cursor.parse(cursor)
+    files = await _files(request).list_uploads(
+        size=PAGE_SIZE + 1, before=None if position is None else (position.created_at, position.id)
     )
-    following = None
-    if len(found) > PAGE_SIZE:
-        last = found[PAGE_SIZE - 1]
-        following = page_url(base_url(request), "/files", Cursor(last.created_at, last.id), {})
-    results = [await _file_body(request, file) for file in found[:PAGE_SIZE]]
-    return JSONResponse({"previous": None, "next": following, "results": results})
+    next_url = None
+    if len(files) > PAGE_SIZE:
+        last = files[PAGE_SIZE - 1]
+        next_url = page_url(base_url(request), "/files", Cursor(last.created_at, last.id), {})
+    results = [await _file_body(request, file) for file in files[:PAGE_SIZE]]
+    return JSONResponse({"previous": None, "next": next_url, "results": results})
 
 
 @router.get("/files/{file_id}")
 async def get_file(request: Request, file_id: str) -> JSONResponse:
-    """Describe an upload."""
+    """Return the description of an upload."""
     return JSONResponse(await _file_body(request, await _upload(request, file_id)))
 
 
@@ -115,7 +115,7 @@ async def download_file(
     expiry: Annotated[int, Query(ge=0, lt=2**63)],
     signature: Annotated[str, Query(max_length=256)],
 ) -> Response:
-    """Send an upload's bytes to whoever has a signed URL; it stands in the file's `urls.download`."""
+    """Return the bytes of an upload. The signed URL is `urls.download` of the file."""
     expected = await _signature(request, owner, file_id, expiry)
     if not hmac.compare_digest(signature.encode(), expected.encode()) or owner != OWNER or expiry < time.time():
         raise _file_not_found()
@@ -124,7 +124,7 @@ async def download_file(
 
 @open_router.get("/delivery/{file_id}/{name}")
 async def deliver(request: Request, file_id: str, name: str) -> Response:
-    """Send a file's bytes to whoever knows its URL; `name` is for people and for programs that look at its end."""
+    """Return the bytes of a file. `name` is ignored; it gives the URL a readable name and an extension."""
     file = await _files(request).get(file_id)
     if file is None:
         raise _file_not_found()
@@ -165,9 +165,9 @@ async def _file_response(request: Request, file: File) -> Response:
 
 @asynccontextmanager
 async def _read_form(request: Request) -> AsyncIterator[FormData]:
-    """Read the parts, files to a temporary one on disk; raise Problem 413 as soon as there is too much."""
+    """Read the parts, and files to a temporary file. Raises Problem 413 as soon as the body is too large."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise Problem(415, "A file is sent as multipart/form-data, with a part named content")
+        raise Problem(415, "Send the file as multipart/form-data, in a part named content")
     limit, size = UPLOAD_LIMIT + FORM_OVERHEAD, 0
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
@@ -186,7 +186,7 @@ async def _read_form(request: Request) -> AsyncIterator[FormData]:
         async with asyncio.timeout(UPLOAD_TIMEOUT):
             form = await Request(request.scope, receive_counted).form(max_files=4, max_fields=4, max_part_size=65536)
     except TimeoutError:
-        raise Problem(408, f"The upload stood still for {STALL_TIMEOUT:g} seconds, or took an hour") from None
+        raise Problem(408, f"The upload stalled for {STALL_TIMEOUT:g} seconds, or took over an hour") from None
     except HTTPException as error:
         raise Problem(400, f"The multipart body cannot be read: {error.detail}") from error
     except OSError as error:
@@ -198,7 +198,7 @@ async def _read_form(request: Request) -> AsyncIterator[FormData]:
 
 
 async def _part_text(form: FormData, name: str) -> str:
-    """Return a part as text: the JavaScript client sends `metadata` as a file, the Python client as a field."""
+    """Return a part as text. The JavaScript client sends `metadata` as a file, the Python client as a field."""
     part = form.get(name, "")
     if isinstance(part, str):
         return part
@@ -211,19 +211,19 @@ def _metadata(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         metadata = None
     if not isinstance(metadata, dict):
-        raise Problem(400, "The part metadata is not a JSON object of at most 64 KiB")
+        raise Problem(400, "The part metadata is invalid; send a JSON object of at most 64 KiB")
     return metadata
 
 
 async def _file_body(request: Request, file: File) -> dict[str, Any]:
-    """Return what Replicate's OpenAPI calls schemas_file_response, and what the Python client needs besides."""
+    """Return schemas_file_response of Replicate's OpenAPI document, with what the Python client needs besides."""
     expiry = file.expires_at // 1_000_000
     signed_query = {
         "owner": OWNER,
         "expiry": expiry,
         "signature": await _signature(request, OWNER, file.id, expiry),
     }
-    place = f"{base_url(request)}/v1/files/{file.id}"
+    url = f"{base_url(request)}/v1/files/{file.id}"
     return {
         "id": file.id,
         "name": file.name,
@@ -234,12 +234,12 @@ async def _file_body(request: Request, file: File) -> dict[str, Any]:
         "metadata": file.metadata,
         "created_at": rfc3339(file.created_at),
         "expires_at": rfc3339(file.expires_at),
-        "urls": {"get": place, "download": f"{place}/download?{urlencode(signed_query)}"},
+        "urls": {"get": url, "download": f"{url}/download?{urlencode(signed_query)}"},
     }
 
 
 async def _signature(request: Request, owner: str, file_id: str, expiry: int) -> str:
-    """Sign as Replicate's OpenAPI, files.download, says: base64 of HMAC-SHA256 over "{owner} {id} {expiry}"."""
+    """Return base64 of HMAC-SHA256 over "{owner} {id} {expiry}" (Replicate's OpenAPI document, files.download)."""
     key = await _files(request).signing_key()
     return base64.b64encode(hmac.digest(key.encode(), f"{owner} {file_id} {expiry}".encode(), hashlib.sha256)).decode()
 

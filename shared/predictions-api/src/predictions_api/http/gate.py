@@ -1,6 +1,6 @@
-"""What stands before the routes, as plain ASGI: prefixes, tokens, and a line in the log for each request.
+"""ASGI middleware before the routes: path prefixes, tokens, and a log line for each request.
 
-The same paths exist under /v1 (Replicate's), /replicate/v1 (a reseller's, in some documents) and without a prefix.
+The same paths exist below /v1 (as at Replicate), below /replicate/v1 (as at a reseller) and without a prefix.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY"})
 LOG = logging.getLogger("predictions_api.requests")
 PREFIX: Final = re.compile(r"^(?:/replicate)?/v1(?=/|$)")
-# Open to everyone: health and documentation; and URLs that are themselves the key, as nobody can guess them.
+# No token needed: health, documentation, and URLs that contain a secret key.
 OPEN_PATHS: Final = re.compile(
     r"/|/docs|/health|/openapi\.json|/callbacks/.+|/delivery/.+|/streams/.+|/files/stream-[^/]+|/files/[^/]+/download"
 )
 
 
 class Gate:
-    """Lets a request through to `app`, with its path as the routes know it."""
+    """Checks the token and passes the request to `app`, with the path prefix removed."""
 
     def __init__(self, app: ASGIApp, *, tokens: Iterable[str], public_url: str | None, metrics: Metrics) -> None:
         self.app = app
@@ -63,9 +63,9 @@ class Gate:
             else:
                 await self.app(scope, receive, send_and_record)
         finally:
-            # The route's pattern, not the path: some paths are keys.
+            # The pattern of the route, as some paths contain keys.
             route = getattr(scope.get("route"), "path", "none")
-            method = scope["method"] if scope["method"] in METHODS else "other"  # anyone may send any word
+            method = scope["method"] if scope["method"] in METHODS else "other"  # bounds the number of labels
             self.metrics.request_count.labels(method, route, status).inc()
             LOG.info(
                 "%s %s %d in %.0f ms",
@@ -77,14 +77,14 @@ class Gate:
             )
 
     def _refusal(self, path: str, headers: dict[str, bytes]) -> Problem | None:
-        if "\0" in path:  # no id has one, and PostgreSQL takes none
+        if "\0" in path:  # PostgreSQL rejects NUL in text
             return not_found()
         if not self.tokens:
-            # Bound to loopback. A web page whose name was pointed at 127.0.0.1 is told by the name that it asked for.
+            # Bound to loopback. The Host header reveals web pages that use DNS rebinding to reach 127.0.0.1.
             host = headers.get("host", b"localhost").decode("latin-1")
             if not self._is_local(host) and not OPEN_PATHS.fullmatch(path):
                 return Problem(
-                    403, "Without a token the server answers only to localhost; give it one, or a public URL"
+                    403, "Without a token the server accepts only localhost as its name; set a token or a public URL"
                 )
             return None
         if OPEN_PATHS.fullmatch(path):
@@ -92,13 +92,13 @@ class Gate:
         scheme, _, token = headers.get("authorization", b"").partition(b" ")
         if not token.strip():
             return Problem(401, "You did not pass an authentication token", title="Unauthenticated")
-        known = [hmac.compare_digest(token.strip(), ours) for ours in self.tokens]  # all, whichever fits
-        if scheme.lower() not in (b"bearer", b"token") or not any(known):
+        matches = [hmac.compare_digest(token.strip(), valid) for valid in self.tokens]  # all, for a constant time
+        if scheme.lower() not in (b"bearer", b"token") or not any(matches):
             return Problem(401, "You did not pass a valid authentication token", title="Unauthenticated")
         return None
 
     def _is_local(self, host: str) -> bool:
         try:
             return urlsplit("//" + host).hostname in self.hosts
-        except ValueError:  # half of an IPv6 address
+        except ValueError:  # an invalid IPv6 address
             return False

@@ -1,4 +1,4 @@
-"""The routes that show models and their versions; nothing here changes anything."""
+"""The routes of models and their versions. All are read-only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
-    """Return the routes; they say nothing of prefixes and tokens."""
+    """Return the routes. Prefixes and tokens are handled by the gate."""
     router = APIRouter(tags=["models"])
 
     async def model_bodies(models: Iterable[Model], request: Request) -> list[dict[str, Any]]:
@@ -38,7 +38,7 @@ def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
     async def newest_version(model: Model) -> Version | None:
         try:
             return await catalogue.version(model, model.versions[0])
-        except Problem:  # its Cog server, which has the schema, is away: the others are shown all the same
+        except Problem:  # no schema, as its Cog server is unavailable: list the model without a version
             return None
 
     @router.get("/models")
@@ -47,14 +47,14 @@ def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
         sort_by: Literal["model_created_at", "latest_version_created_at"] = "latest_version_created_at",
         sort_direction: Literal["asc", "desc"] = "desc",
     ) -> dict[str, Any]:
-        """List all models on one page; each has had its versions since it is there, so both orders are one."""
+        """List all models on one page. Both values of `sort_by` give the same order."""
         models = await model_bodies(catalogue.models, request)
         return _page_body(sorted(models, key=lambda model: str(model["created_at"]), reverse=sort_direction == "desc"))
 
-    @router.api_route("/models", methods=["QUERY"], include_in_schema=False)  # OpenAPI 3.1 has no such method
+    @router.api_route("/models", methods=["QUERY"], include_in_schema=False)  # QUERY is not in OpenAPI 3.1
     async def search_models(request: Request) -> dict[str, Any]:
-        """List the models that have the body's words in their name or description."""
-        # The JavaScript client puts the text into quotes.
+        """List the models whose name and description contain all words of the body."""
+        # The JavaScript client sends the text in quotes.
         words = (await request.body()).decode("utf-8", "replace").strip().strip('"').lower().split()
         matches = [
             model
@@ -65,7 +65,7 @@ def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
 
     @router.get("/models/{owner}/{name}")
     async def get_model(owner: str, name: str, request: Request) -> dict[str, Any]:
-        """Show one model, with its newest version."""
+        """Return one model with its newest version."""
         return (await model_bodies([catalogue.model(owner, name)], request))[0]
 
     @router.get("/models/{owner}/{name}/versions")
@@ -76,7 +76,7 @@ def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
 
     @router.get("/models/{owner}/{name}/versions/{version_id}")
     async def get_version(owner: str, name: str, version_id: str) -> dict[str, Any]:
-        """Show one version: its schema says what inputs it takes."""
+        """Return one version. Its schema describes the inputs."""
         return _version_body(await catalogue.version(catalogue.model(owner, name), version_id))
 
     return router

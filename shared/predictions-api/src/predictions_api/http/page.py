@@ -1,4 +1,4 @@
-"""The endpoints as one HTML page without scripts, made from the OpenAPI document."""
+"""The documentation page: one HTML page without scripts, rendered from the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ table { border-collapse: collapse; } td { padding: .15rem 1.5rem .15rem 0; verti
 
 
 def render_page(document: Mapping[str, Any]) -> str:
-    """Return the page of an OpenAPI document."""
+    """Return the HTML page for an OpenAPI document."""
     info = document["info"]
     sections = [
         _section(method, path, operation)
@@ -28,14 +28,14 @@ def render_page(document: Mapping[str, Any]) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(info["title"])}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
         f"<h1>{escape(info['title'])}</h1><p>{escape(info['description'])}</p>"
-        f'<p>As a document for programs: <a href="/openapi.json">/openapi.json</a></p>{"".join(sections)}</html>'
+        f'<p>OpenAPI document: <a href="/openapi.json">/openapi.json</a></p>{"".join(sections)}</html>'
     )
 
 
 def _section(method: str, path: str, operation: Mapping[str, Any]) -> str:
     rows = "".join(
-        f"<tr><td><code>{escape(name)}</code><td>{escape(where)}<td>{escape(text)}"
-        for name, where, text in _inputs(operation)
+        f"<tr><td><code>{escape(name)}</code><td>{escape(location)}<td>{escape(text)}"
+        for name, location, text in _inputs(operation)
     )
     return f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(operation.get('description', ''))}</p>" + (
         f"<table>{rows}</table>" if rows else ""
@@ -48,5 +48,5 @@ def _inputs(operation: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for content in operation.get("requestBody", {}).get("content", {}).values():
         schema = content.get("schema", {})
         for name, member in schema.get("properties", {}).items():
-            place = "body, required" if name in schema.get("required", []) else "body"
-            yield name, place, member.get("description", "")
+            location = "body, required" if name in schema.get("required", []) else "body"
+            yield name, location, member.get("description", "")

@@ -1,4 +1,4 @@
-"""The routes of predictions, and the one that Cog's servers call."""
+"""The routes of predictions, and the route for the callbacks of Cog servers."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ callbacks = APIRouter(include_in_schema=False)
 
 QUEUE_FULL_RETRY_AFTER: Final = 30
 
-Wait = Annotated[str, Header(description="`wait`, or `wait=n` with n from 1 to 60 seconds: answer when it has ended")]
+Wait = Annotated[str, Header(description="Answer when the prediction has ended: `wait`, or `wait=n` with 1 to 60 s")]
 CancelAfter = Annotated[
-    str | None, Header(description="Cancel it when it has not ended after that long: 90s, 5m, 1h30m; 5 s at least")
+    str | None, Header(description="Cancel the prediction after this time, e.g. 90s, 5m or 1h30m; at least 5 s")
 ]
 
 
@@ -38,11 +38,11 @@ def _body(*, needs_version: bool) -> dict[str, Any]:
         "input": {"type": "object", "description": "The model's inputs; files as URLs or data: URIs"},
         "webhook": {"type": "string", "format": "uri", "description": "Called when the prediction changes"},
         "webhook_events_filter": {
-            "description": "Which changes; output and completed if left out. A string with commas will do as well.",
+            "description": "Changes to call for, as a list or a string with commas. Default: output, completed",
             "type": "array",
             "items": {"type": "string", "enum": list(EVENTS)},
         },
-        "stream": {"type": "boolean", "deprecated": True, "description": "Without effect: urls.stream is always given"},
+        "stream": {"type": "boolean", "deprecated": True, "description": "Ignored: urls.stream is always returned"},
     }
     required = ["input"]
     if needs_version:
@@ -55,7 +55,7 @@ def _body(*, needs_version: bool) -> dict[str, Any]:
 
 @router.post("/predictions", status_code=201, openapi_extra=_body(needs_version=True))
 async def create_prediction(request: Request, prefer: Wait = "", cancel_after: CancelAfter = None) -> JSONResponse:
-    """Create a prediction. It is queued, and answered at once unless `Prefer: wait` says otherwise."""
+    """Create and queue a prediction. Answers at once, or with `Prefer: wait` when it has ended."""
     arrived = time.monotonic()
     create_request = check_request(await read_json(request), needs_version=True)
     version = await _service(request).catalogue.find(create_request.version or "")
@@ -83,9 +83,9 @@ async def _create(
     arrived: float,
 ) -> JSONResponse:
     service = _service(request)
-    wait, life = seconds_to_wait(prefer), seconds_to_live(cancel_after)
+    wait, lifetime = seconds_to_wait(prefer), seconds_to_live(cancel_after)
     inputs = check_inputs(version.openapi_schema, create_request.input)
-    await service.files.resolve(inputs)  # an upload that is gone is told now, not after the queue
+    await service.files.resolve(inputs)  # reports a missing upload now rather than after the queue
     if create_request.webhook is not None:
         await service.webhooks.check_url(create_request.webhook)
     prediction_id, moment = new_id(), now()
@@ -96,9 +96,9 @@ async def _create(
         created_at=moment,
         model=version.model.full_name,
         version=version.id,
-        input=dict(sorted(inputs.items())),  # in the order in which Replicate gives them back
+        input=dict(sorted(inputs.items())),  # in the order in which Replicate returns them
         callback_key=random_key(),
-        deadline=None if life is None else moment + life * 1_000_000,
+        deadline=None if lifetime is None else moment + lifetime * 1_000_000,
         webhook=create_request.webhook,
         webhook_events_filter=None
         if create_request.webhook_events_filter is None
@@ -109,7 +109,7 @@ async def _create(
     if not await service.submit(prediction):
         raise Problem(
             429,
-            f"Request was throttled. {service.settings.queue_limit} predictions of {prediction.model} wait already. "
+            f"Request was throttled. {service.settings.queue_limit} predictions of {prediction.model} are waiting. "
             f"Your rate limit resets in ~{QUEUE_FULL_RETRY_AFTER}s.",
             fields={"retry_after": QUEUE_FULL_RETRY_AFTER},
             headers={"Retry-After": str(QUEUE_FULL_RETRY_AFTER)},
@@ -117,27 +117,27 @@ async def _create(
     headers = {"Location": f"{base_url(request)}/v1/predictions/{prediction.id}"}
     if wait is not None:
         headers["Preference-Applied"] = f"wait={wait}"
-        ended = await service.changes.wait_for_end(prediction.id, wait - (time.monotonic() - arrived))
-        if ended is not None:
-            # The official clients make FileOutputs of https: and data: URLs only.
+        result = await service.changes.wait_for_end(prediction.id, wait - (time.monotonic() - arrived))
+        if result is not None:
+            # The official clients return FileOutputs only for https: and data: URLs.
             inlines = base_url(request).startswith("http:")
-            output = await service.files.inline(ended.output) if inlines else ended.output
-            prediction = dataclasses.replace(ended, output=output)
-    # One that has not ended is told as it began: the clients take any other status than `starting` for an end.
+            output = await service.files.inline(result.output) if inlines else result.output
+            prediction = dataclasses.replace(result, output=output)
+    # If it has not ended, its status is `starting`, as the clients take any other status for an end.
     return JSONResponse(_response_body(request, prediction), 201, headers)
 
 
 @router.get("/predictions")
 async def list_predictions(
     request: Request,
-    cursor: Annotated[str | None, Query(description="As in next and previous")] = None,
-    created_after: Annotated[str | None, Query(description="ISO 8601; at or after")] = None,
-    created_before: Annotated[str | None, Query(description="ISO 8601; before")] = None,
-    source: Annotated[str | None, Query(description="`web`: those made on a website, of which there are none")] = None,
+    cursor: Annotated[str | None, Query(description="Position in the list, as in `next` and `previous`")] = None,
+    created_after: Annotated[str | None, Query(description="ISO 8601: created at or after this time")] = None,
+    created_before: Annotated[str | None, Query(description="ISO 8601: created before this time")] = None,
+    source: Annotated[str | None, Query(description="`web` gives an empty list, as this server has no website")] = None,
 ) -> JSONResponse:
     """List predictions, newest first, 100 a page, without their logs."""
     if source not in (None, "web", "api"):
-        raise Problem(422, f"source={source[:32]!r} is not known; give web, or leave it out", title="Invalid query")
+        raise Problem(422, f"source={source[:32]!r} is unknown; give web or api, or omit it", title="Invalid query")
     position = None if cursor is None else Cursor.parse(cursor)
     rows = await _service(request).records.page(
         size=PAGE_SIZE + 1,
@@ -150,8 +150,8 @@ async def list_predictions(
     has_more = len(rows) > PAGE_SIZE
     is_newer = position is not None and position.newer
     rows = rows[-PAGE_SIZE:] if is_newer else rows[:PAGE_SIZE]
-    given = {"created_after": created_after, "created_before": created_before, "source": source}
-    query = {name: value for name, value in given.items() if value is not None}
+    filters = {"created_after": created_after, "created_before": created_before, "source": source}
+    query = {name: value for name, value in filters.items() if value is not None}
     links: dict[str, str | None] = {"next": None, "previous": None}
     if rows and (has_more or is_newer):
         links["next"] = page_url(base_url(request), "/predictions", Cursor(rows[-1].created_at, rows[-1].id), query)
@@ -174,7 +174,7 @@ async def get_prediction(request: Request, prediction_id: str) -> JSONResponse:
 
 @router.post("/predictions/{prediction_id}/cancel")
 async def cancel_prediction(request: Request, prediction_id: str) -> JSONResponse:
-    """Cancel a prediction, queued or running; one that has ended is returned as it is."""
+    """Cancel a queued or running prediction. A prediction that has ended is returned unchanged."""
     prediction = await _service(request).cancel(prediction_id)
     if prediction is None:
         raise not_found()
@@ -183,7 +183,7 @@ async def cancel_prediction(request: Request, prediction_id: str) -> JSONRespons
 
 @callbacks.post("/callbacks/{prediction_id}/{key}")
 async def receive(request: Request, prediction_id: str, key: str) -> Response:
-    """Take what a Cog server tells of a prediction."""
+    """Record the progress that a Cog server reports."""
     service = _service(request)
     prediction = await service.records.get(prediction_id)
     if prediction is None or prediction.has_ended or prediction.callback_key != key:
@@ -192,19 +192,19 @@ async def receive(request: Request, prediction_id: str, key: str) -> Response:
         payload = await read_json(request, limit=CALLBACK_LIMIT)
     except Problem as problem:
         if problem.status in (400, 413):  # Cog does not call again
-            await service.driver.fail(prediction_id, f"What the model's Cog server told was refused: {problem.detail}")
+            await service.driver.fail(prediction_id, f"The report of the Cog server was refused: {problem.detail}")
         raise
     try:
-        streams = prediction.stream_key is not None  # the version may be none of today's
-        known = await service.driver.receive(prediction_id, key, payload, streams=streams)
+        streams = prediction.stream_key is not None  # the version may not be configured any more
+        is_running = await service.driver.receive(prediction_id, key, payload, streams=streams)
     except ValueError as error:
         raise Problem(422, str(error)) from None
-    return Response(status_code=200 if known else 404)
+    return Response(status_code=200 if is_running else 404)
 
 
 def _response_body(request: Request, prediction: Prediction, *, with_logs: bool = True) -> dict[str, Any]:
-    agent = request.headers.get("user-agent", "")
-    return prediction_body(prediction, base_url(request), user_agent=agent, with_logs=with_logs)
+    user_agent = request.headers.get("user-agent", "")
+    return prediction_body(prediction, base_url(request), user_agent=user_agent, with_logs=with_logs)
 
 
 def _service(request: Request) -> Service:

@@ -1,4 +1,4 @@
-"""Errors as answers: every one is an RFC 7807 body, whoever raised it, and none tells of the server's inside."""
+"""Answers to errors: RFC 7807 bodies that reveal no internals of the server."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class ProblemResponse(JSONResponse):
     media_type = "application/problem+json"
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"  # as on the wire
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"  # as Replicate sends it
 
 
 def problem_response(problem: Problem) -> ProblemResponse:
-    """Return a Problem as an answer."""
+    """Return the answer to a Problem."""
     return ProblemResponse(problem.body(), problem.status, problem.headers)
 
 
 def to_problem(error: Exception) -> Problem:
-    """Return what the caller is told of an error."""
+    """Return the Problem that is reported to the caller for an error."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, RequestValidationError):
@@ -53,14 +53,14 @@ def to_problem(error: Exception) -> Problem:
             return not_found()
         return Problem(error.status_code, str(error.detail), headers=error.headers)
     if isinstance(error, ClientDisconnect):
-        return Problem(400, "The request ended before its body did")  # nobody reads it; nothing failed here
+        return Problem(400, "The client disconnected before the end of the body")  # not an error of this server
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return unavailable("The disk is full", retry_after=30)
-    return Problem(500, "The server failed; its log says why", title="Internal server error")
+    return Problem(500, "The server failed; see its log", title="Internal server error")
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Let an application answer its errors so."""
+    """Make the application answer all errors with Problems."""
 
     async def handle(_request: Request, error: Exception) -> Response:
         problem = to_problem(error)

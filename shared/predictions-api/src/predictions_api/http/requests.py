@@ -1,4 +1,4 @@
-"""Read what a request says: its JSON body within bounds, how long it waits, and by which address it came."""
+"""Read requests: the JSON body within limits, the headers Prefer and Cancel-After, and the base URL."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ from predictions_api.http.validation import parse_json
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection, Request
 
-BYTES_PER_VALUE: Final = 32  # of the limit: a million values in a client's body
-THREAD_THRESHOLD: Final = 2**20  # bytes from which on a body is read beside the event loop
-# Bytes. The JavaScript client puts up to 10 MB of files into an input, in base64 13.4 MB.
+BYTES_PER_VALUE: Final = 32  # one JSON value per 32 bytes of a limit: a million values in a client's body
+THREAD_THRESHOLD: Final = 2**20  # bytes; larger bodies are parsed in a thread
+# Bytes. The JavaScript client sends up to 10 MB of files within the input, which is 13.4 MB in base64.
 BODY_LIMIT: Final = 32 * 2**20
-CALLBACK_LIMIT: Final = 2**30  # of Cog's own calls, which carry all outputs of a prediction in base64
+CALLBACK_LIMIT: Final = 2**30  # callbacks contain all outputs of a prediction in base64
 BODY_TIMEOUT: Final = 60.0
 MAX_WAIT: Final = 60
-MIN_LIFE: Final = 5  # seconds, as Replicate's documentation says
-MAX_LIFE: Final = 366 * 24 * 3600
+MIN_LIFETIME: Final = 5  # seconds; from Replicate's documentation
+MAX_LIFETIME: Final = 366 * 24 * 3600
 _DURATION: Final = re.compile(r"(?=\d)(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?")
 
 
 async def read_json(request: Request, *, limit: int = BODY_LIMIT) -> Any:
     """Return the JSON value of a request's body.
 
-    Raises Problem 415 for another content type (a web page of someone else's may send those without asking), 413 for
-    more than `limit` bytes, 408 for a body that takes more than a minute, 400 for malformed JSON, and for one that has
-    more commas and brackets than one for each 32 bytes of `limit`: small values take far more memory than text.
+    | Problem | raised for |
+    |---|---|
+    | 400 | malformed JSON; more than one comma or opening bracket per 32 bytes of `limit`, as values need much memory |
+    | 408 | a body that takes more than a minute |
+    | 413 | more than `limit` bytes |
+    | 415 | another content type, as foreign web pages may send those without a CORS preflight |
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
@@ -59,39 +62,39 @@ async def _read(request: Request, limit: int) -> bytes:
                     raise too_large_problem
                 parts.append(part)
     except TimeoutError:
-        raise Problem(408, f"The body did not come within {BODY_TIMEOUT:.0f} seconds") from None
+        raise Problem(408, f"The body did not arrive within {BODY_TIMEOUT:.0f} seconds") from None
     return b"".join(parts)
 
 
 def seconds_to_wait(prefer: str) -> int | None:
-    """Return the seconds of a `Prefer: wait`, 60 at most; None without. Others are ignored (RFC 7240)."""
+    """Return the seconds of `Prefer: wait`, at most 60, or None. Other preferences are ignored (RFC 7240)."""
     for preference in prefer.split(","):
-        found = re.fullmatch(r"wait(?:\s*=\s*\"?(\d{1,9})\"?)?", preference.partition(";")[0].strip(), re.IGNORECASE)
-        if found:
-            seconds = MAX_WAIT if found[1] is None else min(int(found[1]), MAX_WAIT)
+        match = re.fullmatch(r"wait(?:\s*=\s*\"?(\d{1,9})\"?)?", preference.partition(";")[0].strip(), re.IGNORECASE)
+        if match:
+            seconds = MAX_WAIT if match[1] is None else min(int(match[1]), MAX_WAIT)
             return seconds or None
     return None
 
 
 def seconds_to_live(cancel_after: str | None) -> int | None:
-    """Return the seconds of a `Cancel-After`: 90, 90s, 5m, 1h30m45s; Problem 422 for others, and below 5."""
+    """Return the seconds of `Cancel-After`: 90, 90s, 5m or 1h30m45s. Raises Problem 422 for others and below 5."""
     if cancel_after is None:
         return None
-    found = _DURATION.fullmatch(cancel_after.strip())
+    match = _DURATION.fullmatch(cancel_after.strip())
     seconds = (
-        sum(int(count or 0) * unit for count, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
+        sum(int(count or 0) * unit for count, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0
     )
-    if not MIN_LIFE <= seconds <= MAX_LIFE:
+    if not MIN_LIFETIME <= seconds <= MAX_LIFETIME:
         raise Problem(
             422,
-            f"Cancel-After is {cancel_after[:32]!r}; give a duration like 90s, 5m or 1h30m45s, 5 seconds to 366 days",
+            f"Cancel-After is {cancel_after[:32]!r}; give 5 seconds to 366 days, like 90s, 5m or 1h30m45s",
             title="Invalid Cancel-After header",
         )
     return seconds
 
 
 def base_url(request: HTTPConnection) -> str:
-    """Return scheme://host[:port] without a slash at the end: as configured, else as the request came."""
+    """Return scheme://host[:port] without a trailing slash, from the settings or else from the request."""
     public_url: str | None = request.app.state.settings.public_url
     if public_url:
         return public_url.rstrip("/")

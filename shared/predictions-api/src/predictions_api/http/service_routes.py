@@ -1,4 +1,4 @@
-"""The routes about the server itself: webhook secret, account, hardware, health, metrics, the documentation page."""
+"""The routes of the server itself: webhook secret, account, hardware, health, metrics and the documentation page."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ open_router = APIRouter(tags=["server"])
 
 @webhook_router.get("/webhooks/default/secret")
 async def default_secret(request: Request) -> dict[str, str]:
-    """Return the secret that all webhooks of this server are signed with."""
+    """Return the secret that signs all webhooks of this server."""
     return {"key": request.app.state.service.webhooks.secret}
 
 
 @router.get("/account")
 async def account() -> dict[str, str]:
-    """Return the one account that there is."""
+    """Return the only account."""
     return {"type": "user", "username": "local", "name": "Local"}
 
 
 @router.get("/hardware")
 async def hardware() -> list[dict[str, str]]:
-    """Return what models run on: whatever this machine, or the Cog servers' machines, have."""
+    """Return the only hardware: that of the Cog servers."""
     return [{"sku": "local", "name": "This server's own"}]
 
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """Return figures in Prometheus's text format."""
+    """Return metrics in Prometheus's text format."""
     service: Service = request.app.state.service
     return Response(await service.metrics_text(), media_type=CONTENT_TYPE_LATEST)
 
 
 @open_router.get("/health")
 async def health(request: Request) -> dict[str, str]:
-    """Tell that the server and its database work; 503 where the database does not."""
+    """Return ok if the server and its database work. 503 if the database does not."""
     service: Service = request.app.state.service
     await service.database.read(lambda connection: connection.execute(sa.text("SELECT 1")))
     return {"status": "ok"}
@@ -55,7 +55,7 @@ async def health(request: Request) -> dict[str, str]:
 @open_router.get("/", include_in_schema=False)
 @open_router.get("/docs", include_in_schema=False)
 async def page(request: Request) -> HTMLResponse:
-    """Show the endpoints on a page that needs nothing from elsewhere."""
+    """Return the documentation page, which loads nothing from other servers."""
     document: dict[str, Any] = request.app.openapi()
     return HTMLResponse(
         render_page(document), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}

@@ -1,7 +1,7 @@
-"""Streams of server-sent events: what a prediction has put out so far, and then each next part as it comes.
+"""Streams of server-sent events with the outputs and logs of a prediction.
 
-Events lie in the database, numbered, so any server continues a stream where another one stopped: `id` is the time and
-the number, and a reader that comes again with `Last-Event-ID` gets what follows. A URL is its own key.
+Events are numbered and stored in the database, so any server can continue a stream. The `id` of an event is its time
+and number. A reader that reconnects with `Last-Event-ID` gets the events after it. The URL contains a secret key.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 router = APIRouter(tags=["predictions"])
 
-# Seconds without an event before a comment says that the stream is open. Clients wait for 30.
+# Seconds without an event before a comment is sent. Clients time out after 30.
 KEEPALIVE_INTERVAL: Final = 15.0
 EVENT_ID: Final = re.compile(r"\d{1,19}:(\d{1,9})")
 HEADERS: Final = {
     "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",  # nginx would keep events back until it has a few kilobytes
-    "Access-Control-Allow-Origin": "*",  # EventSource in the page of an application
+    "X-Accel-Buffering": "no",  # otherwise nginx buffers a few kilobytes of events
+    "Access-Control-Allow-Origin": "*",  # for EventSource in web pages of other origins
 }
 
 
@@ -44,8 +44,8 @@ async def stream(request: Request, stream_key: str, last_event_id: str = Header(
     prediction = await service.records.find_by_stream_key(stream_key)
     if prediction is None or prediction.data_removed:
         raise not_found()
-    found = EVENT_ID.fullmatch(last_event_id.strip())
-    events = _events(service, prediction, int(found[1]) + 1 if found else 0, base_url(request))
+    match = EVENT_ID.fullmatch(last_event_id.strip())
+    events = _events(service, prediction, int(match[1]) + 1 if match else 0, base_url(request))
     return StreamingResponse(events, media_type="text/event-stream", headers=HEADERS)
 
 
@@ -59,7 +59,7 @@ async def _events(service: Service, prediction: Prediction, seq: int, base_url: 
             return
         try:
             changed = await service.changes.wait(latest.id, latest.revision, KEEPALIVE_INTERVAL)
-        except Problem:  # the database is away: the reader sees a stream that goes on
+        except Problem:  # the database is unavailable now; the stream stays open
             await asyncio.sleep(1.0)
             changed = None
         if changed is None:
@@ -69,7 +69,7 @@ async def _events(service: Service, prediction: Prediction, seq: int, base_url: 
 
 
 def format_event(event: Event, base_url: str) -> str:
-    """Return an event as the HTML standard's section on server-sent events has it, with Replicate's form of ids."""
+    """Return an event in the format of server-sent events (HTML standard), with ids in Replicate's form."""
     data = with_absolute_urls(event.data, base_url) if event.kind == "output" else event.data
     lines = re.split(r"\r\n|\r|\n", data)
     return "".join(

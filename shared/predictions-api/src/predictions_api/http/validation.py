@@ -1,7 +1,7 @@
-"""What a request to create a prediction may contain: each fault told as Replicate's 422 tells it.
+"""Check requests to create a prediction. Faults are reported as in Replicate's 422 answers.
 
-jsonschema does the checking; the texts here are those of Go's xeipuuv/gojsonschema (locales.go), which Replicate's
-answers quote word for word where they are known. Files are not fetched here, and defaults are the model's to fill in.
+jsonschema finds the faults. The texts are those of Go's xeipuuv/gojsonschema (locales.go), which Replicate's known
+answers quote. Files are not fetched here, and the model fills in its defaults.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
 
 EVENTS: Final = ("start", "output", "logs", "completed")
-MAX_DEPTH: Final = 64  # of JSON: no model's input comes near, and a deeper one could exhaust the stack
+MAX_DEPTH: Final = 64  # levels of JSON, far above any model's input; deep nesting could exhaust the stack
 
 _COMMON_PROPERTIES: dict[str, Any] = {
     "input": {"type": "object"},
-    "stream": {"type": "boolean"},  # deprecated, without effect
+    "stream": {"type": "boolean"},  # deprecated and ignored
     "webhook": {"type": "string"},
     "webhook_events_filter": {"type": "array", "items": {"type": "string", "enum": list(EVENTS)}},
 }
@@ -41,7 +41,7 @@ _BY_VERSION = {
 }
 _BY_MODEL = {"type": "object", "required": ["input"], "properties": _COMMON_PROPERTIES, "additionalProperties": False}
 
-_MESSAGES = {  # jsonschema's keyword -> Go's type and text
+_MESSAGES = {  # keyword in jsonschema -> (type, text) in gojsonschema
     "anyOf": ("number_any_of", "Must validate at least one schema (anyOf)"),
     "format": ("format", "Does not match format '{}'"),
     "maximum": ("number_lte", "Must be less than or equal to {}"),
@@ -54,12 +54,12 @@ _MESSAGES = {  # jsonschema's keyword -> Go's type and text
 }
 _FORMATS = FormatChecker(formats=())
 _MAX_FAULTS = 100  # in one answer
-_MAX_EXACT_INTEGER = 2**53  # up to here every whole number is a float
+_MAX_EXACT_INTEGER = 2**53  # a float holds every whole number up to here exactly
 
 
 @dataclass(frozen=True)
 class CreateRequest:
-    """The body of a request to create a prediction; `version` is None where the path names the model."""
+    """The body of a request to create a prediction. `version` is None if the path names the model."""
 
     version: str | None
     input: dict[str, Any]
@@ -68,10 +68,10 @@ class CreateRequest:
 
 
 def parse_json(body: bytes) -> Any:
-    """Return the value of a JSON body; raises Problem 400 for what is none, or cannot be stored or passed on.
+    """Return the value of a JSON body. Raises Problem 400 for invalid bodies.
 
-    Refused beside bad syntax: other encodings than UTF-8, NaN, numbers too large for a float, halves of surrogate
-    pairs, and more than 64 levels. JSON has one kind of number: 4.0 gives the int 4, which Python code can count with.
+    Invalid are also other encodings than UTF-8, NaN, numbers too large for a float, lone surrogates, and more than 64
+    levels. JSON does not distinguish integers from floats, so 4.0 becomes the int 4.
     """
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_number, parse_float=_number)
@@ -88,7 +88,7 @@ def parse_json(body: bytes) -> Any:
 def _number(text: str) -> float | int:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text[:40]} is no number that can be passed on")
+        raise ValueError(f"{text[:40]} is not a finite number")
     return int(number) if number.is_integer() and abs(number) <= _MAX_EXACT_INTEGER else number
 
 
@@ -104,20 +104,20 @@ def _is_deep(value: Any) -> bool:
     return bool(level)
 
 
-def _malformed_json(why: str) -> Problem:
-    return Problem(400, f"The request body is not valid JSON: {why}", title="Malformed request")
+def _malformed_json(reason: str) -> Problem:
+    return Problem(400, f"The request body is not valid JSON: {reason}", title="Malformed request")
 
 
 def check_request(body: object, *, needs_version: bool) -> CreateRequest:
-    """Return what a body asks for; raises Problem 422 with every fault.
+    """Return the request in a body. Raises Problem 422 with all faults.
 
-    The events of the webhook may come as one string with commas, as the older documents type them.
+    `webhook_events_filter` may also be a string with commas, as in older documents of Replicate.
     """
     if isinstance(body, dict) and isinstance(body.get("webhook_events_filter"), str):
         events = [event.strip() for event in body["webhook_events_filter"].split(",")]
         body = {**body, "webhook_events_filter": [event for event in events if event]}
     schema = _BY_VERSION if needs_version else _BY_MODEL
-    _raise_if_any(Draft202012Validator(schema).iter_errors(body), within=())
+    _raise_if_any(Draft202012Validator(schema).iter_errors(body), prefix=())
     assert isinstance(body, dict)
     events_filter = body.get("webhook_events_filter")
     return CreateRequest(
@@ -129,38 +129,37 @@ def check_request(body: object, *, needs_version: bool) -> CreateRequest:
 
 
 def check_inputs(openapi_schema: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the inputs that a model takes; raises Problem 422 with every fault.
+    """Return the inputs for a model. Raises Problem 422 with all faults.
 
-    Unknown ones are dropped, as on Replicate. So are optional ones that are null: Cog refuses null, and leaving one out
-    says the same.
+    Unknown inputs are dropped, as at Replicate. Optional inputs that are null are dropped, too, as Cog refuses null.
     """
     declared = openapi_schema["components"]["schemas"]["Input"]
     properties, required = declared.get("properties", {}), declared.get("required", [])
     known = {
         name: value for name, value in inputs.items() if name in properties and (value is not None or name in required)
     }
-    # References begin at the root of the document; no other document is ever fetched.
+    # References start at the root of the document. The empty registry prevents fetching other documents.
     schema = {**openapi_schema, "$ref": "#/components/schemas/Input"}
     validator = Draft202012Validator(schema, registry=Registry(), format_checker=_FORMATS)
-    _raise_if_any(validator.iter_errors(known), within=("input",))
+    _raise_if_any(validator.iter_errors(known), prefix=("input",))
     return known
 
 
 @_FORMATS.checks("uri")
 def _is_file(value: object) -> bool:
-    """Tell whether a string can be a file for Cog: an http(s) URL or a data URI."""
+    """Return whether a string is a file for Cog: an http(s) URL or a data: URI."""
     if not isinstance(value, str):
-        return True  # told as a wrong type
+        return True  # reported as a wrong type
     try:
         return bool(re.match(r"data:[^,]*,", value) or (urlsplit(value).hostname and re.match(r"https?://", value)))
     except ValueError:
         return False
 
 
-def _raise_if_any(errors: Iterable[ValidationError], *, within: tuple[str, ...]) -> None:
-    """Raise Problem 422 if there is an error; `within` is where in the body the checked value stands."""
-    ordered = sorted(islice(errors, _MAX_FAULTS), key=lambda error: len(error.path))  # an object's before its members'
-    fields = [field for error in ordered for field in _faults(error, within)][:_MAX_FAULTS]
+def _raise_if_any(errors: Iterable[ValidationError], *, prefix: tuple[str, ...]) -> None:
+    """Raise Problem 422 if there is an error. `prefix`: path of the checked value in the body."""
+    ordered = sorted(islice(errors, _MAX_FAULTS), key=lambda error: len(error.path))  # objects before their members
+    fields = [field for error in ordered for field in _faults(error, prefix)][:_MAX_FAULTS]
     if fields:
         lines = [": ".join(filter(None, (field["field"], field["description"]))) for field in fields]
         raise Problem(
@@ -171,32 +170,32 @@ def _raise_if_any(errors: Iterable[ValidationError], *, within: tuple[str, ...])
         )
 
 
-def _faults(error: ValidationError, within: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    """Give Replicate's `invalid_fields` for one error."""
+def _faults(error: ValidationError, prefix: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    """Yield the entries of `invalid_fields` for one error."""
     path = [str(part) for part in error.path]
-    where = ".".join([*within, *path])
+    field = ".".join([*prefix, *path])
     rule = str(error.validator)
     value: Any = error.instance
-    limit: Any = error.validator_value  # what the schema says
+    limit: Any = error.validator_value
     if rule == "required":
         missing = next(name for name in limit if error.message.startswith(f"{name!r} "))
-        yield {"type": "required", "field": where, "description": f"{missing} is required"}
+        yield {"type": "required", "field": field, "description": f"{missing} is required"}
     elif rule == "additionalProperties":
         declared: Any = error.schema
         for name in sorted(set(value) - set(declared["properties"])):
             text = f"Additional property {name[:100]} is not allowed"
-            yield {"type": "additional_property_not_allowed", "field": where, "description": text}
+            yield {"type": "additional_property_not_allowed", "field": field, "description": text}
     elif rule == "enum":
         allowed = ", ".join(json.dumps(choice, ensure_ascii=False) for choice in limit)
         text = f"{'.'.join(path)} must be one of the following: {allowed}"
-        yield {"type": "enum", "field": where, "description": text}
+        yield {"type": "enum", "field": field, "description": text}
     elif rule == "type":
         expected = limit if isinstance(limit, str) else f"[{','.join(limit)}]"
         text = f"Invalid type. Expected: {expected}, given: {_json_type(value)}"
-        yield {"type": "invalid_type", "field": where, "description": text}
+        yield {"type": "invalid_type", "field": field, "description": text}
     else:
         kind, text = _MESSAGES.get(rule, (rule, error.message[:500]))
-        yield {"type": kind, "field": where, "description": text.replace("{}", _limit_text(limit))}
+        yield {"type": kind, "field": field, "description": text.replace("{}", _limit_text(limit))}
 
 
 def _limit_text(limit: Any) -> str:
@@ -204,6 +203,6 @@ def _limit_text(limit: Any) -> str:
 
 
 def _json_type(value: Any) -> str:
-    """Return JSON's name of a value's type; bool comes before int, which Python counts it to."""
+    """Return the JSON type of a value. bool comes before int, as it is a subclass of int."""
     names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
     return next((name for kind, name in names.items() if isinstance(value, kind)), "null")
