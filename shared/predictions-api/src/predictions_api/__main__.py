@@ -1,4 +1,4 @@
-"""Run a server until Ctrl-C or SIGTERM. Its address is printed on stdout when it answers; its log goes to stderr."""
+"""Run a server until Ctrl-C or SIGTERM. It prints its address on stdout when it is ready, and its log on stderr."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ OPTIONS: dict[str, Any] = {
     "log_config": None,
     "access_log": False,
     "server_header": False,
-    # Longer than clients keep idle connections (httpx: 5 s), or we close one just as the next request comes.
+    # Longer than clients keep idle connections (httpx: 5 s), so that the server does not close one during a request.
     "timeout_keep_alive": 75,
-    "timeout_graceful_shutdown": 5,  # seconds that open requests have at the end
+    "timeout_graceful_shutdown": 5,  # seconds for open requests
     "h11_max_incomplete_event_size": 64 * 1024,  # bytes of headers
 }
 
 
 class BaseServer(uvicorn.Server):
-    """uvicorn, which closes idle connections when it stops, those too that were only being accepted then."""
+    """A uvicorn server that closes idle connections when it stops, also those accepted during the shutdown."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop: answer what was asked, close the rest."""
-        closing = asyncio.create_task(self._close_connections())
+        """Stop: answer open requests and close idle connections."""
+        close_task = asyncio.create_task(self._close_connections())
         try:
             await super().shutdown(sockets)
         finally:
-            closing.cancel()
+            close_task.cancel()
 
     async def _close_connections(self) -> None:
-        while True:  # uvicorn itself looks once, and would wait for the others until its time is over
+        while True:  # uvicorn does this once, and waits for later connections until its timeout
             await asyncio.sleep(0.1)
             for connection in list(self.server_state.connections):
                 connection.shutdown()
 
 
 class InnerServer(BaseServer):
-    """The same application in plain HTTP on loopback, for Cog's servers, which trust no certificate of ours."""
+    """Serves the application on loopback without TLS, for Cog servers, which do not trust the certificate."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the outer server."""
+        """Do nothing, as the outer server handles signals."""
         yield
 
 
 class Server(BaseServer):
-    """The server, which tells when it answers, and has an inner server where it speaks TLS."""
+    """The server. With TLS it has an inner server for callbacks. It prints its address when it is ready."""
 
     def __init__(self, config: uvicorn.Config, settings: Settings, inner: socket.socket | None) -> None:
         super().__init__(config)
@@ -70,14 +70,14 @@ class Server(BaseServer):
         self._inner_task: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and tell so."""
+        """Start, and print the address."""
         await super().startup(sockets)
         if not self.started:
             return
         if self._socket is not None:
             self._inner_task = asyncio.create_task(self._inner.serve([self._socket]))
-        tokens = "with a token" if self.settings.tokens else "without a token, to this machine alone"
-        sys.stdout.write(f"The predictions API is ready at {self.settings.default_base} ({tokens})\n")
+        access = "with a token" if self.settings.tokens else "without a token, for this machine only"
+        sys.stdout.write(f"The predictions API is ready at {self.settings.default_base} ({access})\n")
         sys.stdout.flush()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -89,7 +89,7 @@ class Server(BaseServer):
 
 
 def main() -> int:
-    """Run the server; return 2 for what cannot be configured so, 1 for what does not start."""
+    """Run the server. Return 0, 1 if it did not start, or 2 if the configuration is invalid."""
     arguments = parser().parse_args()
     try:
         settings = read_settings(arguments, os.environ)
@@ -111,7 +111,7 @@ def main() -> int:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With its protocol named: asyncio turns Nagle's delay, 40 ms an answer, off for sockets that say they are TCP's.
+    # With IPPROTO_TCP, as asyncio sets TCP_NODELAY only for such sockets. Without it an answer takes 40 ms longer.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -1,4 +1,4 @@
-"""The application: a service behind its routes. `python -m predictions_api` runs it; tests may run it themselves."""
+"""The ASGI application: the routes and the service behind them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from predictions_api.settings import Settings
 
 DESCRIPTION = (
-    "Replicate's HTTP API for predictions, served from this machine. Clients made for Replicate work: set "
-    "REPLICATE_BASE_URL for Python's, baseUrl for JavaScript's."
+    "Replicate's HTTP API for predictions, served from this machine. Replicate's clients work with it: set "
+    "REPLICATE_BASE_URL for Python, or baseUrl for JavaScript."
 )
 
 
 def create_app(settings: Settings) -> ASGIApp:
-    """Return the application of a server; its parts start and stop with it."""
+    """Return the application of a server. The service starts and stops with its lifespan."""
     service = Service(settings)
 
     @contextlib.asynccontextmanager
@@ -37,7 +37,7 @@ def create_app(settings: Settings) -> ASGIApp:
         finally:
             await service.close()
 
-    # FastAPI's own pages fetch their scripts from a CDN.
+    # No pages of FastAPI, as they load scripts from a CDN.
     app = FastAPI(
         title="Predictions",
         description=DESCRIPTION,
@@ -51,7 +51,7 @@ def create_app(settings: Settings) -> ASGIApp:
     app.state.service = service
     app.state.files = service.files
     for router in (
-        streams.router,  # before files: /files/stream-KEY looks like the id of an upload
+        streams.router,  # before files, as /files/stream-KEY also matches /files/{file_id}
         prediction_routes.router,
         models_router(service.catalogue, service.database),
         file_routes.router,

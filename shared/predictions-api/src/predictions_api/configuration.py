@@ -1,4 +1,4 @@
-"""Settings from a TOML file, flags and the environment; flags win over the file."""
+"""Read settings from a TOML file, flags and the environment. Flags override the file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 EPILOG = """\
-A configuration file in TOML has any of the flags' names, with _ for -, and the models:
+A configuration file in TOML has the names of the flags, with _ for -, and the models:
 
     keep = 7200
     tokens = ["a long random text"]
@@ -22,68 +22,69 @@ A configuration file in TOML has any of the flags' names, with _ for -, and the 
     [[models]]
     name = "lucataco/animate-diff"
     versions = ["beecf59c4aee8d81bf04f0381033dfa10dc16e845b4ae00d281e2fa377e48a9f"]
-    urls = ["http://gpu1:5000", "http://gpu2:5000"]       # Cog servers that run already, or instead:
-    command = ["script/serve", "animate-diff", "--port", "0", "--until-stdin-ends"]  # what starts one
-    schema = "animate-diff.json"                          # OpenAPI of the Cog server; asked for if left out
+    urls = ["http://gpu1:5000", "http://gpu2:5000"]       # running Cog servers; or instead:
+    command = ["script/serve", "animate-diff", "--port", "0", "--until-stdin-ends"]  # starts one
+    schema = "animate-diff.json"                          # OpenAPI; default: from the Cog server
 
-Paths in it are relative to it. Tokens are also taken from REPLICATE_API_TOKEN (several with commas).
+Paths in the file are relative to its directory. REPLICATE_API_TOKEN adds tokens, separated by commas.
 """
 
 
 class BadConfiguration(Exception):
-    """The file or the flags cannot be used; the text says what to do."""
+    """The file or a flag is invalid. The text says what to do."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line; a flag that is not given is None."""
+    """Return the parser of the command line. Flags default to None, so that the file is used."""
     flags = argparse.ArgumentParser(
         prog="python -m predictions_api",
         description="Serve Replicate's HTTP API for predictions in front of Cog servers.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    flags.add_argument("--config", type=Path, metavar="FILE", help="a TOML file, see below")
-    flags.add_argument("--host", help="address to listen at; default 127.0.0.1; others need a token")
-    flags.add_argument("--port", type=int, help="default 8000; 0 takes a free one")
-    flags.add_argument("--public-url", metavar="URL", help="how clients reach it, if not as they ask for it")
-    flags.add_argument("--internal-url", metavar="URL", help="how Cog servers on other hosts reach this very server")
+    flags.add_argument("--config", type=Path, metavar="FILE", help="TOML file, see below")
+    flags.add_argument("--host", help="address to listen at; default 127.0.0.1; others require a token")
+    flags.add_argument("--port", type=int, help="default 8000; 0 for a free port")
+    flags.add_argument("--public-url", metavar="URL", help="base URL for clients; default: from each request")
+    flags.add_argument("--internal-url", metavar="URL", help="base URL of this process for Cog servers on other hosts")
     flags.add_argument(
         "--database", metavar="URL", help="postgresql+psycopg://...; default SQLite in the data directory"
     )
     flags.add_argument("--data", type=Path, metavar="DIR", help="files and SQLite; default ./predictions-data")
-    flags.add_argument("--keep", type=float, metavar="S", help="how long inputs, outputs, logs are kept; default 3600")
-    flags.add_argument("--queue-limit", type=int, metavar="N", help="waiting predictions of a model; default 10000")
-    flags.add_argument("--idle", type=float, metavar="S", help="stop a started Cog server after so long; default 600")
+    flags.add_argument("--keep", type=float, metavar="S", help="seconds to keep inputs, outputs and logs; default 3600")
+    flags.add_argument("--queue-limit", type=int, metavar="N", help="most waiting predictions per model; default 10000")
+    flags.add_argument("--idle", type=float, metavar="S", help="stop a Cog server after S idle seconds; default 600")
     flags.add_argument(
-        "--silence", type=float, metavar="S", help="ask a Cog server that tells nothing after so long; default 120"
+        "--silence", type=float, metavar="S", help="check a Cog server after S seconds without progress; default 120"
     )
     flags.add_argument("--certfile", type=Path, metavar="PEM", help="serve TLS with this certificate")
-    flags.add_argument("--keyfile", type=Path, metavar="PEM", help="and this key")
+    flags.add_argument("--keyfile", type=Path, metavar="PEM", help="private key of the certificate")
     flags.add_argument(
         "--allow-private-webhooks",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="let webhooks go to private addresses and to http:// URLs; loopback is always allowed",
+        help="allow webhooks to private addresses, also with http://; loopback is always allowed",
     )
     flags.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     return flags
 
 
 def read_settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
-    """Return the settings; raises BadConfiguration."""
-    known = {field.name for field in dataclasses.fields(Settings)}
+    """Return the settings. Raises BadConfiguration."""
+    names = {field.name for field in dataclasses.fields(Settings)}
     try:
         values = _read(arguments.config) if arguments.config else {}
-        unknown = sorted(set(values) - known)
+        unknown = sorted(set(values) - names)
         if unknown:
-            names = ", ".join(sorted(known))
-            raise BadConfiguration(f"{arguments.config}: unknown {', '.join(unknown)}; known are {names}")
-        given = {name: value for name, value in vars(arguments).items() if name in known and value is not None}
+            raise BadConfiguration(
+                f"{arguments.config}: unknown {', '.join(unknown)}; known are {', '.join(sorted(names))}"
+            )
+        flags = {name: value for name, value in vars(arguments).items() if name in names and value is not None}
         tokens = [*values.pop("tokens", ()), *environ.get("REPLICATE_API_TOKEN", "").split(",")]
         models = tuple(_model(model) for model in values.pop("models", ()))
         values["tokens"] = tuple(token.strip() for token in tokens if token.strip())
-        return Settings(**{**values, **given, "models": models})
-    except (OSError, ValueError, TypeError) as error:  # ValueError: Settings' own, and TOML's
+        return Settings(**{**values, **flags, "models": models})
+    except (OSError, ValueError, TypeError) as error:  # ValueError: from Settings and from tomllib
         raise BadConfiguration(str(error)) from error
 
 

@@ -1,7 +1,7 @@
-"""What a caller of the API did wrong, or what the server cannot do now, as RFC 7807 bodies in Replicate's words.
+"""Errors of requests, answered as RFC 7807 problems with Replicate's texts.
 
-A route raises Problem, and the application turns it into an `application/problem+json` answer. Failures of a prediction
-are none of these: they are recorded on the prediction, which is answered with 200.
+The application turns a Problem into an `application/problem+json` answer. The failure of a prediction is not a Problem:
+it is recorded in the prediction.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Problem(Exception):
-    """An answer with an error status; `title` is None where Replicate has none, `fields` are further members."""
+    """An answer with an error status. `title` is None where Replicate sends none. `fields`: further members."""
 
     def __init__(
         self,
@@ -38,10 +38,10 @@ class Problem(Exception):
 
 
 def not_found() -> Problem:
-    """Return the 404 that Replicate gives for anything unknown."""
+    """Return Replicate's 404 for unknown paths and ids."""
     return Problem(404, "The requested resource could not be found.")
 
 
-def unavailable(why: str, *, retry_after: int = 2) -> Problem:
-    """Return a 503 that asks the caller to come again in `retry_after` seconds."""
-    return Problem(503, why, title="Service unavailable", headers={"Retry-After": str(retry_after)})
+def unavailable(detail: str, *, retry_after: int = 2) -> Problem:
+    """Return a 503 that asks the caller to try again in `retry_after` seconds."""
+    return Problem(503, detail, title="Service unavailable", headers={"Retry-After": str(retry_after)})

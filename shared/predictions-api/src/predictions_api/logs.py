@@ -1,4 +1,4 @@
-"""Logs for machines: one JSON object a line on stderr, with the prediction's id where there is one."""
+"""Logs on stderr: one JSON object a line, with the prediction's id where it is known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dbos._error import DBOSAwaitedWorkflowCancelledError
 
 
 class JsonLines(logging.Formatter):
-    """Writes a record as one line of JSON."""
+    """Formats a record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -34,7 +34,7 @@ def set_up(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for noisy in ("httpx", "httpcore"):  # a line for each request, with the URL, which may be a key
+    for noisy in ("httpx", "httpcore"):  # they log each URL, which may contain a key
         logging.getLogger(noisy).setLevel(logging.WARNING)
     dbos = logging.getLogger("dbos")
     dbos.handlers = [handler]
@@ -43,7 +43,7 @@ def set_up(level: str) -> None:
 
 
 def _is_unexpected(record: logging.LogRecord) -> bool:
-    """Drop what DBOS calls errors: a workflow is taken out of its queue, or the server stops, as its turn comes."""
+    """Return False for errors that DBOS logs when a workflow is removed from its queue or the server stops."""
     error = record.exc_info[1] if record.exc_info else None
-    stopped = isinstance(error, RuntimeError) and str(error) == "cannot schedule new futures after shutdown"
-    return not (stopped or isinstance(error, DBOSAwaitedWorkflowCancelledError))
+    is_shutdown = isinstance(error, RuntimeError) and str(error) == "cannot schedule new futures after shutdown"
+    return not (is_shutdown or isinstance(error, DBOSAwaitedWorkflowCancelledError))

@@ -1,4 +1,4 @@
-"""Figures for Prometheus: of this server since its start, but who waits is counted in the database, for all servers."""
+"""Metrics for Prometheus, of this server since its start. The waiting predictions are those of all servers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)  # seconds
 
 
 class Metrics:
-    """Counts what is recorded here."""
+    """The counters and histograms of one server."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -41,7 +41,7 @@ class Metrics:
             self.run_seconds.labels(model).observe((completed_at - started_at) / 1e6)
 
     def text(self, waiting: Mapping[str, int]) -> bytes:
-        """Return all figures in Prometheus's text format; `waiting` is how many predictions of each model wait."""
+        """Return all metrics in Prometheus's text format. `waiting`: number of waiting predictions by model."""
         self.waiting_count.clear()
         for model, count in waiting.items():
             self.waiting_count.labels(model).set(count)

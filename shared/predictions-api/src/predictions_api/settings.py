@@ -1,4 +1,4 @@
-"""All that a server can be told: frozen, checked when it is made, given to whom it concerns. Reads nothing itself."""
+"""The settings of a server, checked when they are created."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """One model: its published name and ids, and where its Cog servers are."""
+    """One model: its published name and ids, and its Cog servers."""
 
     name: str  # owner/name
     versions: tuple[str, ...]  # newest first; 64 hexadecimal digits each
     description: str = ""
-    schema: Path | None = None  # OpenAPI JSON of the Cog server; None: it is asked for it
+    schema: Path | None = None  # OpenAPI JSON; None: from the Cog server
     command: tuple[str, ...] = ()  # starts a Cog server, which prints "... is ready at URL"
-    urls: tuple[str, ...] = ()  # of Cog servers that others run
-    cog_version: str = "0.23.1"  # told where a Cog server does not tell its own
+    urls: tuple[str, ...] = ()  # of running Cog servers
+    cog_version: str = "0.23.1"  # used if the Cog server does not report its version
 
     def __post_init__(self) -> None:
         if self.name.count("/") != 1 or not all(self.name.split("/")):
-            raise ValueError(f"model name {self.name!r} is not of the form owner/name")
+            raise ValueError(f"model name {self.name!r} is invalid; give it in the form owner/name")
         if not self.versions:
             raise ValueError(f"model {self.name} has no version; give at least one id of 64 hexadecimal digits")
         if bool(self.command) == bool(self.urls):
@@ -36,21 +36,21 @@ class Settings:
     """One server. Times are in seconds."""
 
     models: tuple[ModelSettings, ...]
-    data: Path = Path("predictions-data")  # files lie in data/files; the default database in data/predictions.sqlite
-    database: str = ""  # an SQLAlchemy URL; empty: SQLite in `data`
+    data: Path = Path("predictions-data")  # has files/ and the default database predictions.sqlite
+    database: str = ""  # SQLAlchemy URL; empty: SQLite in `data`
     host: str = "127.0.0.1"
     port: int = 8000
-    public_url: str | None = None  # how clients reach the server; None: as the request did
-    internal_url: str | None = None  # how Cog's servers reach this very process; None: by its host and port
+    public_url: str | None = None  # base URL for clients; None: from each request
+    internal_url: str | None = None  # base URL of this process for Cog servers; None: host and port
     tokens: tuple[str, ...] = field(default=(), repr=False)
     keep: float = 3600.0
     queue_limit: int = 10_000
     idle: float = 600.0
-    silence: float = 120.0  # after which a Cog server that tells nothing of a prediction is asked whether it has it
+    silence: float = 120.0  # without progress, after which a Cog server is asked whether it still has the prediction
     allow_private_webhooks: bool = False
     certfile: Path | None = None
     keyfile: Path | None = None
-    webhook_retry_delays: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 30.0)  # the last try is a minute after the first
+    webhook_retry_delays: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 30.0)  # one minute from first to last attempt
 
     def __post_init__(self) -> None:
         if not self.tokens and self.host not in LOOPBACK:
@@ -64,7 +64,7 @@ class Settings:
             raise ValueError("keep, idle, silence and queue_limit must be more than 0")
         names = [model.name for model in self.models]
         if len(set(names)) != len(names):
-            raise ValueError("two models have one name; each name stands for one queue")
+            raise ValueError("two models have one name; give each model its own name")
 
     @property
     def database_url(self) -> str:
@@ -78,23 +78,23 @@ class Settings:
 
     @property
     def callback_url(self) -> str:
-        """Return the base URL by which Cog's servers reach this very process."""
+        """Return the base URL of this process for Cog servers."""
         if self.internal_url:
             return self.internal_url.rstrip("/")
         return self.address
 
     @property
     def address(self) -> str:
-        """Return the base URL by which this machine reaches this process."""
+        """Return the base URL of this process for clients on this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def default_base(self) -> str:
-        """Return the base of URLs where no request tells how clients reach the server: in webhooks."""
+        """Return the base URL for clients where there is no request, as in webhooks."""
         return self.public_url.rstrip("/") if self.public_url else self.address
 
     @property
     def scheme(self) -> str:
-        """Return what the server itself speaks: http or https."""
+        """Return http or https, whichever this server uses."""
         return "https" if self.certfile else "http"
