@@ -236,7 +236,7 @@ def _gif(width: int, height: int, count: int) -> bytes:
     return head + pixel * count + b";"
 
 
-NO_VIDEO, NO_FILE, BREAKS, NOTHING = "damaged or no video", "is no file", "breaks off", "no picture in it"
+NO_VIDEO, NO_FILE, BREAKS, NOTHING = "damaged or not a video", "is not a file", "is truncated", "no picture that can"
 TABLE: dict[str, str | None] = {
     # plain, and under another name
     **dict.fromkeys(("plain.mp4", "mp4_named.gif", "gif_named.mp4", "one_picture.mp4", "stream.ts", "bare.h264")),
@@ -249,7 +249,7 @@ TABLE: dict[str, str | None] = {
     **dict.fromkeys(("cut_live.mkv", "cut_stream.ts", "cut_gif_named.mp4")),
     # large
     **{"bomb.png": NOTHING, "bomb.gif": NOTHING, "large.mov": NOTHING, "wide.mp4": "8200x64"},
-    **{"ribbon.png": "10000x10", "work.gif": "too much work", "many.gif": "more than 250000 pictures"},
+    **{"ribbon.png": "10000x10", "work.gif": "takes too long", "many.gif": "more than 250000 pictures"},
     **{"one_pixel.gif": None, "claims.avi": None, "largest.mp4": None},
     # odd times and pictures
     **dict.fromkeys(("variable.mkv", "negative.mkv", "late.mkv", "far_apart.mkv", "fast.mp4", "back_and_forth.mkv")),
