@@ -1,4 +1,4 @@
-"""Serve one of the test models with Cog's own server until stdin closes, as a native model's command has to."""
+"""Serve a test model with Cog's own server until stdin closes, as the command of a model must."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One server for all tests that do not change it: SQLite, a token, four test models behind Cog's own servers."""
+"""One server for all tests that do not change it: SQLite, a token, and four test models in Cog's servers."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ from api_server import ApiServer
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     with ApiServer(tmp_path_factory.mktemp("predictions-api")) as running:
         yield running
-    assert running.problems() == []
+    assert running.logged_errors() == []

@@ -1,4 +1,4 @@
-"""Requests that nobody thought of, made by schemathesis from the server's own OpenAPI: none may fail or hang it."""
+"""Requests that schemathesis generates from the server's OpenAPI document: none may fail or hang the server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis.errors import Unsatisfiable
 
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 SETTINGS = settings(
-    max_examples=6,  # of each operation and mode, and each is sent twice
+    max_examples=6,  # for each operation and mode; each example is sent twice
     derandomize=True,
     database=None,
     deadline=None,
@@ -25,12 +25,12 @@ SETTINGS = settings(
 
 @dataclass
 class Target:
-    """The server that is asked, and ids of what is there."""
+    """The tested server and ids that exist on it."""
 
     url: str
-    known: dict[str, str]
+    ids: dict[str, str]
 
-    def ask(self, case: schemathesis.Case) -> None:
+    def send(self, case: schemathesis.Case) -> None:
         answer = case.call(base_url=self.url, headers=HEADERS, timeout=20)
         assert answer.status_code < 500, f"{case.as_curl_command()}\n{answer.text}"
 
@@ -41,7 +41,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     with ApiServer(directory, models=["words"], webhook_retry_delays=[0.05]) as server:
         prediction = server.create("words", wait=True)
         file = server.http.post("/files", files={"content": ("a.txt", b"abc")}).json()
-        known = {
+        ids = {
             "owner": "test",
             "name": "words",
             "version_id": VERSIONS["words"],
@@ -49,32 +49,32 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
             "stream_key": urlsplit(prediction["urls"]["stream"]).path.split("/")[-1],
             "file_id": file["id"],
         }
-        yield Target(f"{server.url}/v1", known)
+        yield Target(f"{server.url}/v1", ids)
         assert server.http.get("/health").json() == {"status": "ok"}
-    assert server.problems() == []
+    assert server.logged_errors() == []
 
 
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode), ids=lambda mode: str(mode.value))
 def test_no_request_makes_the_server_fail(target: Target, mode: schemathesis.GenerationMode) -> None:
-    # Without schemathesis's own way into pytest, which pytest 9.2 has no place for.
+    # schemathesis's pytest plugin does not support pytest 9.2.
     document = schemathesis.openapi.from_url(target.url.replace("/v1", "/openapi.json"))
-    operations = [found.ok() for found in document.get_all_operations()]
+    operations = [result.ok() for result in document.get_all_operations()]
     assert len(operations) > 20
     for operation in operations:
 
         @SETTINGS
         @given(case=operation.as_strategy(generation_mode=mode))
-        def ask(case: schemathesis.Case) -> None:
-            target.ask(case)
-            target.ask(with_known_ids(case, target.known))
+        def send(case: schemathesis.Case) -> None:
+            target.send(case)
+            target.send(with_existing_ids(case, target.ids))
 
-        with contextlib.suppress(Unsatisfiable):  # what takes anything cannot be asked wrongly
-            ask()
+        with contextlib.suppress(Unsatisfiable):  # an operation without parameters has no invalid request
+            send()
 
 
-def with_known_ids(case: schemathesis.Case, known: dict[str, str]) -> schemathesis.Case:
-    """Return a request with what would be told to be unknown replaced by what is there."""
-    case.path_parameters = {name: known.get(name, value) for name, value in (case.path_parameters or {}).items()}
+def with_existing_ids(case: schemathesis.Case, ids: dict[str, str]) -> schemathesis.Case:
+    """Return a request with its ids replaced by existing ones."""
+    case.path_parameters = {name: ids.get(name, value) for name, value in (case.path_parameters or {}).items()}
     if isinstance(case.body, dict) and "input" in case.body:
         replacements = {"version": VERSIONS["words"], "webhook": "http://127.0.0.1:9/nobody-listens"}
         case.body = {name: replacements.get(name, value) for name, value in case.body.items()}

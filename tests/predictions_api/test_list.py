@@ -1,4 +1,4 @@
-"""The list of predictions: its order, its pages, and that they stay right while predictions are added."""
+"""The list of predictions: order, pages, and their stability while predictions are added."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from api_server import TOKEN, ApiServer
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    """A server of this module's own, with 250 predictions, canceled before they run."""
+    """Run a server with 250 predictions, of which one runs and the others are queued."""
     directory = tmp_path_factory.mktemp("list")
     with ApiServer(directory, models=["text"]) as running:
-        held = running.create("text", hold=str(directory / "go"))["id"]
+        prediction_id = running.create("text", hold=str(directory / "go"))["id"]
         for number in range(249):
             running.create("text", text=str(number))
         yield running
         Path(directory / "go").touch()
-        running.until(held)
+        running.wait_for(prediction_id)
 
 
-def test_a_page_has_a_hundred_rows_the_newest_first_and_next_leads_through_all(server: ApiServer) -> None:
+def test_a_page_has_100_predictions_newest_first_and_next_leads_to_all(server: ApiServer) -> None:
     pages, url = [], "/predictions"
     while url:
         page = server.http.get(url).json()
@@ -49,16 +49,16 @@ def test_pages_do_not_shift_while_predictions_are_added(server: ApiServer) -> No
     assert newer["previous"] is None
 
 
-def test_times_bound_the_list_at_or_after_and_before(server: ApiServer) -> None:
+def test_created_after_is_inclusive_and_created_before_is_exclusive(server: ApiServer) -> None:
     rows = server.http.get("/predictions").json()["results"]
     early, late = rows[7]["created_at"], rows[2]["created_at"]
     params = {"created_after": early, "created_before": late}
-    found = server.http.get("/predictions", params=params).json()["results"]
+    bounded = server.http.get("/predictions", params=params).json()["results"]
     # OpenAPI, predictions.list: created_after is "at or after", created_before is "before".
-    assert [row["id"] for row in found] == [row["id"] for row in rows[3:8]]
+    assert [row["id"] for row in bounded] == [row["id"] for row in rows[3:8]]
 
 
-def test_bounds_stay_with_the_following_pages(server: ApiServer) -> None:
+def test_the_next_page_has_the_same_time_bounds(server: ApiServer) -> None:
     rows = server.http.get("/predictions").json()["results"]
     page = server.http.get("/predictions", params={"created_before": rows[4]["created_at"]}).json()
     following = server.http.get(page["next"]).json()
@@ -67,7 +67,7 @@ def test_bounds_stay_with_the_following_pages(server: ApiServer) -> None:
     assert not {row["id"] for row in following["results"]} & {row["id"] for row in page["results"]}
 
 
-def test_none_was_made_on_a_website(server: ApiServer) -> None:
+def test_the_list_for_source_web_is_empty(server: ApiServer) -> None:
     assert server.http.get("/predictions", params={"source": "web"}).json() == {
         "next": None,
         "previous": None,
@@ -86,12 +86,12 @@ def test_none_was_made_on_a_website(server: ApiServer) -> None:
         ("source", "mail", 422),
     ],
 )
-def test_a_query_that_means_nothing_is_refused(server: ApiServer, name: str, value: str, status: int) -> None:
+def test_an_invalid_query_is_refused(server: ApiServer, name: str, value: str, status: int) -> None:
     answer = server.http.get("/predictions", params={name: value})
     assert (answer.status_code, answer.json()["status"]) == (status, status)
 
 
-def test_the_official_client_comes_to_the_oldest(server: ApiServer) -> None:
+def test_the_official_client_pages_through_all_predictions(server: ApiServer) -> None:
     client = replicate.Client(api_token=TOKEN, base_url=server.url)
     ids = [row.id for page in replicate.pagination.paginate(client.predictions.list) for row in page.results]
     client._client.close()

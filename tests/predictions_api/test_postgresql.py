@@ -46,13 +46,13 @@ def test_a_prediction_made_on_one_server_is_seen_waited_for_and_canceled_on_anot
         assert done["status"] == "succeeded", done
         assert second.get(done["id"])["output"] == done["output"]
         running = first.create("text", sleep=60)["id"]
-        second.until(running, "processing")
+        second.wait_for(running, "processing")
         assert second.http.post(f"/predictions/{running}/cancel").json()["status"] == "canceled"
         assert second.create("text", wait=True, text="next")["output"] == "next"
-        assert [second.until(other)["status"] for other in others] == ["succeeded"] * 8
+        assert [second.wait_for(other)["status"] for other in others] == ["succeeded"] * 8
         first.stop()
         second.stop()
-        assert first.problems() == second.problems() == []
+        assert first.logged_errors() == second.logged_errors() == []
     # Whoever is there now takes over at once: they have signed off, and were not just seen.
     assert _ask(database, "SELECT count(*) FROM servers WHERE seen_at > now() - interval '10 s'") == 0
 
@@ -79,7 +79,7 @@ def test_a_server_that_was_only_paused_leaves_alone_what_another_has_taken_over(
             paused.create("text", text="y")  # it has seen what it has to see
             time.sleep(1.0)
             go.touch()
-            assert other.until(running)["status"] == "succeeded"
+            assert other.wait_for(running)["status"] == "succeeded"
 
 
 def test_when_one_of_two_servers_is_killed_nothing_is_lost_and_nothing_runs_twice_unsaid(
@@ -94,7 +94,7 @@ def test_when_one_of_two_servers_is_killed_nothing_is_lost_and_nothing_runs_twic
             time.sleep(0.02)
         queued = [first.create("text", text=str(number), mark=str(runs))["id"] for number in range(10)]
         # Either server may have taken the one that runs: kill that one.
-        log = "given to"
+        log = "sent to"
         dead, alive = (
             (first, second)
             if f'"{running}"' in "".join(line for line in first.log.read_text().splitlines() if log in line)
@@ -105,8 +105,8 @@ def test_when_one_of_two_servers_is_killed_nothing_is_lost_and_nothing_runs_twic
         _ask(database, f"DELETE FROM dbos.workflow_status WHERE workflow_uuid = '{queued[-1]}' RETURNING 1")
         go.touch()
         for prediction_id in [running, *queued]:
-            assert alive.until(prediction_id)["status"] == "succeeded"
+            assert alive.wait_for(prediction_id)["status"] == "succeeded"
         again = alive.get(running)
-        assert alive.problems() == []
+        assert alive.logged_errors() == []
     assert again["logs"].startswith("The server stopped while this prediction was running; it is run again.\n")
     assert sorted(runs.read_text().split()) == sorted(["running", "running", *map(str, range(10))])

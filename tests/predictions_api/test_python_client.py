@@ -1,4 +1,4 @@
-"""The official Python client, replicate 1.0.7, as its users use it; every answer against Replicate's OpenAPI."""
+"""The official Python client, replicate 1.0.7, with every answer checked against Replicate's OpenAPI document."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ TEXT, WORDS, FILE, FILES = (f"test/{name}:{VERSIONS[name]}" for name in ("text",
 
 @pytest.fixture(scope="module")
 def client(server: ApiServer) -> Iterator[replicate.Client]:
-    made = replicate.Client(api_token=TOKEN, base_url=server.url, event_hooks={"response": [check_response]})
-    made.poll_interval = 0.05
-    yield made
-    made._client.close()
+    client = replicate.Client(api_token=TOKEN, base_url=server.url, event_hooks={"response": [check_response]})
+    client.poll_interval = 0.05
+    yield client
+    client._client.close()
 
 
-def until_it_runs(prediction: replicate.prediction.Prediction) -> None:
+def wait_until_processing(prediction: replicate.prediction.Prediction) -> None:
     for _ in range(1000):
         prediction.reload()
         if prediction.status != "starting":
@@ -39,56 +39,53 @@ def until_it_runs(prediction: replicate.prediction.Prediction) -> None:
 @pytest.fixture(scope="module")
 def upload(client: replicate.Client) -> Iterator[replicate.file.File]:
     content = io.BytesIO(b"some bytes")
-    made = client.files.create(content, filename="notes.txt", content_type="text/plain", metadata={"customer": 123})
-    yield made
-    assert client.files.delete(made.id) is True
+    file = client.files.create(content, filename="notes.txt", content_type="text/plain", metadata={"customer": 123})
+    yield file
+    assert client.files.delete(file.id) is True
 
 
-def test_run_waits_for_the_output(client: replicate.Client) -> None:
-    assert client.run(TEXT, input={"text": "out"}) == "out"
+@pytest.mark.parametrize("wait", [True, False])
+def test_run_returns_the_output(client: replicate.Client, wait: bool) -> None:
+    assert client.run(TEXT, input={"text": "out"}, wait=wait) == "out"
 
 
-def test_run_polls_where_it_is_told_not_to_wait(client: replicate.Client) -> None:
-    assert client.run(TEXT, input={"text": "out"}, wait=False) == "out"
-
-
-def test_run_of_a_model_without_a_version_takes_its_newest(client: replicate.Client) -> None:
+def test_run_without_a_version_uses_the_newest(client: replicate.Client) -> None:
     assert client.run("test/text", input={"text": "newest"}) == "newest"
 
 
-def test_run_gives_the_whole_output_where_it_takes_longer_than_the_wait(client: replicate.Client) -> None:
-    # replicate-python#385: an answer that is not `starting` would be taken for the end, and its output given.
+def test_run_returns_the_output_of_a_prediction_that_takes_longer_than_the_wait(client: replicate.Client) -> None:
+    # replicate-python#385: the client takes any status but `starting` for the end.
     assert client.run(TEXT, input={"text": "late", "sleep": 1.2}, wait=1) == "late"
 
 
-def test_run_raises_what_the_model_failed_with(client: replicate.Client) -> None:
-    with pytest.raises(ModelError, match="told to fail") as caught:
+def test_run_raises_the_error_of_the_model(client: replicate.Client) -> None:
+    with pytest.raises(ModelError, match="failed on request") as caught:
         client.run(TEXT, input={"end": "fail", "text": "before"})
     assert caught.value.prediction.status == "failed"
     assert caught.value.prediction.logs == "text: before\n"
 
 
 @pytest.mark.parametrize("wait", [True, False])
-def test_run_of_a_model_that_yields_gives_all_its_parts(client: replicate.Client, wait: bool) -> None:
+def test_run_of_an_iterator_returns_all_its_outputs(client: replicate.Client, wait: bool) -> None:
     output = client.run(WORDS, input={"text": "one two"}, wait=wait)
     assert list(output) == ["one ", "two "]
 
 
-def test_run_gives_file_outputs_over_plain_http(client: replicate.Client) -> None:
+def test_run_returns_a_file_output_over_plain_http(client: replicate.Client) -> None:
     output = client.run(FILE, input={"content": "ab", "repeat": 50_000})
     assert isinstance(output, FileOutput)
     assert output.url.startswith("data:text/plain;base64,")
     assert output.read() == b"ab" * 50_000
 
 
-def test_run_gives_a_list_of_file_outputs(client: replicate.Client) -> None:
+def test_run_returns_a_list_of_file_outputs(client: replicate.Client) -> None:
     output = client.run(FILES, input={"count": 2})
     assert [file.read() for file in output] == [b"file 0", b"file 1"]
 
 
-def test_run_without_waiting_gives_urls_that_need_no_token(client: replicate.Client) -> None:
+def test_run_without_waiting_returns_a_url_that_needs_no_token(client: replicate.Client) -> None:
     output = client.run(FILE, input={"content": "abc"}, wait=False)
-    assert isinstance(output, str)  # the client makes FileOutputs of https: and data: alone
+    assert isinstance(output, str)  # the client makes a FileOutput of https: and data: URLs only
     answer = httpx.get(output)
     assert (answer.content, answer.headers["content-type"]) == (b"abc", "text/plain")
 
@@ -97,7 +94,7 @@ def test_a_prediction_is_created_reloaded_and_waited_for(client: replicate.Clien
     go = tmp_path / "go"
     prediction = client.predictions.create(version=VERSIONS["text"], input={"text": "x", "hold": str(go)})
     assert (prediction.status, prediction.model, prediction.version) == ("starting", "test/text", VERSIONS["text"])
-    until_it_runs(prediction)
+    wait_until_processing(prediction)
     assert (prediction.output, prediction.completed_at) == (None, None)
     go.touch()
     prediction.wait()
@@ -107,31 +104,31 @@ def test_a_prediction_is_created_reloaded_and_waited_for(client: replicate.Clien
     assert client.predictions.get(prediction.id).dict() == prediction.dict()
 
 
-def test_progress_is_read_from_the_logs_while_it_runs(client: replicate.Client) -> None:
+def test_progress_is_read_from_the_logs_of_a_running_prediction(client: replicate.Client) -> None:
     prediction = client.predictions.create(version=TEXT, input={"steps": 8, "sleep": 1.6})
     seen = set()
     while prediction.status in ("starting", "processing"):
         prediction.reload()
         if prediction.status == "processing" and prediction.progress is not None:
             seen.add(prediction.progress.current)
-    assert len(seen & set(range(1, 8))) >= 2, prediction.logs  # Cog tells of logs every half second
+    assert len(seen & set(range(1, 8))) >= 2, prediction.logs  # Cog reports logs every half second
     assert prediction.progress == prediction.Progress(percentage=1.0, current=8, total=8)
 
 
 def test_predictions_are_listed_newest_first(client: replicate.Client) -> None:
-    made = [client.predictions.create(version=TEXT, input={"text": str(number)}) for number in range(3)]
-    for prediction in made:
+    predictions = [client.predictions.create(version=TEXT, input={"text": str(number)}) for number in range(3)]
+    for prediction in predictions:
         prediction.wait()
     page = client.predictions.list()
-    assert [row.id for row in page.results[:3]] == [prediction.id for prediction in reversed(made)]
+    assert [row.id for row in page.results[:3]] == [prediction.id for prediction in reversed(predictions)]
     assert page.results[0].output == "2"
 
 
 @pytest.mark.parametrize("queued", [True, False], ids=["queued", "running"])
-def test_cancel_answers_canceled_at_once(client: replicate.Client, tmp_path: Path, queued: bool) -> None:
+def test_cancel_returns_canceled_immediately(client: replicate.Client, tmp_path: Path, queued: bool) -> None:
     running = client.predictions.create(version=TEXT, input={"hold": str(tmp_path / "never")})
     prediction = client.predictions.create(version=TEXT, input={}) if queued else running
-    until_it_runs(running)
+    wait_until_processing(running)
     prediction.cancel()
     assert prediction.status == "canceled"
     assert prediction.completed_at is not None
@@ -141,16 +138,16 @@ def test_cancel_answers_canceled_at_once(client: replicate.Client, tmp_path: Pat
     assert client.run(TEXT, input={"text": "the next"}) == "the next"
 
 
-def test_stream_gives_the_words_as_they_come(client: replicate.Client) -> None:
+def test_stream_yields_every_word(client: replicate.Client) -> None:
     events = list(client.stream(WORDS, input={"text": "one two"}))
     assert "".join(str(event) for event in events) == "one two "
     assert [event.event.value for event in events if event.event.value != "logs"] == ["output", "output", "done"]
 
 
-def test_stream_of_files_gives_what_can_be_fetched(client: replicate.Client) -> None:
+def test_a_stream_of_files_has_their_urls(client: replicate.Client) -> None:
     prediction = client.predictions.create(version=FILES, input={"count": 2})
-    found = [event.data for event in prediction.stream() if event.event.value == "output"]
-    assert [httpx.get(url).content for url in found] == [b"file 0", b"file 1"]
+    urls = [event.data for event in prediction.stream() if event.event.value == "output"]
+    assert [httpx.get(url).content for url in urls] == [b"file 0", b"file 1"]
 
 
 def test_a_model_without_an_iterator_has_no_stream(client: replicate.Client) -> None:
@@ -158,7 +155,7 @@ def test_a_model_without_an_iterator_has_no_stream(client: replicate.Client) -> 
         list(client.stream(TEXT, input={}))
 
 
-def test_an_upload_is_described_listed_and_deleted(client: replicate.Client, upload: replicate.file.File) -> None:
+def test_a_file_is_uploaded_read_listed_and_deleted(client: replicate.Client, upload: replicate.file.File) -> None:
     assert (upload.name, upload.content_type, upload.size) == ("notes.txt", "text/plain", 10)
     assert upload.metadata == {"customer": 123}
     assert upload.checksums["sha256"] == "0d22cdcc10e6d049dbe1af5123d50873fdfc1a4f58306e58cb6241be9472014d"
@@ -171,23 +168,23 @@ def test_an_upload_is_described_listed_and_deleted(client: replicate.Client, upl
 
 
 @pytest.mark.parametrize("strategy", ["url", "base64"])
-def test_a_file_reaches_the_model_as_its_bytes(client: replicate.Client, tmp_path: Path, strategy: str) -> None:
+def test_a_file_input_reaches_the_model(client: replicate.Client, tmp_path: Path, strategy: str) -> None:
     path = tmp_path / "in.txt"
     path.write_text("from a file")
     assert client.run(TEXT, input={"file": path}, file_encoding_strategy=strategy) == "from a file"
 
 
-def test_an_uploads_url_is_an_input_as_well(client: replicate.Client, upload: replicate.file.File) -> None:
+def test_the_url_of_an_upload_is_a_file_input(client: replicate.Client, upload: replicate.file.File) -> None:
     assert client.run(TEXT, input={"file": upload.urls["get"]}) == "some bytes"
 
 
-def test_models_and_versions_are_found(client: replicate.Client) -> None:
+def test_models_and_versions_are_listed_searched_and_read(client: replicate.Client) -> None:
     model = client.models.get("test/text")
     assert (model.owner, model.name, model.description) == ("test", "text", "for tests: text")
     assert model.latest_version is not None
     assert model.latest_version.id == VERSIONS["text"]
-    assert {f"{found.owner}/{found.name}" for found in client.models.list()} == {f"test/{name}" for name in VERSIONS}
-    assert [found.name for found in client.models.search("words")] == ["words"]
+    assert {f"{row.owner}/{row.name}" for row in client.models.list()} == {f"test/{name}" for name in VERSIONS}
+    assert [row.name for row in client.models.search("words")] == ["words"]
     (version,) = model.versions.list()
     assert version.dict() == model.versions.get(VERSIONS["text"]).dict()
     inputs = version.openapi_schema["components"]["schemas"]["Input"]["properties"]
@@ -195,24 +192,24 @@ def test_models_and_versions_are_found(client: replicate.Client) -> None:
     assert client.run(version, input={"text": "by its version"}) == "by its version"
 
 
-def test_account_and_hardware_are_told(client: replicate.Client) -> None:
+def test_account_and_hardware_are_answered(client: replicate.Client) -> None:
     assert client.accounts.current().username
     assert client.hardware.list()
 
 
-def test_webhooks_come_signed(client: replicate.Client) -> None:
+def test_webhooks_are_signed(client: replicate.Client) -> None:
     secret = client.webhooks.default.secret()
     with WebhookReceiver() as receiver:
         prediction = client.predictions.create(
             version=TEXT,
-            input={"text": "told"},
+            input={"text": "signed"},
             webhook=f"{receiver.url}/hook?customer=123",
             webhook_events_filter=["start", "completed"],
         )
         calls = [receiver.next(), receiver.next()]
-    bodies = [call.json() for call in calls]
+    bodies = [call.json for call in calls]
     assert [body["status"] for body in bodies] == ["processing", "succeeded"]
-    assert bodies[-1]["output"] == "told"
+    assert bodies[-1]["output"] == "signed"
     assert {body["id"] for body in bodies} == {prediction.id}
     for call in calls:
         assert call.path == "/hook?customer=123"
@@ -222,7 +219,7 @@ def test_webhooks_come_signed(client: replicate.Client) -> None:
             Webhooks.validate(headers=call.headers, body=call.body + " ", secret=secret)
 
 
-def test_the_asynchronous_client_does_the_same(server: ApiServer) -> None:
+def test_the_asynchronous_client_runs_creates_and_streams(server: ApiServer) -> None:
     async def work() -> None:
         client = replicate.Client(
             api_token=TOKEN, base_url=server.url, event_hooks={"response": [check_response_async]}
@@ -250,7 +247,7 @@ def test_the_asynchronous_client_does_the_same(server: ApiServer) -> None:
         (VERSIONS["text"], {"text": 1}, 422, "Input validation failed"),
     ],
 )
-def test_what_is_refused_is_told_in_replicates_words(
+def test_an_invalid_prediction_is_refused_with_replicates_error(
     client: replicate.Client, version: str, inputs: dict[str, object], status: int, title: str
 ) -> None:
     with pytest.raises(ReplicateError) as caught:
@@ -258,7 +255,7 @@ def test_what_is_refused_is_told_in_replicates_words(
     assert (caught.value.status, caught.value.title) == (status, title)
 
 
-def test_a_wrong_token_is_refused_in_replicates_words(server: ApiServer) -> None:
+def test_a_wrong_token_is_refused_with_replicates_error(server: ApiServer) -> None:
     client = replicate.Client(api_token="wrong", base_url=server.url, event_hooks={"response": [check_response]})
     with pytest.raises(ReplicateError) as caught:
         client.run(TEXT, input={})

@@ -26,7 +26,7 @@ def test_first_come_first_served_and_cogs_409_reaches_nobody(server: ApiServer, 
     first = server.create("text", hold=str(go))["id"]
     queued = [server.create("text", text=str(number), mark=str(mark))["id"] for number in range(8)]
     go.touch()
-    assert [server.until(found)["status"] for found in [first, *queued]] == ["succeeded"] * 9
+    assert [server.wait_for(found)["status"] for found in [first, *queued]] == ["succeeded"] * 9
     assert mark.read_text().split() == [str(number) for number in range(8)]
 
 
@@ -39,7 +39,7 @@ def test_many_clients_at_once_are_all_served(server: ApiServer) -> None:
 def test_a_full_queue_says_when_to_come_again(tmp_path: Path) -> None:
     with ApiServer(tmp_path, models=["text"], queue_limit=2) as server:
         running = server.create("text", hold=str(tmp_path / "go"))["id"]
-        server.until(running, "processing")
+        server.wait_for(running, "processing")
         queued = [server.create("text")["id"] for _ in range(2)]
         answer = server.http.post("/predictions", json={"version": VERSIONS["text"], "input": {}})
         assert answer.status_code == 429
@@ -59,11 +59,11 @@ def test_several_cog_servers_share_a_models_queue(tmp_path: Path) -> None:
     ):
         both = [server.create("text", hold=str(go))["id"] for _ in range(2)]
         for prediction_id in both:  # at the same time
-            server.until(prediction_id, "processing")
+            server.wait_for(prediction_id, "processing")
         third = server.create("text", text="third")["id"]
         go.touch()
-        assert server.until(third)["output"] == "third"
-        assert server.problems() == []
+        assert server.wait_for(third)["output"] == "third"
+        assert server.logged_errors() == []
 
 
 def test_data_is_removed_when_its_time_is_over(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_locked_queue_delays_a_prediction_and_loses_none(tmp_path: Path) -> No
         lock.execute("BEGIN IMMEDIATE")
         threading.Timer(7.0, lock.execute, ["ROLLBACK"]).start()  # the server gives up after 5 s, and tries again
         created = server.create("text", text="late")
-        assert server.until(created["id"])["output"] == "late"
+        assert server.wait_for(created["id"])["output"] == "late"
         lock.close()
 
 
@@ -133,7 +133,7 @@ def test_a_full_disk_is_a_503_with_nothing_half_written(tmp_path: Path) -> None:
 
 
 def test_a_cog_server_killed_mid_prediction_fails_that_one_clearly_and_the_next_works(server: ApiServer) -> None:
-    body = server.until(server.create("text", end="crash")["id"])
+    body = server.wait_for(server.create("text", end="crash")["id"])
     assert body["status"] == "failed"
     assert body["error"].startswith("Prediction interrupted: the Cog server at http://127.0.0.1:")
     assert server.create("text", wait=True, text="next")["output"] == "next"
@@ -150,16 +150,16 @@ def test_a_server_told_to_stop_leaves_no_process_and_runs_on_at_its_next_start(t
             while not runs.exists() or len(runs.read_text().split()) < attempt:
                 time.sleep(0.02)
             server.stop(signal.SIGTERM)
-            assert server.problems() == []
+            assert server.logged_errors() == []
             if attempt == 2:
                 # The model has changed, so its newest version has another id; and the other model is served no more.
                 config, _, _ = server.config.read_text().replace(VERSIONS["text"], "9" * 64).rpartition("[[models]]")
                 server.config.write_text(config)
                 go.touch()
             server.start()
-        assert [server.until(found)["output"] for found in (running, queued)] == ["again", "later"]
+        assert [server.wait_for(found)["output"] for found in (running, queued)] == ["again", "later"]
         assert server.get(running)["logs"].startswith("The server stopped while this prediction was running;")
-        assert server.until(words)["error"] == "The model test/words is not served any more"
+        assert server.wait_for(words)["error"] == "The model test/words is not served any more"
 
 
 def test_a_connection_that_is_being_accepted_as_the_server_stops_does_not_hold_it_up(

@@ -20,14 +20,14 @@ def test_a_hundred_queued_and_one_running_all_end_after_a_kill(tmp_path: Path) -
     with server:
         running = server.create("text", text="running", mark=str(runs), hold=str(go))["id"]
         queued = [server.create("text", text=str(number), mark=str(runs))["id"] for number in range(100)]
-        server.until(running, "processing")
+        server.wait_for(running, "processing")
         while not runs.exists():
             time.sleep(0.02)
         server.kill()
         go.touch()
         server.start()
         for prediction_id in [running, *queued]:
-            assert server.until(prediction_id)["status"] == "succeeded"
+            assert server.wait_for(prediction_id)["status"] == "succeeded"
         again = server.get(running)
     # The one that ran is run once more, before the others, and its logs say so; the others run once, in their order.
     assert runs.read_text().split() == ["running", "running", *map(str, range(100))]
@@ -45,7 +45,7 @@ def test_what_stops_the_server_twice_is_not_run_a_third_time(tmp_path: Path) -> 
                 time.sleep(0.02)
             server.kill()
             server.start()
-        body = server.until(running)
+        body = server.wait_for(running)
         next_one = server.create("text", wait=True, text="next")
     assert (body["status"], body["error"].split(":")[0]) == ("failed", "Prediction interrupted")
     assert next_one["output"] == "next"
@@ -66,10 +66,10 @@ def test_a_cog_server_elsewhere_is_told_to_stop_what_a_dead_server_gave_it(tmp_p
             while len(runs.read_text().split()) < 2:
                 time.sleep(0.02)
             (tmp_path / "go").touch()
-            assert server.until(running)["status"] == "succeeded"
+            assert server.wait_for(running)["status"] == "succeeded"
             # So it is with one that ended in the table only, as a kill within a cancel leaves it.
             stuck = server.create("text", hold=str(tmp_path / "never"))["id"]
-            server.until(stuck, "processing")
+            server.wait_for(stuck, "processing")
             server.kill()
             with contextlib.closing(sqlite3.connect(tmp_path / "data" / "predictions.sqlite")) as database, database:
                 database.execute("UPDATE predictions SET status = 'canceled', completed_at = 1 WHERE id = ?", [stuck])
@@ -81,7 +81,7 @@ def test_what_a_cog_server_tells_and_cannot_be_read_fails_its_prediction_with_th
     # Cog repeats no call that was answered 400 or 413, so nothing else would be told.
     with ApiServer(tmp_path, models=["text"]) as server:
         running = server.create("text", hold=str(tmp_path / "never"))["id"]
-        server.until(running, "processing")
+        server.wait_for(running, "processing")
         with contextlib.closing(sqlite3.connect(tmp_path / "data" / "predictions.sqlite")) as database:
             (key,) = database.execute("SELECT callback_key FROM predictions").fetchone()
         callback = f"{server.url}/callbacks/{running}/{key}"
@@ -89,7 +89,7 @@ def test_what_a_cog_server_tells_and_cannot_be_read_fails_its_prediction_with_th
         assert answer.status_code == 400
         body = server.get(running)
     assert body["status"] == "failed"
-    assert body["error"] == f"What the model's Cog server told was refused: {answer.json()['detail']}"
+    assert body["error"] == f"The report of the Cog server was refused: {answer.json()['detail']}"
 
 
 def test_no_cog_server_outlives_a_killed_server(tmp_path: Path) -> None:
@@ -115,10 +115,11 @@ def test_a_cog_server_that_cannot_reach_this_server_fails_its_prediction_and_fre
         server = ApiServer(tmp_path, models=["text"], urls={"text": [cog.url]}, internal_url=nowhere, silence=1.0)
         with server:
             first, second = server.create("text", text="x")["id"], server.create("text", text="y")["id"]
-            for prediction in (server.until(first), server.until(second)):
+            for prediction in (server.wait_for(first), server.wait_for(second)):
                 assert prediction["status"] == "failed"
                 assert prediction["error"] == (
-                    f"Prediction interrupted: {cog.url} has ended it, but what came of it did not reach {nowhere}"
+                    f"Prediction interrupted: the Cog server at {cog.url} has ended it, "
+                    f"but its result did not reach {nowhere}"
                 )
 
 
@@ -154,8 +155,8 @@ def test_a_silent_prediction_goes_on(tmp_path: Path) -> None:
     runs, go = tmp_path / "runs", tmp_path / "go"
     with ApiServer(tmp_path, models=["text"], silence=2.0) as server:
         running = server.create("text", text="x", mark=str(runs), hold=str(go))["id"]
-        server.until(running, "processing")
+        server.wait_for(running, "processing")
         time.sleep(9)  # Cog has been asked four times; asked just when it is free, it would begin anew, and be stopped
         go.touch()
-        assert server.until(running)["status"] == "succeeded"
+        assert server.wait_for(running)["status"] == "succeeded"
     assert runs.read_text().split() == ["x"]

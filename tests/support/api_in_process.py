@@ -1,6 +1,6 @@
-"""The predictions API in a thread of the test's own process, without models: tests play the model's part themselves.
+"""The predictions API in a thread of the test process, without models: tests record what a model would report.
 
-Its requests come over real connections; `do` runs a coroutine on its event loop, with its service.
+Requests go over real connections. `run` runs a coroutine on the event loop of the server.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ TOKEN = "r8_test"
 
 
 class ApiInProcess:
-    """A server on a free port of loopback. One at a time: DBOS is one for a process."""
+    """A server on a free port of loopback. A process can run one at a time, because DBOS has global state."""
 
     def __init__(self, data: Path, **settings: Any) -> None:
-        # asyncio turns Nagle's delay of 40 ms off for sockets that say that they are TCP's.
+        # With an explicit IPPROTO_TCP asyncio sets TCP_NODELAY, which saves Nagle's delay of 40 ms.
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self.socket.bind(("127.0.0.1", 0))
         port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        given = Settings(models=(), data=data, port=port, tokens=(TOKEN,))
-        self.settings = dataclasses.replace(given, **settings)
+        defaults = Settings(models=(), data=data, port=port, tokens=(TOKEN,))
+        self.settings = dataclasses.replace(defaults, **settings)
         self.http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {TOKEN}"})
-        self.anyone = httpx.Client(base_url=self.url)
+        self.anonymous_http = httpx.Client(base_url=self.url)
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 
@@ -46,9 +46,9 @@ class ApiInProcess:
         app: Any = create_app(self.settings)
         self.service: Service = app.app.state.service
         self._server = uvicorn.Server(uvicorn.Config(app, log_config=None))
-        watching = asyncio.create_task(self._set_when_ready())
+        readiness = asyncio.create_task(self._set_when_ready())
         await self._server.serve(sockets=[self.socket])
-        watching.cancel()
+        readiness.cancel()
         self._ready.set()
 
     async def _set_when_ready(self) -> None:
@@ -59,23 +59,23 @@ class ApiInProcess:
     def __enter__(self) -> ApiInProcess:
         self._thread.start()
         assert self._ready.wait(60)
-        assert self._server.started, "the server did not start; its log says why"
+        assert self._server.started, "the server did not start; see its log"
         return self
 
     def __exit__(self, *_: object) -> None:
         self.http.close()
-        self.anyone.close()
+        self.anonymous_http.close()
         self._server.should_exit = True
         self._thread.join(60)
         assert not self._thread.is_alive()
 
-    def do(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the server's event loop and return its result."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
 
-    def prediction(self, **members: Any) -> Prediction:
-        """Record a prediction that no queue knows of."""
-        made = Prediction(
+    def add_prediction(self, **members: Any) -> Prediction:
+        """Record a prediction that is in no queue."""
+        prediction = Prediction(
             id=new_id(),
             created_at=1_753_781_154_685_000,
             model="test/model",
@@ -84,9 +84,9 @@ class ApiInProcess:
             callback_key=random_key(),
             **members,
         )
-        assert self.do(self.service.records.add(made, queue_limit=10**6))
-        return made
+        assert self.run(self.service.records.add(prediction, queue_limit=10**6))
+        return prediction
 
     def update(self, prediction: Prediction, **changes: Any) -> None:
-        """Record what a model would have reported."""
-        self.do(self.service.records.update(prediction.id, **changes))
+        """Record what a model would report."""
+        self.run(self.service.records.update(prediction.id, **changes))

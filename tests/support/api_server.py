@@ -1,4 +1,4 @@
-"""The predictions API as its users start it: a process of its own, in front of Cog servers with test models."""
+"""The predictions API as its users start it: a process in front of Cog servers with test models."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ VERSIONS = {name: digit * 64 for name, digit in {"text": "1", "words": "2", "fil
 
 
 def cog_command(name: str) -> list[str]:
-    """Return what starts a Cog server of a test model and ends it when its stdin closes."""
+    """Return the command of a test model's Cog server, which ends when its stdin closes."""
     return [sys.executable, str(COG_MODEL), str(MODELS / name)]
 
 
 class ApiServer:
     """A running server; a context manager that leaves no process behind.
 
-    `settings` are members of the configuration file; `urls` gives a model Cog servers that run already.
+    `settings` are members of the configuration file. `urls` has the running Cog servers of a model.
     """
 
     def __init__(
@@ -50,10 +50,11 @@ class ApiServer:
         lines = [f"{name} = {json.dumps(value)}" for name, value in {"data": "data", **settings}.items()]
         for name in models:
             schema = str(MODELS / name / "openapi.json")
-            found = (urls or {}).get(name)
+            model_urls = (urls or {}).get(name)
             lines += ["[[models]]", f'name = "test/{name}"', f'versions = ["{VERSIONS[name]}"]']
             lines += [f'description = "for tests: {name}"', f"schema = {json.dumps(schema)}"]
-            lines.append(f"urls = {json.dumps(list(found))}" if found else f"command = {json.dumps(cog_command(name))}")
+            command = f"command = {json.dumps(cog_command(name))}"
+            lines.append(f"urls = {json.dumps(list(model_urls))}" if model_urls else command)
         self.config = directory / "config.toml"
         self.config.write_text("\n".join(lines))
         self.process: subprocess.Popen[str] | None = None
@@ -67,13 +68,13 @@ class ApiServer:
         self.stop()
 
     def start(self, *flags: str) -> None:
-        """Start the process and wait until it answers."""
+        """Start the process and wait until it is ready."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("REPLICATE", "DBOS"))}
         if self.token:
             environ["REPLICATE_API_TOKEN"] = self.token
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                # Its warnings are errors too; -X dev would slow the queue down.
+                # Warnings are errors. -X dev would slow the queue down.
                 [
                     sys.executable,
                     "-W",
@@ -103,7 +104,7 @@ class ApiServer:
         self.http.event_hooks = {"response": [check_response]}
 
     def stop(self, sign: signal.Signals = signal.SIGTERM) -> None:
-        """End the process, in order or (SIGKILL) not, and wait until it is gone."""
+        """Send a signal to the process and wait until it has ended."""
         if self.process is None:
             return
         self.process.send_signal(sign)
@@ -118,7 +119,7 @@ class ApiServer:
         self.stop(signal.SIGKILL)
 
     def create(self, name: str, wait: bool = False, headers: Mapping[str, str] | None = None, **inputs: Any) -> Any:
-        """Create a prediction of a test model; return the answer's JSON."""
+        """Create a prediction of a test model and return the JSON of the answer."""
         body = {"version": VERSIONS[name], "input": inputs}
         all_headers = {**({"Prefer": "wait"} if wait else {}), **(headers or {})}
         answer = self.http.post("/predictions", json=body, headers=all_headers)
@@ -126,13 +127,13 @@ class ApiServer:
         return answer.json()
 
     def get(self, prediction_id: str) -> Any:
-        """Return a prediction as it is now."""
+        """Return the current JSON of a prediction."""
         answer = self.http.get(f"/predictions/{prediction_id}")
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def until(self, prediction_id: str, *statuses: str, seconds: float = 60) -> Any:
-        """Return a prediction once it has one of the statuses (without any: once it has ended)."""
+    def wait_for(self, prediction_id: str, *statuses: str, seconds: float = 60) -> Any:
+        """Return a prediction once it has one of the statuses, by default one of those that end it."""
         wanted = statuses or ("succeeded", "failed", "canceled", "aborted")
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -142,14 +143,14 @@ class ApiServer:
             time.sleep(0.02)
         raise AssertionError(f"not {wanted} within {seconds} s: {prediction}\n{self.log.read_text()[-3000:]}")
 
-    def problems(self) -> list[dict[str, Any]]:
-        """Return what the log says of errors."""
+    def logged_errors(self) -> list[dict[str, Any]]:
+        """Return the lines of the log that are errors."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line["level"] == "error"]
 
 
 class CogProcess:
-    """A Cog server of a test model that somebody else runs: started here, given to an ApiServer by its URL."""
+    """A running Cog server of a test model, for the `urls` of an ApiServer."""
 
     def __init__(self, name: str) -> None:
         self.process = subprocess.Popen(

@@ -1,10 +1,11 @@
-"""A PostgreSQL of our own for tests: a cluster in a directory, on a free port, ended and removed with the test run."""
+"""A PostgreSQL server for tests, with a temporary directory and a free port."""
 
 from __future__ import annotations
 
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -18,19 +19,19 @@ import pytest
 
 
 def _program(name: str) -> str:
-    """Return a server program's path. Debian keeps them off the PATH."""
+    """Return the path of a server program. Debian does not put them on PATH."""
     debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4]))
-    found = str(debian[-1]) if debian else shutil.which(name)
-    if found is None:
-        reason = "PostgreSQL is not on this machine; .ci/run installs it with apt"
+    path = str(debian[-1]) if debian else shutil.which(name)
+    if path is None:
+        reason = "PostgreSQL is not installed; .ci/run installs it with apt"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
-    return found
+    return path
 
 
-def _as_ordinary_user() -> list[str]:
-    """Return what goes before a command so that it does not run as root, which PostgreSQL refuses."""
+def _user_prefix() -> list[str]:
+    """Return the start of a command that does not run as root, which PostgreSQL refuses."""
     if os.geteuid() != 0:
         return []
     return ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
@@ -39,36 +40,35 @@ def _as_ordinary_user() -> list[str]:
 @contextmanager
 def cluster() -> Iterator[str]:
     """Run a PostgreSQL server; yield the SQLAlchemy URL of its database."""
-    initdb, postgres, before = _program("initdb"), _program("postgres"), _as_ordinary_user()
+    initdb, postgres, prefix = _program("initdb"), _program("postgres"), _user_prefix()
     with tempfile.TemporaryDirectory(prefix="postgres-") as directory:
-        if before:
+        if prefix:
             user = pwd.getpwnam("nobody")
             os.chown(directory, user.pw_uid, user.pw_gid)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         data = f"{directory}/data"
-        quick = ["--no-sync", "--auth=trust", "--username=test", "--encoding=UTF8", "--no-locale"]
-        subprocess.run([*before, initdb, *quick, data], cwd=directory, check=True, stdout=subprocess.DEVNULL)
+        options = ["--no-sync", "--auth=trust", "--username=test", "--encoding=UTF8", "--no-locale"]
+        subprocess.run([*prefix, initdb, *options, data], cwd=directory, check=True, stdout=subprocess.DEVNULL)
         options = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={directory}", "-c", "fsync=off"]
         with (Path(directory) / "log").open("w+") as log:
             process = subprocess.Popen(
-                [*before, postgres, "-D", data, "-p", str(port), *options], cwd=directory, stdout=log, stderr=log
+                [*prefix, postgres, "-D", data, "-p", str(port), *options], cwd=directory, stdout=log, stderr=log
             )
             try:
                 _wait_for(process, port, Path(log.name))
                 yield f"postgresql+psycopg://test@127.0.0.1:{port}/postgres"
             finally:
-                process.terminate()  # smart shutdown would wait for clients, so:
+                process.terminate()  # a smart shutdown, which waits for clients
                 try:
                     process.wait(5)
                 except subprocess.TimeoutExpired:
-                    process.send_signal(2)  # fast: ends them
+                    process.send_signal(signal.SIGINT)  # a fast shutdown, which disconnects them
                     process.wait(30)
 
 
 def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-
     for _ in range(600):
         if process.poll() is not None:
             break

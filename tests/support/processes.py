@@ -1,4 +1,4 @@
-"""Which processes are there: for tests that hold code to leave none behind."""
+"""The running processes, for tests that none is left behind."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 
 
 def processes_with(mark: str) -> list[int]:
-    """Return the ids of this machine's processes whose environment has `mark`; skip where there is no /proc."""
+    """Return the ids of the processes with `mark` in their environment; skip the test without /proc."""
     if not Path("/proc/self/environ").exists():
-        pytest.skip("no /proc on this machine to look for processes in")
-    found = []
+        pytest.skip("this machine has no /proc")
+    ids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if mark.encode() in (process / "environ").read_bytes():
-                found.append(int(process.name))
+                ids.append(int(process.name))
         except OSError:
-            continue  # it has ended, or is another user's
-    return found
+            continue  # it has ended, or belongs to another user
+    return ids

@@ -1,4 +1,4 @@
-"""Programs that some tests need besides Python: skipped with a reason where one is missing, never in CI."""
+"""Programs that some tests need. Without them these tests are skipped, and fail in CI."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 
 
 def needs(program: str) -> str:
-    """Return the path of `program`; skip the test without it, or fail it where CI is set (.ci/run installs it)."""
-    found = shutil.which(program)
-    if found is None:
-        reason = f"{program} is not on this machine; .ci/run installs it with apt"
+    """Return the path of a program. Without it, skip the test, or fail the test if CI is set."""
+    path = shutil.which(program)
+    if path is None:
+        reason = f"{program} is not installed; .ci/run installs it with apt"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
-    return found
+    return path

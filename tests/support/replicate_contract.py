@@ -1,19 +1,20 @@
-"""Answers against Replicate's own OpenAPI document, which lies beside the tests of the predictions API.
+"""Checks of answers against Replicate's OpenAPI document, tests/predictions_api/replicate-openapi.json.
 
-The document is https://api.replicate.com/openapi.json as tryAGI/Replicate keeps it, commit 6c8ab8e (2026-04-09). Where
-the documents contradict each other or themselves, this is what is held here, and why:
+The document is https://api.replicate.com/openapi.json from tryAGI/Replicate, commit 6c8ab8e (2026-04-09). Where the
+published documents contradict each other, the tests require the following:
 
-* It is OpenAPI 3.1, yet marks what may be null with 3.0's `nullable`: read as meant.
-* POST answers 201 (this document, and every recorded call), not 200 as the widdershins pages of the models say, which
-  also show a string or an array for the body: it is the prediction.
-* `webhook_events_filter` is a list; those pages type it as a string, so a string with commas is taken as well.
-* One reseller's page lists `created` and `data` as the answer's members, and shows a prediction below: that it is.
-* A wait whose time is up is answered `starting`, as this document says, not `processing` as the guide says: the
-  official clients take anything else for an end.
-* Files have `name` and `etag` besides what stands here: the official Python client refuses a file without them.
-* It gives bodies for no error but those of files: RFC 7807's members are asked of all, as they were recorded.
-* A deadline before the start ends in `aborted`, but the official 1.x clients, which know no such status, are told
-  `canceled`.
+* `nullable`: the document is OpenAPI 3.1 and marks nullable members with 3.0's `nullable`, which is read as meant.
+* POST answers 201, as in this document and in every recorded call. The widdershins pages of the models have 200. The
+  pages also show a string or an array as the body. The body is the prediction.
+* `webhook_events_filter` is a list. The pages of the models have a string, so a comma-separated string is accepted too.
+* The answer is the prediction. One reseller's page lists the members `created` and `data`, but its example is a
+  prediction.
+* When a wait times out, the status is `starting`, as in this document. The guide has `processing`, which the official
+  clients read as the end of the prediction.
+* Files also have `name` and `etag`, because the official Python client refuses a file without them.
+* Every error has the members of RFC 7807, as in recorded answers. The document has error bodies for files only.
+* A deadline before the start ends a prediction as `aborted`. The official 1.x clients do not know this status, and
+  get `canceled`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from tree import ROOT
 DOCUMENT = ROOT / "tests" / "predictions_api" / "replicate-openapi.json"
 FORMATS = jsonschema.FormatChecker(formats=())
 PREFIX = re.compile(r"^(/replicate)?/v1")
-OTHERS = re.compile(r"/?$|/(delivery|streams|files/stream-|docs|health|metrics|openapi\.json)")
+UNDOCUMENTED = re.compile(r"/?$|/(delivery|streams|files/stream-|docs|health|metrics|openapi\.json)")
 
 
 @FORMATS.checks("uri")
@@ -46,7 +47,7 @@ def _is_rfc3339(value: object) -> bool:
 
 
 def check_answer(method: str, url: str, status: int, content_type: str, body: bytes) -> None:
-    """Fail unless an answer is one that Replicate's document has for this operation, or an RFC 7807 problem."""
+    """Check that an answer matches Replicate's document, or is an RFC 7807 problem if its status is 400 or more."""
     kind = content_type.partition(";")[0]
     if status >= 400:
         problem = json.loads(body)
@@ -65,22 +66,22 @@ def check_answer(method: str, url: str, status: int, content_type: str, body: by
         _validator(json.dumps(content[kind]["schema"])).validate(json.loads(body))
 
 
-def checks(url: str) -> bool:
-    """Tell whether Replicate's document would have a URL; files, streams and the server's own pages are elsewhere."""
+def is_documented(url: str) -> bool:
+    """Return whether Replicate's document covers a URL: not those of files, streams and the server's own pages."""
     parts = urlsplit(url)
-    return parts.scheme != "data" and not OTHERS.match(PREFIX.sub("", parts.path))
+    return parts.scheme != "data" and not UNDOCUMENTED.match(PREFIX.sub("", parts.path))
 
 
 def check_response(response: httpx.Response) -> None:
-    """Check an answer; a hook for a client."""
-    if checks(str(response.url)):
+    """Check an answer. It is a response hook of httpx.Client."""
+    if is_documented(str(response.url)):
         kind = response.headers.get("content-type", "")
         check_answer(response.request.method, str(response.url), response.status_code, kind, response.read())
 
 
 async def check_response_async(response: httpx.Response) -> None:
-    """Check an answer; a hook for an asynchronous client."""
-    if checks(str(response.url)):
+    """Check an answer. It is a response hook of httpx.AsyncClient."""
+    if is_documented(str(response.url)):
         await response.aread()
         check_response(response)
 
@@ -101,8 +102,8 @@ def _document() -> dict[str, Any]:
 
 @cache
 def _validator(schema: str) -> jsonschema.Draft202012Validator:
-    whole = {**json.loads(schema), "components": _document()["components"]}
-    return jsonschema.Draft202012Validator(whole, format_checker=FORMATS)
+    schema_with_components = {**json.loads(schema), "components": _document()["components"]}
+    return jsonschema.Draft202012Validator(schema_with_components, format_checker=FORMATS)
 
 
 def _with_null(node: Any) -> Any:
@@ -110,7 +111,7 @@ def _with_null(node: Any) -> Any:
         return [_with_null(item) for item in node]
     if not isinstance(node, dict):
         return node
-    found = {name: _with_null(value) for name, value in node.items()}
-    if found.get("nullable") is True and isinstance(found.get("type"), str):
-        found["type"] = [found["type"], "null"]
-    return found
+    result = {name: _with_null(value) for name, value in node.items()}
+    if result.get("nullable") is True and isinstance(result.get("type"), str):
+        result["type"] = [result["type"], "null"]
+    return result

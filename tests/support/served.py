@@ -1,4 +1,4 @@
-"""A model behind Cog's own server, as end-to-end tests share it, and how they read its answers."""
+"""A model that runs in Cog's server, shared by end-to-end tests, and functions that read its answers."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from cog_local.server import CogServer
 
 @dataclass
 class Served:
-    """A running server, the directory for its temporary files, and the lines that it logged."""
+    """A running server, the directory of its temporary files, and the lines of its log."""
 
     server: CogServer
     temporary: Path
     log: list[str]
 
     def files(self) -> list[Path]:
-        """Every file that the server and its worker have in their temporary directory."""
+        """Return the temporary files of the server and its worker."""
         return [path for path in self.temporary.rglob("*") if not path.is_dir()]
 
     def inputs(self) -> dict[str, dict[str, Any]]:
-        """What the server publishes of each input, less what Cog adds of its own."""
+        """Return the published schema of each input, without the members that Cog adds."""
         schemas = self.server.get("/openapi.json")["components"]["schemas"]
         published = {}
         for name, declared in schemas["Input"]["properties"].items():
-            ours = ("title", "x-order", "nullable", "allOf")
-            fields = {key: value for key, value in declared.items() if key not in ours}
+            added = ("title", "x-order", "nullable", "allOf")
+            fields = {key: value for key, value in declared.items() if key not in added}
             for reference in declared.get("allOf", []):
                 enumeration = schemas[reference["$ref"].rpartition("/")[2]]
                 fields |= {key: enumeration[key] for key in ("type", "enum")}
             published[name] = fields
         return published
 
-    def cancelled_at(self, inputs: dict[str, Any], reached: str) -> dict[str, Any]:
-        """Ask for a prediction, cancel it when it logs a line with `reached` in it, and return how it ended."""
+    def cancel_at(self, inputs: dict[str, Any], text: str) -> dict[str, Any]:
+        """Start a prediction, cancel it when a line of its log contains `text`, and return its answer."""
         wait_until_ready(self.server)
         before = len(self.log)
         answers: list[dict[str, Any]] = []
         name = f"cancelled-{time.monotonic_ns()}"
         thread = threading.Thread(target=lambda: answers.append(self.server.predict(inputs, name)))
         thread.start()
-        while not any(reached in line for line in self.log[before:]):
+        while not any(text in line for line in self.log[before:]):
             assert thread.is_alive()
             time.sleep(0.005)
         assert self.server.cancel(name)
@@ -54,30 +54,30 @@ class Served:
         wait_until_ready(self.server)
         return answers[0]
 
-    def forget_peak(self) -> int:
-        """Let the peaks of memory count from now on, and return what the largest of the processes has now, in kB."""
+    def reset_peak(self) -> int:
+        """Reset the peaks of memory and return the current memory of the largest process, in kB."""
         for process in self._processes():
             (process / "clear_refs").write_text("5")  # proc(5): resets VmHWM
         return max(_status(process, "VmRSS") for process in self._processes())
 
     def peak(self) -> int:
-        """Return the most memory that the largest of the server's processes has had, in kB."""
+        """Return the peak memory of the largest of the server's processes, in kB."""
         return max(_status(process, "VmHWM") for process in self._processes())
 
     def _processes(self) -> list[Path]:
-        """The processes that the server is, by its temporary directory in their environment."""
-        found = []
+        """Return the processes that have the temporary directory in their environment."""
+        processes = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 if f"TMPDIR={self.temporary}".encode() in (process / "environ").read_bytes().split(b"\0"):
-                    found.append(process)
-            except OSError:  # it has ended, or is another user's
+                    processes.append(process)
+            except OSError:  # it has ended, or belongs to another user
                 continue
-        return found
+        return processes
 
 
 def wait_until_ready(server: CogServer) -> None:
-    """Return when the server takes the next prediction, which it does a moment after the last has ended."""
+    """Wait until the server accepts a prediction, which is a moment after the last one has ended."""
     deadline = time.monotonic() + 10
     while (status := server.get("/health-check")["status"]) != "READY":
         assert status == "BUSY"
@@ -86,17 +86,17 @@ def wait_until_ready(server: CogServer) -> None:
 
 
 def files(answer: dict[str, Any]) -> list[tuple[str, bytes]]:
-    """Return the kinds and the files of a prediction that has succeeded."""
+    """Return the media types and the contents of the files of a prediction that has succeeded."""
     assert answer.get("status") == "succeeded", answer
     return [file(uri) for uri in answer["output"]]
 
 
 def file(uri: str) -> tuple[str, bytes]:
-    """Return the kind of a data URI's file, and the file."""
+    """Return the media type and the content of a data URI."""
     header, _, content = uri.partition(",")
     return header.removeprefix("data:").removesuffix(";base64"), base64.b64decode(content)
 
 
 def _status(process: Path, field: str) -> int:
-    found = re.search(rf"{field}:\s+(\d+)", (process / "status").read_text())
-    return int(found[1]) if found else 0  # a zombie has none
+    match = re.search(rf"{field}:\s+(\d+)", (process / "status").read_text())
+    return int(match[1]) if match else 0  # a zombie process has no such field

@@ -1,5 +1,5 @@
-// Uses the official JavaScript client as its documentation does, and writes what came of each use as JSON on stdout,
-// with every answer of the server: test_javascript_client.py holds both against what they have to be.
+// Uses the official JavaScript client as its documentation does.
+// Writes JSON to stdout: the result of each use and every answer of the server. test_javascript_client.py checks both.
 
 import http from "node:http";
 import { once } from "node:events";
@@ -10,17 +10,17 @@ const versions = JSON.parse(VERSIONS);
 const reference = (name) => `test/${name}:${versions[name]}`;
 
 const answers = [];
-const recording = async (url, init = {}) => {
+const recordingFetch = async (url, init = {}) => {
   const response = await fetch(url, init);
   const type = response.headers.get("content-type") ?? "";
-  const open = type.startsWith("text/event-stream");
-  const body = open ? "" : await response.clone().text();
+  const isStream = type.startsWith("text/event-stream");
+  const body = isStream ? "" : await response.clone().text();
   const authorized = "Authorization" in (init.headers ?? {});
   answers.push({ method: init.method ?? "GET", url: String(url), status: response.status, type, body, authorized });
   return response;
 };
-const replicate = new Replicate({ auth: TOKEN, baseUrl: `${BASE_URL}/v1`, fetch: recording });
-const fails = (promise) => promise.then(() => "nothing was thrown", (error) => error.message);
+const replicate = new Replicate({ auth: TOKEN, baseUrl: `${BASE_URL}/v1`, fetch: recordingFetch });
+const errorMessage = (promise) => promise.then(() => "nothing was thrown", (error) => error.message);
 const texts = (outputs) => Promise.all(outputs.map(async (output) => (await output.blob()).text()));
 
 async function webhook() {
@@ -51,15 +51,15 @@ async function webhook() {
 
 async function upload() {
   const content = new File(["some bytes"], "notes.txt", { type: "text/plain" });
-  const made = await replicate.files.create(content, { customer: 123 });
+  const file = await replicate.files.create(content, { customer: 123 });
   const { results } = await replicate.files.list();
   return {
-    made,
-    got: await replicate.files.get(made.id),
+    file,
+    got: await replicate.files.get(file.id),
     first: results[0].id,
-    asInput: await replicate.run(reference("text"), { input: { file: made.urls.get } }),
-    deleted: await replicate.files.delete(made.id),
-    after: await fails(replicate.files.get(made.id)),
+    asInput: await replicate.run(reference("text"), { input: { file: file.urls.get } }),
+    deleted: await replicate.files.delete(file.id),
+    after: await errorMessage(replicate.files.get(file.id)),
   };
 }
 
@@ -74,7 +74,7 @@ async function abort() {
   const controller = new AbortController();
   let last;
   const options = { input: { sleep: 60 }, wait: { mode: "poll", interval: 20 }, signal: controller.signal };
-  await fails(
+  await errorMessage(
     replicate.run(reference("text"), options, (prediction) => {
       last = prediction;
       setTimeout(() => controller.abort(), 50);
@@ -107,7 +107,7 @@ const uses = {
   runLongerThanTheWait: () =>
     replicate.run(reference("text"), { input: { text: "late", sleep: 1.2 }, wait: { mode: "block", timeout: 1 } }),
   runWithoutVersion: () => replicate.run("test/text", { input: { text: "newest" } }),
-  runThatFails: () => fails(replicate.run(reference("text"), { input: { end: "fail" } })),
+  runThatFails: () => errorMessage(replicate.run(reference("text"), { input: { end: "fail" } })),
   runOfParts: () => replicate.run(reference("words"), { input: { text: "one two" } }),
   runOfAFile: async () => {
     const output = await replicate.run(reference("file"), { input: { content: "abc" } });
@@ -123,12 +123,12 @@ const uses = {
   webhook,
   streamOfWords: () => stream("words", { text: "one two" }),
   streamOfFiles: () => stream("files", { count: 2 }),
-  noStream: () => fails(stream("text", {})),
+  noStream: () => errorMessage(stream("text", {})),
   list: async () => {
-    const made = await replicate.predictions.create({ version: versions.text, input: { text: "listed" } });
-    await replicate.wait(made, { interval: 20 });
+    const prediction = await replicate.predictions.create({ version: versions.text, input: { text: "listed" } });
+    await replicate.wait(prediction, { interval: 20 });
     const { results } = await replicate.predictions.list();
-    return { newest: results[0].id === made.id, output: results[0].output };
+    return { newest: results[0].id === prediction.id, output: results[0].output };
   },
   models: async () => ({
     listed: (await replicate.models.list()).results.map(({ name }) => name).sort(),
@@ -139,9 +139,9 @@ const uses = {
   }),
   account: async () => Object.keys(await replicate.accounts.current()),
   hardware: async () => (await replicate.hardware.list()).length,
-  unknownVersion: () => fails(replicate.predictions.create({ version: "0".repeat(64), input: {} })),
+  unknownVersion: () => errorMessage(replicate.predictions.create({ version: "0".repeat(64), input: {} })),
   wrongToken: () =>
-    fails(new Replicate({ auth: "wrong", baseUrl: `${BASE_URL}/v1`, fetch: recording }).predictions.list()),
+    errorMessage(new Replicate({ auth: "wrong", baseUrl: `${BASE_URL}/v1`, fetch: recordingFetch }).predictions.list()),
 };
 
 const results = {};

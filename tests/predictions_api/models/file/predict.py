@@ -1,4 +1,4 @@
-"""A model whose output is one file, as the models that make pictures have it."""
+"""A model whose output is one file, like animate-diff."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A model for the tests of the predictions API: it does what its inputs tell it to, without weights."""
+"""A model whose output is one text, and whose inputs control how long it runs and how it ends."""
 
-# ruff: noqa: B008, PTH110, PTH123, UP045 - declarations as Cog reads them, and no import more than needed
+# ruff: noqa: B008, PTH110, PTH123, UP045 - Cog reads these declarations only, and imports stay few
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Predictor(BaseRunner):
             sys.stderr.write(f"\r{percent:3d}%|{'#' * (percent // 10):10s}| {step + 1}/{steps}")
             sys.stderr.flush()
             time.sleep(sleep / steps)
-        until = time.monotonic() + (0 if steps else sleep)
-        while time.monotonic() < until:  # Cog cancels between two steps of Python, not within one
+        deadline = time.monotonic() + (0 if steps else sleep)
+        while time.monotonic() < deadline:  # Cog cancels between two Python instructions, not within time.sleep
             time.sleep(0.02)
         while hold and not os.path.exists(hold):
             time.sleep(0.02)
         if end == "fail":
-            raise ValueError("told to fail")
+            raise ValueError("failed on request")
         if end == "crash":
-            os.kill(os.getppid(), 9)  # Cog's server, whose worker this is
+            os.kill(os.getppid(), 9)  # Cog's server, the parent of this worker
             os._exit(1)
         return file.read_text() if file else text

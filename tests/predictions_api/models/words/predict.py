@@ -1,4 +1,4 @@
-"""A model whose output is an iterator of text, as language models have it."""
+"""A model whose output is an iterator of text, like a language model."""
 
 from __future__ import annotations
 
@@ -20,4 +20,4 @@ class Predictor(BaseRunner):
             print(f"word: {word}")
             yield f"{word} "
         if fail:
-            raise ValueError("told to fail")
+            raise ValueError("failed on request")
