@@ -1,4 +1,4 @@
-"""Moving test pictures, drawn from formulas: the same on every machine, and no file in the repository."""
+"""Moving test pictures from formulas, the same on every machine, and their PSNR."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def natural(num_frames: int, width: int = 512, height: int = 512) -> Iterator[Fr
 
 
 def gradient(num_frames: int, width: int = 256, height: int = 256) -> Iterator[Frame]:
-    """Yield the light of a red, a green and a blue lamp that circle before a dark wall: one smooth, moving gradient."""
+    """Yield the light of a red, a green and a blue lamp that circle on a dark wall: a smooth, moving gradient."""
     y, x = np.mgrid[:height, :width]
     for index in range(num_frames):
         light = np.full((height, width, 3), 6.0)
@@ -49,6 +49,11 @@ def hues(num_frames: int, width: int = 256, height: int = 256) -> Iterator[Frame
     for index in range(num_frames):
         turns = (x / width + index / num_frames)[..., None] + np.arange(3) / 3
         yield ((0.5 + 0.5 * np.sin(2 * np.pi * turns)) * (255 * y / height)[..., None]).round().astype(np.uint8)
+
+
+def psnr(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the peak signal-to-noise ratio of 8-bit pictures in dB."""
+    return float(10 * np.log10(255**2 / np.mean((one.astype(float) - other) ** 2)))
 
 
 def _noise(rng: np.random.Generator, height: int, width: int, slope: float) -> np.ndarray:
