@@ -135,14 +135,14 @@ def check_inputs(openapi_schema: Mapping[str, Any], inputs: Mapping[str, Any]) -
     """
     declared = openapi_schema["components"]["schemas"]["Input"]
     properties, required = declared.get("properties", {}), declared.get("required", [])
-    known = {
+    known_inputs = {
         name: value for name, value in inputs.items() if name in properties and (value is not None or name in required)
     }
     # References start at the root of the document. The empty registry prevents fetching other documents.
     schema = {**openapi_schema, "$ref": "#/components/schemas/Input"}
     validator = Draft202012Validator(schema, registry=Registry(), format_checker=_FORMATS)
-    _raise_if_any(validator.iter_errors(known), prefix=("input",))
-    return known
+    _raise_if_any(validator.iter_errors(known_inputs), prefix=("input",))
+    return known_inputs
 
 
 @_FORMATS.checks("uri")

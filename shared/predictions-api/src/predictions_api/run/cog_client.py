@@ -43,7 +43,7 @@ class InvalidInputs(CogError):
 
 
 class Unreachable(CogError):
-    """There is no answer, or not one of a Cog server."""
+    """The Cog server does not answer, or another server answers at its URL."""
 
 
 class CogClient:

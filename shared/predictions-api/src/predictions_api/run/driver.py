@@ -130,10 +130,10 @@ class Driver:
         async with self.workers[prediction.model].lend() as cog:
             inputs = await self.files.resolve(prediction.input)
             key = random_key()
-            started = await self.records.begin_attempt(prediction.id, worker=cog.url, callback_key=key)
-            if started is None or started.has_ended:
+            recorded = await self.records.begin_attempt(prediction.id, worker=cog.url, callback_key=key)
+            if recorded is None or recorded.has_ended:
                 return True
-            self._attempts_by_key[key] = _Attempt(started.logs)
+            self._attempts_by_key[key] = _Attempt(recorded.logs)
             try:
                 LOG.info("sent to %s", cog.url, extra={"prediction": prediction.id})
                 callback = f"{self.callback_url}/callbacks/{prediction.id}/{key}"
