@@ -1,4 +1,4 @@
-"""Cog's own servers on the embedded small weights, one for each model, shared by the tests."""
+"""One server of Cog for each model, with its demo weights, for all tests of a session."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def animate_diff(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def sd_animation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     temporary = tmp_path_factory.mktemp("sd-animation-server")
     log: list[str] = []
-    # networks so small are slower in several threads than in one
+    # such small networks are slower in several threads than in one
     env = {"TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
     with CogServer(ROOT / "sd-animation", env=env, on_log=log.append) as server:
         yield Served(server, temporary, log)

@@ -1,24 +1,26 @@
-"""animate-diff through Cog's own server: the documented contract, and what a caller may rely on."""
+"""What a client of animate-diff gets from Cog's server, and the documented schema that it follows."""
 
 from __future__ import annotations
 
-import base64
+import io
 import json
 import random
 import re
+import shutil
 import subprocess
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 from cog_local.server import CogServer
 from programs import needs
-from served import Served, wait_until_ready
+from served import Served, file, wait_until_ready
 from tree import ROOT
 
-# The inputs as Replicate documents lucataco/animate-diff, version
+# The inputs that Replicate documents for lucataco/animate-diff, version
 # beecf59c4aee8d81bf04f0381033dfa10dc16e845b4ae00d281e2fa377e48a9f (its API page, POST /predictions).
 CONTRACT: dict[str, dict[str, Any]] = {
     "motion_module": {
@@ -64,29 +66,29 @@ CONTRACT: dict[str, dict[str, Any]] = {
     },
     "seed": {"description": "Seed (0 = random, maximum: 2147483647)", "type": "integer"},
 }
-QUICK = {"prompt": "a red circle moving right", "seed": 3, "steps": 2}
+INPUTS = {"prompt": "a red circle moving right", "seed": 3, "steps": 2}
 
 
 def video(answer: dict[str, Any]) -> bytes:
-    """The file of a prediction that has succeeded."""
+    """Return the file of a prediction that has succeeded."""
     assert answer.get("status") == "succeeded", answer
-    kind, _, content = answer["output"].partition(",")
-    assert kind == "data:video/mp4;base64"
-    return base64.b64decode(content)
+    media_type, content = file(answer["output"])
+    assert media_type == "video/mp4"
+    return content
 
 
 @pytest.fixture(scope="module")
 def expected(animate_diff: Served) -> bytes:
-    """What QUICK gives, the first time that this server is asked."""
-    return video(animate_diff.server.predict(QUICK))
+    """Return the clip of the server's first prediction, with INPUTS."""
+    return video(animate_diff.server.predict(INPUTS))
 
 
-def test_the_schema_is_the_documented_contract(animate_diff: Served) -> None:
+def test_the_published_schema_is_the_documented_one(animate_diff: Served) -> None:
     schemas = animate_diff.server.get("/openapi.json")["components"]["schemas"]
     assert animate_diff.inputs() == CONTRACT
-    assert schemas["Input"]["properties"]["seed"]["nullable"] is True  # optional, as documented: no default
+    assert schemas["Input"]["properties"]["seed"]["nullable"] is True  # optional without a default
     assert "required" not in schemas["Input"]
-    # documented_200 is a string; Cog says of which kind: a URI
+    # a string is documented, and Cog adds its format
     assert (schemas["Output"]["type"], schemas["Output"]["format"]) == ("string", "uri")
 
 
@@ -111,7 +113,7 @@ def test_every_input_has_a_default(animate_diff: Served) -> None:
         ({"seed": None}, "seed", 'is not of type "integer"'),
     ],
 )
-def test_what_the_contract_forbids_is_refused_by_the_server(
+def test_an_input_that_the_schema_forbids_is_rejected_by_cog(
     animate_diff: Served, inputs: dict[str, Any], field: str, message: str
 ) -> None:
     answer = animate_diff.server.predict(inputs)
@@ -121,19 +123,18 @@ def test_what_the_contract_forbids_is_refused_by_the_server(
 
 
 @pytest.mark.parametrize("seed", [-1, 2147483648])
-def test_a_seed_outside_the_documented_range_is_refused_before_any_work(animate_diff: Served, seed: int) -> None:
+def test_a_seed_outside_the_documented_range_is_rejected_before_any_work(animate_diff: Served, seed: int) -> None:
     answer = animate_diff.server.predict({"seed": seed})
     assert answer["status"] == "failed"
     assert answer["error"].endswith(
-        f"InvalidInput: seed={seed} is out of range (0 to 2147483647); "
-        "omit it or give 0 for a random one"
+        f"InvalidInput: seed={seed} is out of range (0 to 2147483647); omit it or give 0 for a random one"
     )
     assert answer["logs"] == ""
 
 
-def test_an_unknown_input_is_dropped(animate_diff: Served, expected: bytes) -> None:
-    # Cog's rule, not ours; script/predict refuses it before it asks
-    assert video(animate_diff.server.predict(QUICK | {"width": 512})) == expected
+def test_an_unknown_input_is_ignored(animate_diff: Served, expected: bytes) -> None:
+    # by Cog; script/predict rejects it
+    assert video(animate_diff.server.predict(INPUTS | {"width": 512})) == expected
 
 
 def test_seed_0_and_no_seed_are_random(animate_diff: Served) -> None:
@@ -144,8 +145,8 @@ def test_seed_0_and_no_seed_are_random(animate_diff: Served) -> None:
     assert len(seeds) == 4
 
 
-def test_log_and_metrics_say_what_was_done(animate_diff: Served) -> None:
-    answer = animate_diff.server.predict(QUICK | {"motion_module": "mm_sd_v15", "prompt": "red " * 100})
+def test_the_log_and_the_metrics_describe_the_prediction(animate_diff: Served) -> None:
+    answer = animate_diff.server.predict(INPUTS | {"motion_module": "mm_sd_v15", "prompt": "red " * 100})
     lines = answer["logs"].splitlines()
     patterns = [
         r"seed: 3, toonyou_beta3\.safetensors with mm_sd_v15, 2 steps, guidance 7\.5",
@@ -160,27 +161,19 @@ def test_log_and_metrics_say_what_was_done(animate_diff: Served) -> None:
     for pattern in patterns:
         assert any(re.fullmatch(pattern, line) for line in lines), (pattern, lines)
     metrics = answer["metrics"]
-    assert (metrics["seed"], metrics["frames"], metrics["duration"]) == (3, 16, 2.0)
+    with av.open(io.BytesIO(video(answer))) as clip:
+        assert metrics["frames"] == len(list(clip.decode(video=0))) == 16
+    assert (metrics["seed"], metrics["duration"]) == (3, 2.0)
     assert set(metrics["seconds"]) == {"load", "text", "denoise", "decode"}
 
 
-def test_the_clip_is_what_browsers_and_replicate_play(expected: bytes, tmp_path: Path) -> None:
-    file = tmp_path / "clip.mp4"
-    file.write_bytes(expected)
-    probe = [
-        needs("ffprobe"),
-        "-v",
-        "error",
-        "-count_frames",
-        "-show_streams",
-        "-show_format",
-        "-of",
-        "json",
-        str(file),
-    ]
-    found = json.loads(subprocess.run(probe, capture_output=True, check=True).stdout)
-    (stream,) = found["streams"]
-    wanted = {
+def test_the_clip_is_an_mp4_that_browsers_play(expected: bytes, tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(expected)
+    probe = [needs("ffprobe"), "-v", "error", "-count_frames", "-show_streams", "-show_format", "-of", "json", clip]
+    facts = json.loads(subprocess.run(probe, capture_output=True, check=True).stdout)
+    (stream,) = facts["streams"]
+    properties = {
         "codec_name": "h264",
         "pix_fmt": "yuv420p",
         "width": 64,
@@ -191,33 +184,46 @@ def test_the_clip_is_what_browsers_and_replicate_play(expected: bytes, tmp_path:
         "color_transfer": "bt709",
         "color_primaries": "bt709",
     }
-    assert {key: stream[key] for key in wanted} == wanted
-    assert float(found["format"]["duration"]) == 2.0
+    assert {key: stream[key] for key in properties} == properties
+    assert float(facts["format"]["duration"]) == 2.0
     assert expected.index(b"moov") < expected.index(b"mdat")
-    provenance = json.loads(found["format"]["tags"]["comment"])
-    assert provenance["inputs"] == {name: field.get("default") for name, field in CONTRACT.items()} | QUICK
+    provenance = json.loads(facts["format"]["tags"]["comment"])
+    assert provenance["inputs"] == {name: field.get("default") for name, field in CONTRACT.items()} | INPUTS
     assert provenance["seed"] == 3
     assert provenance["digitalSourceType"].endswith("/trainedAlgorithmicMedia")
 
 
-def test_one_seed_gives_the_same_file_whatever_ran_before(animate_diff: Served, expected: bytes) -> None:
+def test_one_seed_gives_the_same_file_and_a_failure_or_cancel_leaves_none(
+    animate_diff: Served, expected: bytes
+) -> None:
     server = animate_diff.server
     other = {"path": "lyriel_v16.safetensors", "motion_module": "mm_sd_v15_v2", "steps": 1, "n_prompt": "red"}
     assert video(server.predict(other))
-    assert video(server.predict(QUICK)) == expected, "after another combination"
+    assert video(server.predict(INPUTS)) == expected, "after another combination"
     assert server.predict({"seed": -5})["status"] == "failed"
-    assert video(server.predict(QUICK)) == expected, "after a failed prediction"
-    cancel_after(server, other | {"steps": 100}, seconds=1.0)
-    assert video(server.predict(QUICK)) == expected, "after a cancelled prediction"
+    assert video(server.predict(INPUTS)) == expected, "after a failed prediction"
+    assert animate_diff.cancel_at(other | {"steps": 100}, "denoise")["status"] == "canceled"
+    assert animate_diff.files() == []
+    assert video(server.predict(INPUTS)) == expected, "after a cancelled prediction"
 
 
-def test_a_new_process_gives_the_same_file(expected: bytes) -> None:
-    with CogServer(ROOT / "animate-diff") as server:
-        assert video(server.predict(QUICK)) == expected
+def test_a_new_process_gives_the_same_file_and_a_failure_leaves_none(expected: bytes, tmp_path: Path) -> None:
+    weights, temporary = tmp_path / "weights", tmp_path / "temporary"
+    shutil.copytree(ROOT / "animate-diff" / "demo-weights", weights)
+    (weights / "checkpoints" / "lyriel_v16.safetensors").unlink()
+    temporary.mkdir()
+    env = {"TMPDIR": str(temporary), "WEIGHTS_OFFLINE": "1"}
+    with CogServer(ROOT / "animate-diff", weights=str(weights), env=env) as server:
+        fresh = Served(server, temporary, [])
+        assert video(server.predict(INPUTS)) == expected
+        answer = server.predict(INPUTS | {"path": "lyriel_v16.safetensors"})
+        assert (answer["status"], "WeightsMissing" in answer["error"]) == ("failed", True)
+        assert fresh.files() == []
+        assert video(server.predict(INPUTS)) == expected
 
 
 def cancel_after(server: CogServer, inputs: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Start a prediction, cancel it after a while, and return how it ended."""
+    """Start a prediction, cancel it after `seconds`, and return its answer."""
     answers: list[dict[str, Any]] = []
     name = f"cancelled-{time.monotonic_ns()}"
     thread = threading.Thread(target=lambda: answers.append(server.predict(inputs, name)))
@@ -228,23 +234,24 @@ def cancel_after(server: CogServer, inputs: dict[str, Any], seconds: float) -> d
     return answers[0]
 
 
-def test_a_cancel_at_any_moment_leaves_the_server_ready_and_clean(animate_diff: Served, expected: bytes) -> None:
+def test_a_cancel_at_any_moment_leaves_the_server_ready_and_no_part_of_a_file(
+    animate_diff: Served, expected: bytes
+) -> None:
     server = animate_diff.server
     other = {"path": "rcnzCartoon3d_v10.safetensors", "motion_module": "mm_sd_v15_v2", "steps": 2, "seed": 8}
-    began = time.monotonic()
-    whole = video(server.predict(other))
-    seconds = time.monotonic() - began
+    start = time.monotonic()
+    other_clip = video(server.predict(other))
+    seconds = time.monotonic() - start
     moments = [random.Random(index).uniform(0, seconds) for index in range(20)]
-    ended = []
+    statuses = []
     for moment in moments:
-        assert video(server.predict(QUICK)) == expected
+        assert video(server.predict(INPUTS)) == expected
         answer = cancel_after(server, other, moment)
-        ended.append(answer["status"])
+        statuses.append(answer["status"])
         wait_until_ready(server)
         if answer["status"] == "canceled":
-            # Until the next one begins there may lie what was delivered before, or a clip that was whole when canceled;
-            # never a part of one
-            assert [file.read_bytes() for file in animate_diff.files()] in ([], [expected], [whole])
-    assert video(server.predict(QUICK)) == expected
-    assert set(ended) <= {"canceled", "succeeded"}
-    assert ended.count("canceled") >= 10
+            # A cancel before the start leaves the last clip, and a cancel after the end the new one.
+            assert [path.read_bytes() for path in animate_diff.files()] in ([], [expected], [other_clip])
+    assert video(server.predict(INPUTS)) == expected
+    assert set(statuses) <= {"canceled", "succeeded"}
+    assert statuses.count("canceled") >= 10
