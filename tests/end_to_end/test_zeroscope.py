@@ -1,4 +1,4 @@
-"""zeroscope through Cog's own server: the documented contract, videos from anywhere, and what a caller may rely on."""
+"""What a client of zeroscope gets from Cog's server for any text and any video, and the documented schema."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import hostile_videos
 import numpy as np
 import pytest
 from cog_local.server import CogServer
-from hostile_videos import numbered, write_clip
+from hostile_videos import draw_number, write_clip
 from programs import needs
 from served import Served, files
 from tree import ROOT
-from weight_server import WeightServer, serving
+from weight_server import WeightServer, serve_files
 
-# The inputs as Replicate documents anotherjesse/zeroscope-v2-xl, version
+# The inputs that Replicate documents for anotherjesse/zeroscope-v2-xl, version
 # 9f747673945c62801b13b84701c783929c0ee784e4748ec062204894dda1a351 (its API page, POST /predictions).
 CONTRACT: dict[str, dict[str, Any]] = {
     "prompt": {"description": "Input prompt", "type": "string", "default": "An astronaut riding a horse"},
@@ -57,49 +57,49 @@ CONTRACT: dict[str, dict[str, Any]] = {
     "remove_watermark": {"description": "Remove watermark", "type": "boolean", "default": False},
     "seed": {"description": "Random seed. Leave blank to randomize the seed", "type": "integer"},
 }
-QUICK = {"prompt": "a red circle", "width": 256, "height": 256, "num_frames": 2, "num_inference_steps": 1, "seed": 3}
+INPUTS = {"prompt": "a red circle", "width": 256, "height": 256, "num_frames": 2, "num_inference_steps": 1, "seed": 3}
 
 
 def videos(answer: dict[str, Any]) -> list[bytes]:
-    """The files of a prediction that has succeeded, each an MP4."""
-    found = files(answer)
-    assert {kind for kind, _ in found} == {"video/mp4"}
-    return [content for _, content in found]
+    """Return the MP4 files of a prediction that has succeeded."""
+    outputs = files(answer)
+    assert {media_type for media_type, _ in outputs} == {"video/mp4"}
+    return [content for _, content in outputs]
 
 
-def pictures(video: bytes, directory: Path) -> np.ndarray:
-    """The pictures of a file, (F, H, W, 3)."""
+def decode(video: bytes, directory: Path) -> np.ndarray:
+    """Return the frames of a file, (F, H, W, 3)."""
     file = directory / "video.mp4"
     file.write_bytes(video)
     with av.open(file) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-def data_uri(content: bytes, kind: str = "video/mp4") -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+def data_uri(content: bytes, media_type: str = "video/mp4") -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 @pytest.fixture(scope="module")
 def expected(zeroscope: Served) -> bytes:
-    """What QUICK gives, the first time that this server is asked."""
-    (content,) = videos(zeroscope.server.predict(QUICK))
+    """Return the video of the server's first prediction, with INPUTS."""
+    (content,) = videos(zeroscope.server.predict(INPUTS))
     return content
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A video of another size, length and rate than what is made of it."""
-    frames = (numbered(index, 96, 64) for index in range(12))
+    """Return a video whose size, length and frame rate differ from those requested."""
+    frames = (draw_number(index, 96, 64) for index in range(12))
     return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", frames).read_bytes()
 
 
 @pytest.fixture
 def site() -> Iterator[WeightServer]:
-    with serving({}) as server:
+    with serve_files({}) as server:
         yield server
 
 
-def test_the_schema_is_the_documented_contract(zeroscope: Served) -> None:
+def test_the_published_schema_is_the_documented_one(zeroscope: Served) -> None:
     assert zeroscope.inputs() == CONTRACT
     schemas = zeroscope.server.get("/openapi.json")["components"]["schemas"]
     assert "required" not in schemas["Input"]
@@ -107,7 +107,7 @@ def test_the_schema_is_the_documented_contract(zeroscope: Served) -> None:
     assert optional == {"negative_prompt", "init_video", "seed"}
     output = schemas["Output"]
     assert (output["type"], output["items"]) == ("array", {"type": "string", "format": "uri"})
-    assert "x-cog-array-type" not in output  # all at once, in order
+    assert "x-cog-array-type" not in output  # not an iterator
 
 
 @pytest.mark.parametrize(
@@ -123,10 +123,10 @@ def test_the_schema_is_the_documented_contract(zeroscope: Served) -> None:
         ({"init_video": 5}, "init_video", 'is not of type "string"'),
     ],
 )
-def test_what_the_contract_forbids_is_refused_by_the_server(
+def test_an_input_that_the_schema_forbids_is_rejected_by_cog(
     zeroscope: Served, inputs: dict[str, Any], field: str, message: str
 ) -> None:
-    answer = zeroscope.server.predict(QUICK | inputs)
+    answer = zeroscope.server.predict(INPUTS | inputs)
     assert "status" not in answer
     assert [detail["loc"] for detail in answer["detail"]] == [["body", "input", field]]
     assert message in answer["detail"][0]["msg"]
@@ -147,62 +147,72 @@ def test_what_the_contract_forbids_is_refused_by_the_server(
         ({"seed": 2147483647, "batch_size": 2}, "seed=2147483647 with batch_size=2"),
     ],
 )
-def test_what_the_contract_does_not_say_is_refused_before_any_work(
+def test_an_input_that_only_the_model_forbids_is_rejected_before_any_work(
     zeroscope: Served, inputs: dict[str, Any], message: str
 ) -> None:
-    answer = zeroscope.server.predict(QUICK | inputs)
+    answer = zeroscope.server.predict(INPUTS | inputs)
     assert answer["status"] == "failed"
     assert f"InvalidInput: {message}" in answer["error"]
     assert answer["logs"] == ""
 
 
-def test_the_largest_count_of_frames_that_a_refusal_names_is_not_refused(zeroscope: Served) -> None:
-    refusal = zeroscope.server.predict(QUICK | {"num_frames": 10**9})["error"]
-    most = int(re.findall(r"try (\d+)", refusal)[0])
-    assert most > 24
-    # one fault more, so that nothing is made of it
-    answer = zeroscope.server.predict(QUICK | {"num_frames": most, "fps": 0})
+def test_the_number_of_frames_that_an_error_suggests_is_accepted(zeroscope: Served) -> None:
+    error = zeroscope.server.predict(INPUTS | {"num_frames": 10**9})["error"]
+    maximum = int(re.findall(r"try (\d+)", error)[0])
+    assert maximum > 24
+    # another fault, so that no video is made
+    answer = zeroscope.server.predict(INPUTS | {"num_frames": maximum, "fps": 0})
     assert "num_frames" not in answer["error"]
-    assert "num_frames" in zeroscope.server.predict(QUICK | {"num_frames": most + 1, "fps": 0})["error"]
+    assert "num_frames" in zeroscope.server.predict(INPUTS | {"num_frames": maximum + 1, "fps": 0})["error"]
 
 
 @pytest.mark.parametrize("model", CONTRACT["model"]["enum"])
-def test_every_model_makes_videos_of_text_and_of_video(
+def test_every_model_makes_videos_from_text_and_from_a_video(
     zeroscope: Served, expected: bytes, clip: bytes, model: str
 ) -> None:
-    of_text = videos(zeroscope.server.predict(QUICK | {"model": model}))
-    of_video = videos(
-        zeroscope.server.predict(QUICK | {"model": model, "init_video": data_uri(clip), "init_weight": 0.4})
+    from_text = videos(zeroscope.server.predict(INPUTS | {"model": model}))
+    from_video = videos(
+        zeroscope.server.predict(INPUTS | {"model": model, "init_video": data_uri(clip), "init_weight": 0.4})
     )
-    assert of_text != of_video
-    assert (of_text == [expected]) == (model == "xl")
+    assert from_text != from_video
+    assert (from_text == [expected]) == (model == "xl")
 
 
-def test_a_video_is_the_same_wherever_it_comes_from(zeroscope: Served, site: WeightServer, clip: bytes) -> None:
+def test_a_url_and_a_data_uri_of_a_video_give_the_same(zeroscope: Served, site: WeightServer, clip: bytes) -> None:
     site.files["/clip.mp4"] = clip
-    inputs = QUICK | {"num_inference_steps": 2}
+    inputs = INPUTS | {"num_inference_steps": 2}
     url, data = (inputs | {"init_video": video} for video in (f"{site.url}/clip.mp4", data_uri(clip)))
     assert videos(zeroscope.server.predict(url)) == videos(zeroscope.server.predict(data))
 
 
-def test_the_files_are_what_browsers_and_replicate_play(zeroscope: Served, clip: bytes, tmp_path: Path) -> None:
+def test_the_files_are_mp4s_that_browsers_play(zeroscope: Served, clip: bytes, tmp_path: Path) -> None:
     inputs = {"width": 264, "fps": 7, "batch_size": 2, "num_frames": 3, "init_video": data_uri(clip)}
-    answer = zeroscope.server.predict(QUICK | inputs)
+    answer = zeroscope.server.predict(INPUTS | inputs)
     assert answer["metrics"]["seed"] == 3
     assert (answer["metrics"]["frames"], answer["metrics"]["duration"]) == (3, pytest.approx(3 / 7))
     for index, content in enumerate(videos(answer)):
-        file = tmp_path / "video.mp4"
-        file.write_bytes(content)
-        probe = [needs("ffprobe"), "-v", "error", "-count_frames", "-show_streams", "-show_format", "-of", "json", file]
-        found = json.loads(subprocess.run(probe, capture_output=True, check=True).stdout)
-        (stream,) = found["streams"]
-        wanted = {"codec_name": "h264", "pix_fmt": "yuv420p", "width": 264, "height": 256, "nb_read_frames": "3"}
-        wanted |= {"avg_frame_rate": "7/1", "color_space": "bt709"}
-        assert {key: stream[key] for key in wanted} == wanted
-        assert float(found["format"]["duration"]) == pytest.approx(3 / 7, abs=1e-3)
+        video = tmp_path / "video.mp4"
+        video.write_bytes(content)
+        probe = [
+            needs("ffprobe"),
+            "-v",
+            "error",
+            "-count_frames",
+            "-show_streams",
+            "-show_format",
+            "-of",
+            "json",
+            video,
+        ]
+        facts = json.loads(subprocess.run(probe, capture_output=True, check=True).stdout)
+        (stream,) = facts["streams"]
+        properties = {"codec_name": "h264", "pix_fmt": "yuv420p", "width": 264, "height": 256, "nb_read_frames": "3"}
+        properties |= {"avg_frame_rate": "7/1", "color_space": "bt709"}
+        assert {key: stream[key] for key in properties} == properties
+        assert float(facts["format"]["duration"]) == pytest.approx(3 / 7, abs=1e-3)
         assert content.index(b"moov") < content.index(b"mdat")
-        provenance = json.loads(found["format"]["tags"]["comment"])
-        # what makes this video again, alone
+        provenance = json.loads(facts["format"]["tags"]["comment"])
+        # the inputs of this video alone
         assert provenance["seed"] == provenance["inputs"]["seed"] == 3 + index
         assert provenance["inputs"]["batch_size"] == 1
         assert provenance["inputs"]["init_video"].startswith("sha256:")
@@ -210,83 +220,87 @@ def test_the_files_are_what_browsers_and_replicate_play(zeroscope: Served, clip:
 
 
 def test_a_batch_has_the_videos_of_its_seeds_in_order(zeroscope: Served, expected: bytes) -> None:
-    batch = videos(zeroscope.server.predict(QUICK | {"batch_size": 3}))
-    alone = [videos(zeroscope.server.predict(QUICK | {"seed": seed}))[0] for seed in (3, 4, 5)]
+    batch = videos(zeroscope.server.predict(INPUTS | {"batch_size": 3}))
+    alone = [videos(zeroscope.server.predict(INPUTS | {"seed": seed}))[0] for seed in (3, 4, 5)]
     assert batch == alone
     assert alone[0] == expected
     assert len(set(batch)) == 3
 
 
-def test_a_weight_of_0_leaves_nothing_of_the_video_and_1_leaves_nothing_of_the_text(
+def test_init_weight_0_ignores_the_video_and_1_ignores_the_prompt(
     zeroscope: Served, expected: bytes, clip: bytes, tmp_path: Path
 ) -> None:
-    def made(**inputs: Any) -> np.ndarray:
-        return pictures(*videos(zeroscope.server.predict(QUICK | {"init_video": data_uri(clip)} | inputs)), tmp_path)
+    def predict(**inputs: Any) -> np.ndarray:
+        return decode(*videos(zeroscope.server.predict(INPUTS | {"init_video": data_uri(clip)} | inputs)), tmp_path)
 
-    assert np.array_equal(made(init_weight=0), pictures(expected, tmp_path))
-    whole = made(init_weight=1)
-    assert np.array_equal(whole, made(init_weight=1, prompt="the sea", num_inference_steps=500))
-    assert not np.array_equal(whole, made(init_weight=0))
+    assert np.array_equal(predict(init_weight=0), decode(expected, tmp_path))
+    unchanged = predict(init_weight=1)
+    assert np.array_equal(unchanged, predict(init_weight=1, prompt="the sea", num_inference_steps=500))
+    assert not np.array_equal(unchanged, predict(init_weight=0))
 
 
-def test_only_the_watermarks_band_changes(zeroscope: Served, expected: bytes, tmp_path: Path) -> None:
-    (content,) = videos(zeroscope.server.predict(QUICK | {"remove_watermark": True}))
-    before, after = (pictures(video, tmp_path).astype(int) for video in (expected, content))
-    difference = np.abs(before - after).mean(axis=(0, 2, 3))  # of every row
-    # rows 140 to 195 of 256; around them the encoder's blocks of 16 differ
+def test_remove_watermark_changes_only_the_band(zeroscope: Served, expected: bytes, tmp_path: Path) -> None:
+    (content,) = videos(zeroscope.server.predict(INPUTS | {"remove_watermark": True}))
+    before, after = (decode(video, tmp_path).astype(int) for video in (expected, content))
+    difference = np.abs(before - after).mean(axis=(0, 2, 3))  # of each row
+    # the band is rows 140 to 195 of 256; the encoder changes the blocks of 16 rows around it
     assert difference[144:192].min() > 5 * max(difference[:128].max(), difference[208:].max())
 
 
-def test_one_seed_gives_the_same_file_whatever_ran_before(zeroscope: Served, expected: bytes, clip: bytes) -> None:
+def test_one_seed_gives_the_same_file_and_a_failure_leaves_none(
+    zeroscope: Served, expected: bytes, clip: bytes
+) -> None:
     server = zeroscope.server
     for inputs in ({"model": "animov-512x"}, {"init_video": data_uri(clip)}, {"remove_watermark": True}):
-        assert videos(server.predict(QUICK | inputs)) != [expected]
-    assert videos(server.predict(QUICK)) == [expected]
-    assert server.predict(QUICK | {"init_video": data_uri(b"no video")})["status"] == "failed"
-    assert videos(server.predict(QUICK)) == [expected]
+        assert videos(server.predict(INPUTS | inputs)) != [expected]
+    assert videos(server.predict(INPUTS)) == [expected]
+    assert server.predict(INPUTS | {"init_video": data_uri(b"not a video")})["status"] == "failed"
+    assert zeroscope.files() == []
+    assert videos(server.predict(INPUTS)) == [expected]
 
 
-def test_without_a_seed_it_is_random(zeroscope: Served) -> None:
-    inputs = {name: value for name, value in QUICK.items() if name != "seed"}
+def test_the_default_seed_is_random(zeroscope: Served) -> None:
+    inputs = {name: value for name, value in INPUTS.items() if name != "seed"}
     assert len({zeroscope.server.predict(inputs)["metrics"]["seed"] for _ in range(2)}) == 2
 
 
-# through the VAE and back, without the UNet: what is long is only what is to be cancelled
-VIDEO = QUICK | {"num_frames": 24, "init_weight": 1, "seed": 8}
+# a weight of 1 skips the UNet, so only the stage to be cancelled takes long
+VIDEO_INPUTS = INPUTS | {"num_frames": 24, "init_weight": 1, "seed": 8}
 
 
 @pytest.mark.parametrize(
-    ("reached", "inputs"),
+    ("text", "inputs"),
     [
-        ("decode: ", VIDEO),  # the video has been read, and goes through the VAE
-        ("0/500 denoise, video 1 of 1", QUICK | {"num_inference_steps": 500}),
-        ("denoise: ", VIDEO),  # the VAE and the video encoder
-        ("denoise: ", VIDEO | {"remove_watermark": True}),
-        ("denoise, video 2 of 2", QUICK | {"num_frames": 4, "batch_size": 2}),
+        ("decode: ", VIDEO_INPUTS),  # while the VAE encodes the video
+        ("0/500 denoise, video 1 of 1", INPUTS | {"num_inference_steps": 500}),
+        ("denoise: ", VIDEO_INPUTS),  # while the VAE decodes and the frames are encoded
+        ("denoise: ", VIDEO_INPUTS | {"remove_watermark": True}),
+        ("denoise, video 2 of 2", INPUTS | {"num_frames": 4, "batch_size": 2}),
     ],
     ids=["init_video", "denoise", "decode", "watermark", "second video"],
 )
-def test_a_cancel_in_any_phase_leaves_the_server_ready_and_clean(
-    zeroscope: Served, expected: bytes, clip: bytes, reached: str, inputs: dict[str, Any]
+def test_a_cancel_in_any_stage_leaves_the_server_ready_and_no_file(
+    zeroscope: Served, expected: bytes, clip: bytes, text: str, inputs: dict[str, Any]
 ) -> None:
     video = {"init_video": data_uri(clip)} if "init_weight" in inputs else {}
-    answer = zeroscope.cancel_at(inputs | video, reached)
+    answer = zeroscope.cancel_at(inputs | video, text)
     assert answer["status"] == "canceled"
     assert zeroscope.files() == []
-    assert videos(zeroscope.server.predict(QUICK)) == [expected]
+    assert videos(zeroscope.server.predict(INPUTS)) == [expected]
 
 
-def test_a_new_process_gives_the_same_file_and_stops_while_it_loads(expected: bytes, tmp_path: Path) -> None:
+def test_a_new_process_gives_the_same_file_after_a_cancel_while_a_model_was_loaded(
+    expected: bytes, tmp_path: Path
+) -> None:
     log: list[str] = []
     env = {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
     with CogServer(ROOT / "zeroscope", env=env, on_log=log.append) as server:
         fresh = Served(server, tmp_path, log)
-        assert (
-            fresh.cancel_at(QUICK | {"model": "576w", "num_inference_steps": 500}, "seed: ")["status"] == "canceled"
-        )
-        assert videos(server.predict(QUICK)) == [expected]
-        assert videos(server.predict(QUICK | {"model": "576w"})) != [expected]
-        assert videos(server.predict(QUICK)) == [expected]
+        answer = fresh.cancel_at(INPUTS | {"model": "576w", "num_inference_steps": 500}, "seed: ")
+        assert answer["status"] == "canceled"
+        assert videos(server.predict(INPUTS)) == [expected]
+        assert videos(server.predict(INPUTS | {"model": "576w"})) != [expected]
+        assert videos(server.predict(INPUTS)) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -300,52 +314,57 @@ def test_a_new_process_gives_the_same_file_and_stops_while_it_loads(expected: by
     ids=["dashes", "any script", "long", "empty"],
 )
 def test_any_text_is_a_prompt(zeroscope: Served, prompts: dict[str, str]) -> None:
-    assert videos(zeroscope.server.predict(QUICK | prompts))
+    assert videos(zeroscope.server.predict(INPUTS | prompts))
 
 
-def test_every_hostile_video_gives_a_clip_or_a_clear_refusal_in_a_gigabyte(
+def test_every_hostile_video_gives_a_clip_or_a_clear_error_in_a_gigabyte(
     zeroscope: Served, expected: bytes, site: WeightServer, hostile: Path
 ) -> None:
-    wrong = {}
-    assert videos(zeroscope.server.predict(QUICK)) == [expected]
+    failures = {}
+    assert videos(zeroscope.server.predict(INPUTS)) == [expected]
     before = zeroscope.reset_peak()
     for name, message in hostile_videos.TABLE.items():
         path = hostile / name
         if message == hostile_videos.NO_FILE:
-            continue  # no address names these
+            continue  # these have no URL
         content = path.read_bytes()
         site.files[f"/{quote(name)}"] = content
-        # the small ones as data, with a kind that says nothing
+        # small files as data URIs, with an unspecific media type
         video = f"{site.url}/{quote(name)}" if len(content) > 5000 else data_uri(content, "application/octet-stream")
-        answer = zeroscope.server.predict(QUICK | {"num_frames": 1, "init_weight": 1, "init_video": video})
+        answer = zeroscope.server.predict(INPUTS | {"num_frames": 1, "init_weight": 1, "init_video": video})
         if message is None:
-            right = answer["status"] == "succeeded" and len(videos(answer)) == 1
+            correct = answer["status"] == "succeeded" and len(videos(answer)) == 1
         else:
-            right = answer["status"] == "failed" and "InvalidInput: " in answer["error"] and message in answer["error"]
-        if not right or "\n" in answer.get("error", ""):
-            wrong[name] = (message, answer.get("error", answer["status"]))
-    assert not wrong
+            correct = (
+                answer["status"] == "failed" and "InvalidInput: " in answer["error"] and message in answer["error"]
+            )
+        if not correct or "\n" in answer.get("error", ""):
+            failures[name] = (message, answer.get("error", answer["status"]))
+    assert not failures
     assert zeroscope.peak() - before < 1_000_000
-    assert videos(zeroscope.server.predict(QUICK)) == [expected]
+    assert videos(zeroscope.server.predict(INPUTS)) == [expected]
 
 
-def test_an_address_without_a_video_is_a_clear_error(zeroscope: Served, expected: bytes, site: WeightServer) -> None:
-    site.plan("/round", *["/round"] * 100)
+def test_a_url_without_a_video_gives_a_clear_error(zeroscope: Served, expected: bytes, site: WeightServer) -> None:
+    site.plan("/redirect", *["/redirect"] * 100)
     site.files["/stalls.mp4"] = bytes(100_000)
-    site.plan("/stalls.mp4", "stall")  # half of it comes, and then nothing
-    refusals = {
+    site.plan("/stalls.mp4", "stall")  # after half of the file
+    errors = {
         f"{site.url}/missing.mp4": "404",
-        f"{site.url}/round": "redirects",
+        f"{site.url}/redirect": "redirects",
         f"{site.url}/stalls.mp4": "timed out",  # after Cog's ten seconds
-        "http://127.0.0.1:9/video.mp4": "refused",  # nobody listens
-        **dict.fromkeys(("ftp://127.0.0.1/video.mp4", "file:///etc/passwd", "no address", ""), "neither an http"),
-        "data:video/mp4;base64,!!!": "no video",
+        "http://127.0.0.1:9/video.mp4": "refused",  # no server listens
+        **dict.fromkeys(
+            ("ftp://127.0.0.1/video.mp4", "file:///etc/passwd", "no address", ""),
+            "is not an http(s):// URL or a data: URI",
+        ),
+        "data:video/mp4;base64,!!!": "not a video",
     }
-    wrong = {}
-    for address, message in refusals.items():
-        answer = zeroscope.server.predict(QUICK | {"init_video": address})
+    failures = {}
+    for address, message in errors.items():
+        answer = zeroscope.server.predict(INPUTS | {"init_video": address})
         clear = "InvalidInput: " in answer["error"] or answer["error"].startswith("Input validation error: ")
         if answer["status"] != "failed" or not clear or message not in answer["error"]:
-            wrong[address] = answer["error"]
-    assert not wrong
-    assert videos(zeroscope.server.predict(QUICK)) == [expected]
+            failures[address] = answer["error"]
+    assert not failures
+    assert videos(zeroscope.server.predict(INPUTS)) == [expected]

@@ -1,7 +1,7 @@
-"""Video files as strangers send them: odd, broken and malicious ones, written with PyAV and Pillow, and by hand.
+"""Odd, broken and malicious video files, written with PyAV, with Pillow and by hand.
 
-`write_clip` is the plain writer that tests of good clips use too; `TABLE` says of each hostile file what must come
-of it: None where it must give frames, or a part of the message of the refusal.
+`TABLE` has the expected result of each file: None if it gives frames, else a part of the error's message. `write_clip`
+also writes the good clips of other tests.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-BARS = 16  # a picture tells its number in binary: 16 vertical bars, white for 1
+BARS = 16  # vertical bars of a picture: its number in binary, white for 1
 
 
-def numbered(index: int, width: int = 64, height: int = 48) -> np.ndarray:
-    """Draw a picture that tells its `index`."""
+def draw_number(index: int, width: int = 64, height: int = 48) -> np.ndarray:
+    """Return a picture that shows its `index`."""
     bits = np.array([(index >> bit) & 1 for bit in range(BARS)], np.uint8)
     row = np.repeat(bits * 255, -(-width // BARS))[:width]
     return np.broadcast_to(row[None, :, None], (height, width, 3)).copy()
 
 
-def number(frame: np.ndarray) -> int:
-    """Read the index that `numbered` drew, after any scaling to a multiple of 16 columns."""
+def read_number(frame: np.ndarray) -> int:
+    """Return the index in a picture by `draw_number`, also after scaling to a multiple of 16 columns."""
     columns = frame.mean(axis=(0, 2)).reshape(BARS, -1).mean(axis=1)
     return sum(1 << bit for bit in range(BARS) if columns[bit] > 127)
 
@@ -52,7 +52,7 @@ def write_clip(
     format: str | None = None,
     prepare: Callable[[Any], None] = lambda stream: None,
 ) -> Path:
-    """Encode pictures, arrays of PyAV's format `source`, as they are; `prepare` may change the new stream."""
+    """Encode arrays of PyAV's format `source`; `prepare` may change the new stream."""
     with av.open(path, "w", format=format, container_options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=fps, options=options or {})
         stream.pix_fmt = pix_fmt
@@ -72,12 +72,12 @@ def write_clip(
 
 def write_all(folder: Path) -> None:
     """Write every file of TABLE."""
-    for make in (_plain, _broken, _large, _odd_times, _odd_pictures, _no_video, _redirecting, _no_files):
-        make(folder)
+    for write in (_plain, _damaged, _large, _odd_times, _odd_pictures, _no_video, _references, _not_files):
+        write(folder)
 
 
 def _clip(count: int = 30) -> list[np.ndarray]:
-    return [numbered(index) for index in range(count)]
+    return [draw_number(index) for index in range(count)]
 
 
 def _plain(folder: Path) -> None:
@@ -89,21 +89,21 @@ def _plain(folder: Path) -> None:
     write_clip(folder / "live.mkv", _clip(), format="matroska", container_options={"live": "1"})
     frames = [Image.fromarray(picture).convert("P") for picture in _clip()]
     frames[0].save(folder / "gif_named.mp4", format="GIF", save_all=True, append_images=frames[1:], duration=100)
-    Image.fromarray(numbered(5)).save(folder / "still.png")
-    Image.fromarray(numbered(5)).save(folder / "still.jpg")
-    Image.fromarray(numbered(5)).save(folder / "still.webp")
+    Image.fromarray(draw_number(5)).save(folder / "still.png")
+    Image.fromarray(draw_number(5)).save(folder / "still.jpg")
+    Image.fromarray(draw_number(5)).save(folder / "still.webp")
     black = (np.zeros((48, 64, 3), np.uint8) for _ in range(7200))
     write_clip(folder / "two_hours.mp4", black, fps=1, options={"preset": "ultrafast", "g": "1000"})
     black = (np.zeros((48, 64, 3), np.uint8) for _ in range(7200))
     write_clip(folder / "two_hours.avi", black, fps=1, codec="mpeg4")
 
 
-def _broken(folder: Path) -> None:
+def _damaged(folder: Path) -> None:
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "page.mp4").write_bytes(b"<!DOCTYPE html><html><body>404 Not Found</body></html>" * 50)
     (folder / "noise.mp4").write_bytes(random.Random(0).randbytes(100_000))
     (folder / "zip.mp4").write_bytes(b"PK\x03\x04" + bytes(1000))
-    snow = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), np.uint8)  # so that most bytes are pictures
+    snow = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), np.uint8)  # most bytes are pictures
     whole = write_clip(folder / "index_last.mp4", snow, options={"g": "10"}).read_bytes()
     start, end = whole.index(b"mdat") + 4, whole.index(b"moov") - 4
     middle = (start + end) // 2
@@ -166,9 +166,9 @@ def _odd_pictures(folder: Path) -> None:
         container.metadata["title"] = "caf#"
         stream = container.add_stream("mjpeg", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(1))))
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(draw_number(1))))
     (folder / "latin.mkv").write_bytes((folder / "latin.mkv").read_bytes().replace(b"caf#", b"caf\xe9"))
-    small, large = (write_clip(folder / f"{n}.h264", [numbered(1, n, n)] * 5).read_bytes() for n in (64, 128))
+    small, large = (write_clip(folder / f"{n}.h264", [draw_number(1, n, n)] * 5).read_bytes() for n in (64, 128))
     (folder / "grows.h264").write_bytes(small + large)
 
 
@@ -187,7 +187,7 @@ def _no_video(folder: Path) -> None:
         cover = container.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
         cover.disposition = Disposition.attached_pic
-        container.mux(cover.encode(av.VideoFrame.from_ndarray(numbered(1))))
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(draw_number(1))))
         container.mux([*sound.encode(_silence()), *sound.encode()])
 
 
@@ -197,8 +197,8 @@ def _silence() -> av.AudioFrame:
     return frame
 
 
-def _redirecting(folder: Path) -> None:
-    """Files that make libav open others; `write_all` has put a good stream.ts and plain.mp4 beside them."""
+def _references(folder: Path) -> None:
+    """Write files that make libav open other files: the good stream.ts and plain.mp4 in the same folder."""
     hls = "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nstream.ts\n#EXT-X-ENDLIST\n"
     (folder / "list.m3u8").write_text(hls)
     (folder / "list.mp4").write_text(hls)
@@ -208,18 +208,18 @@ def _redirecting(folder: Path) -> None:
     (folder / "drawing.svg").write_text(
         '<svg xmlns="http://www.w3.org/2000/svg" width="64" height="48"><image href="still.png"/></svg>'
     )
-    Image.fromarray(numbered(1)).save(folder / "numbered1.png")
-    (folder / "numbered%d.png").write_text("a name that stands for numbered1.png where names count")
+    Image.fromarray(draw_number(1)).save(folder / "numbered1.png")
+    (folder / "numbered%d.png").write_text("libav's demuxer of numbered pictures reads this name as numbered1.png")
 
 
-def _no_files(folder: Path) -> None:
+def _not_files(folder: Path) -> None:
     (folder / "folder.mp4").mkdir()
     os.mkfifo(folder / "pipe.mp4")
     (folder / "device.mp4").symlink_to("/dev/zero")
 
 
 def _png(width: int, height: int) -> bytes:
-    """Write a black, one-bit PNG by hand."""
+    """Return a black one-bit PNG."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -230,25 +230,26 @@ def _png(width: int, height: int) -> bytes:
 
 
 def _gif(width: int, height: int, count: int) -> bytes:
-    """Write a GIF by hand whose pictures are one pixel each on a canvas of any size: 23 bytes a picture."""
+    """Return a GIF of one-pixel pictures, 23 bytes each, on a canvas of any size."""
     head = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes([0, 0, 0, 255, 255, 255])
     pixel = b"!\xf9\x04\x04\x0a\0\0\0" + b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\0"
     return head + pixel * count + b";"
 
 
-NO_VIDEO, NO_FILE, BREAKS, NOTHING = "damaged or not a video", "is not a file", "is truncated", "no picture that can"
+NO_VIDEO, NO_FILE = "damaged or not a video", "is not a file"
+TRUNCATED, NO_PICTURE = "is truncated", "no picture that can"
 TABLE: dict[str, str | None] = {
     # plain, and under another name
     **dict.fromkeys(("plain.mp4", "mp4_named.gif", "gif_named.mp4", "one_picture.mp4", "stream.ts", "bare.h264")),
     **dict.fromkeys(("live.mkv", "still.png", "still.jpg", "still.webp", "two_hours.mp4", "two_hours.avi")),
-    # broken: what has a mark of its length is refused where it breaks off, what has none is used as far as it goes
+    # damaged: a truncated file is an error if its container states its length, else all its pictures are used
     **dict.fromkeys(("empty.mp4", "page.mp4", "noise.mp4", "zip.mp4", "no_index.mp4", "only_ftyp.mp4"), NO_VIDEO),
-    **{"zeroed_pictures.mp4": NOTHING, "cut_still.png": NOTHING, "hole.mp4": None},
+    **{"zeroed_pictures.mp4": NO_PICTURE, "cut_still.png": NO_PICTURE, "hole.mp4": None},
     **dict.fromkeys(("index_last.mp4", "index_first.mp4", "snow.flv", "snow.avi")),
-    **dict.fromkeys(("cut_index_first.mp4", "cut_late_index_first.mp4", "cut_snow.avi"), BREAKS),
+    **dict.fromkeys(("cut_index_first.mp4", "cut_late_index_first.mp4", "cut_snow.avi"), TRUNCATED),
     **dict.fromkeys(("cut_live.mkv", "cut_stream.ts", "cut_gif_named.mp4")),
     # large
-    **{"bomb.png": NOTHING, "bomb.gif": NOTHING, "large.mov": NOTHING, "wide.mp4": "8200x64"},
+    **{"bomb.png": NO_PICTURE, "bomb.gif": NO_PICTURE, "large.mov": NO_PICTURE, "wide.mp4": "8200x64"},
     **{"ribbon.png": "10000x10", "work.gif": "takes too long", "many.gif": "more than 250000 pictures"},
     **{"one_pixel.gif": None, "claims.avi": None, "largest.mp4": None},
     # odd times and pictures
@@ -257,9 +258,9 @@ TABLE: dict[str, str | None] = {
     **dict.fromkeys(("latin.mkv", "grows.h264")),
     # no video
     **{"sound.m4a": "only sound", "sound.wav": NO_VIDEO, "sound_with_cover.m4a": "only sound"},
-    # what would make libav open another file
+    # references that make libav open another file
     **dict.fromkeys(("list.m3u8", "list.mp4", "concat.txt", "concat.mp4", "session.sdp", "drawing.svg"), NO_VIDEO),
     **{"numbered%d.png": NO_VIDEO},
-    # no files
+    # not files
     **dict.fromkeys(("folder.mp4", "pipe.mp4", "device.mp4", "missing.mp4"), NO_FILE),
 }

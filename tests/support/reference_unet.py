@@ -1,10 +1,10 @@
-"""AnimateDiff's UNet computed from its definition, on the tensors of the files as they are.
+"""A second implementation of AnimateDiff's UNet from its definition, in float64, with the published files' tensors.
 
-The second implementation that tests hold ours to: plain functions on (B, C, F, H, W) tensors, reading CompVis' and
-AnimateDiff's own key names. Sources: CompVis/latent-diffusion ldm/modules/diffusionmodules/openaimodel.py and
-ldm/modules/attention.py; guoyww/AnimateDiff@a3b0bee animatediff/models/{unet,resnet,motion_module}.py. The scope of
-GroupNorm is the original's: motion modules and spatial attention norm each frame alone; ResNets and the last norm
-norm all frames together with the modules v14 and v15 (use_inflated_groupnorm: false), each alone with v15_v2.
+Plain functions on (B, C, F, H, W) tensors, with the keys of CompVis and AnimateDiff. Sources: CompVis/latent-diffusion
+ldm/modules/diffusionmodules/openaimodel.py and ldm/modules/attention.py; guoyww/AnimateDiff@a3b0bee
+animatediff/models/{unet,resnet,motion_module}.py. GroupNorm has the original's scope. Motion modules and spatial
+attention normalise each frame separately. ResNets and the last norm normalise all frames together with the modules v14
+and v15 (use_inflated_groupnorm: false), and each frame separately with v15_v2.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEADS, GROUPS = 8, 32  # of Stable Diffusion 1.5 and of AnimateDiff
 
 
 class ReferenceUNet:
-    """The network of one checkpoint and one motion module."""
+    """The UNet of one checkpoint and one motion module."""
 
     def __init__(self, checkpoint: Mapping[str, torch.Tensor], motion: Mapping[str, torch.Tensor]) -> None:
         prefix = "model.diffusion_model."
@@ -29,7 +29,7 @@ class ReferenceUNet:
         self.has_mid_motion = any(k.startswith("mid_block.motion_modules") for k in motion)
 
     def __call__(self, x: torch.Tensor, timestep: int, text: torch.Tensor) -> torch.Tensor:
-        """Predict the noise in x (B, 4, F, H, W) at a timestep; text is (B, L, D). All in float64."""
+        """Return the noise in x (B, 4, F, H, W) at a timestep, in float64; text is (B, L, D)."""
         x, text = x.double(), text.double()
         emb = self.linear("time_embed.2", F.silu(self.linear("time_embed.0", self.timestep_embedding(timestep))))
         h = self.conv("input_blocks.0.0", x)

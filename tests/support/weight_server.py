@@ -1,18 +1,18 @@
-"""An HTTP server that has weight files and misbehaves on demand, for the tests of videokit.weights.store.
+"""An HTTP server of weight files that misbehaves on demand, for the tests of videokit.weights.
 
-In the test's process: `with serving(files) as server`, then `server.plan(path, "truncate", 500, ...)`: what it does
-at the next requests for that path, one each; after them it behaves. As a process of its own, which can be killed:
-`python weight_server.py PORT FILE PATH LOG [HOLD_AT]`. Both keep account of each request.
+In the test's process: `with serve_files(files) as server`, then `server.plan(path, "truncate", 500, ...)` with one
+action for each of the next requests for that path; later requests are served normally. As a separate process, which can
+be killed: `python weight_server.py PORT FILE PATH LOG [HOLD_AT]`. Both record each request.
 
-    "truncate"      promises all bytes, sends half of them, closes
+    "truncate"      sends half of the promised bytes and closes
     "stall"         sends half, then nothing until the server ends
-    "wrong"         sends as many other bytes
-    "whole"         ignores Range and sends all with status 200
-    "whole, half"   so too, but closes after half
+    "wrong"         sends the right number of wrong bytes
+    "whole"         ignores Range and sends all bytes with status 200
+    "whole, half"   ignores Range, sends half and closes
     "unannounced"   sends half without Content-Length and closes
-    "http://..."    redirects there
-    "/..."          redirects there
-    an integer      answers with that status and no file
+    "http://..."    redirects to an address
+    "/..."          redirects to a path
+    an integer      answers with this status and no file
     Hold(at)        sends the bytes before `at`, then waits for `Hold.release`
 """
 
@@ -42,7 +42,7 @@ class Hold:
 
 @dataclass
 class Request:
-    """One request: from which byte on it was asked for, how many bytes of the file were sent, the token."""
+    """One request: its first byte, the number of bytes sent, and its token."""
 
     path: str
     start: int
@@ -77,42 +77,42 @@ class _Handler(BaseHTTPRequestHandler):
     server: WeightServer
 
     def do_GET(self) -> None:
-        wanted = self.headers.get("Range")
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+        byte_range = self.headers.get("Range")
+        start = int(byte_range.removeprefix("bytes=").removesuffix("-")) if byte_range else 0
         request = Request(self.path, start, 0, self.headers.get("Authorization"))
         self.server.requests.append(request)
         action = self.server.next_action(self.path)
         try:
-            self._answer(action, start, request)
-        except ConnectionError:  # the client has gone
+            self._respond(action, start, request)
+        except ConnectionError:  # the client closed the connection
             pass
         finally:
             self.close_connection = True
 
-    def _answer(self, action: str | int | Hold, start: int, request: Request) -> None:
+    def _respond(self, action: str | int | Hold, start: int, request: Request) -> None:
         content = self.server.files.get(self.path)
         if isinstance(action, str) and action.startswith(("http://", "/")):
-            return self._head(302, Location=action)
+            return self._send_head(302, Location=action)
         if isinstance(action, int):
-            return self._head(action)
+            return self._send_head(action)
         if content is None:
-            return self._head(404)
+            return self._send_head(404)
         if action in ("whole", "whole, half"):
             start = 0
         elif start >= len(content):
-            return self._head(416, Content_Range=f"bytes */{len(content)}")
+            return self._send_head(416, Content_Range=f"bytes */{len(content)}")
         body = content[start:]
         if action == "wrong":
             body = bytes(byte ^ 0xFF for byte in body)
         length = {} if action == "unannounced" else {"Content_Length": str(len(body))}
         if start:
-            self._head(206, Content_Range=f"bytes {start}-{len(content) - 1}/{len(content)}", **length)
+            self._send_head(206, Content_Range=f"bytes {start}-{len(content) - 1}/{len(content)}", **length)
         else:
-            self._head(200, **length)
+            self._send_head(200, **length)
         pause = len(body) // 2 if action in ("truncate", "stall", "unannounced", "whole, half") else len(body)
         if isinstance(action, Hold):
             pause = action.at - start
-        # Noted before it is sent: the client may have all, and the test look, before write() returns.
+        # Recorded before the write, because the test may read it before write() returns.
         request.sent = pause
         if self.server.log is not None:
             with self.server.log.open("a") as log:
@@ -126,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body[pause:])
         return None
 
-    def _head(self, status: int, **headers: str) -> None:
+    def _send_head(self, status: int, **headers: str) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
@@ -138,8 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(files: Mapping[str, bytes]) -> Iterator[WeightServer]:
-    """Serve `files` (path of a URL to content) from a thread of this process."""
+def serve_files(files: Mapping[str, bytes]) -> Iterator[WeightServer]:
+    """Serve `files` (content by URL path) from a thread of this process."""
     with WeightServer(files) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
@@ -153,6 +153,6 @@ def serving(files: Mapping[str, bytes]) -> Iterator[WeightServer]:
 
 if __name__ == "__main__":
     port, file, path, log, *hold_at = sys.argv[1:]
-    with WeightServer({path: Path(file).read_bytes()}, int(port), Path(log)) as own:
-        own.plan(path, *(Hold(int(at)) for at in hold_at))
-        own.serve_forever()
+    with WeightServer({path: Path(file).read_bytes()}, int(port), Path(log)) as server:
+        server.plan(path, *(Hold(int(at)) for at in hold_at))
+        server.serve_forever()

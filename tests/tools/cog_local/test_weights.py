@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tree import ROOT
-from weight_server import WeightServer, serving
+from weight_server import WeightServer, serve_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ FILES = {"unet/a.safetensors": b"first", "b.json": b"second"}
 
 @pytest.fixture
 def server() -> Iterator[WeightServer]:
-    with serving({f"/{path}": content for path, content in FILES.items()}) as running:
+    with serve_files({f"/{path}": content for path, content in FILES.items()}) as running:
         yield running
 
 

@@ -1,4 +1,4 @@
-"""What we write plays in a real browser: Chromium loads it from a local server and posts back what it saw."""
+"""Our files play in a real browser: Chromium loads them from a local server and posts what it decoded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--mute-audio"),
 ]
-REPORT = "const report = seen => fetch('/report', {method: 'POST', body: JSON.stringify(seen)});"
+REPORT = "const report = result => fetch('/report', {method: 'POST', body: JSON.stringify(result)});"
 PLAY = (
     REPORT
     + """
@@ -52,7 +52,7 @@ DECODE = (
 )
 
 
-def seen_by_chromium(file: Path, kind: str, script: str, profile: Path) -> dict:
+def report_of_chromium(file: Path, kind: str, script: str, profile: Path) -> dict:
     """Load a page that runs `script` on `file`, and return what the script reports."""
     chromium = needs("chromium")
     reports: Queue[dict] = Queue()
@@ -92,12 +92,12 @@ def seen_by_chromium(file: Path, kind: str, script: str, profile: Path) -> dict:
 
 def test_chromium_plays_an_mp4_to_its_end(tmp_path: Path) -> None:
     clip = encode_mp4(pictures.natural(16, 256, 128), tmp_path / "clip.mp4", fps=16, provenance=PROVENANCE)
-    seen = seen_by_chromium(clip.path, "video/mp4", PLAY, tmp_path / "profile")
-    assert seen == {"width": 256, "height": 128, "duration": 1, "at": 1}
+    report = report_of_chromium(clip.path, "video/mp4", PLAY, tmp_path / "profile")
+    assert report == {"width": 256, "height": 128, "duration": 1, "at": 1}
 
 
-def test_chromium_sees_every_frame_of_a_gif_for_its_time_and_loops(tmp_path: Path) -> None:
+def test_chromium_decodes_every_frame_of_a_gif_with_its_duration_and_loops_forever(tmp_path: Path) -> None:
     clip = encode_gif(pictures.gradient(6, 64, 64), tmp_path / "clip.gif", fps=30, provenance=PROVENANCE)
-    seen = seen_by_chromium(clip.path, "image/gif", DECODE, tmp_path / "profile")
+    report = report_of_chromium(clip.path, "image/gif", DECODE, tmp_path / "profile")
     # microseconds, as in WebCodecs
-    assert seen == {"durations": [30_000, 40_000, 30_000, 30_000, 40_000, 30_000], "forever": True}
+    assert report == {"durations": [30_000, 40_000, 30_000, 30_000, 40_000, 30_000], "forever": True}

@@ -1,4 +1,4 @@
-"""Frames on the disk: what comes back, what stays, and the way there and back."""
+"""Frames on disk, and ping-pong clips."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def noise_frames(count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, 6, 10, 3), dtype=np.uint8)
 
 
-def test_frames_come_back_as_they_were_in_any_order(tmp_path: Path) -> None:
+def test_frames_are_read_back_in_any_order(tmp_path: Path) -> None:
     frames = noise_frames(5)
     with FrameStore(tmp_path) as store:
         for frame in frames:
@@ -26,38 +26,38 @@ def test_frames_come_back_as_they_were_in_any_order(tmp_path: Path) -> None:
             store[5]
 
 
-def test_a_view_that_is_not_contiguous_is_stored_as_it_looks(tmp_path: Path) -> None:
+def test_a_view_that_is_not_contiguous_is_stored(tmp_path: Path) -> None:
     frame = noise_frames(1)[0][:, ::-1]
     with FrameStore(tmp_path) as store:
         store.append(frame)
         assert np.array_equal(store[0], frame)
 
 
-def test_a_store_has_no_name_that_could_stay_behind(tmp_path: Path) -> None:
+def test_a_store_has_no_file_name(tmp_path: Path) -> None:
     with FrameStore(tmp_path) as store:
         store.append(noise_frames(1)[0])
         assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("count", [2, 3, 11])
-def test_ping_pong_is_a_palindrome_that_has_both_ends_once(tmp_path: Path, count: int) -> None:
+def test_a_ping_pong_clip_is_a_palindrome_with_both_ends_once(tmp_path: Path, count: int) -> None:
     frames = noise_frames(count)
     played = np.stack(list(ping_pong(iter(frames), tmp_path)))
     assert len(played) == 2 * count - 2
     assert np.array_equal(played[:count], frames)
-    # on a loop: read backwards from the first frame, it is the same film
+    # The loop, played backwards from the first frame, is the same.
     assert np.array_equal(np.roll(played[::-1], 1, axis=0), played)
 
 
-def test_frames_pass_as_they_come(tmp_path: Path) -> None:
-    drawn = 0
+def test_ping_pong_yields_a_frame_before_it_takes_the_next(tmp_path: Path) -> None:
+    count = 0
 
     def source() -> Iterator[np.ndarray]:
-        nonlocal drawn
+        nonlocal count
         for frame in noise_frames(4):
-            drawn += 1
+            count += 1
             yield frame
 
-    there_and_back = ping_pong(source(), tmp_path)
-    next(there_and_back)
-    assert drawn == 1
+    clip = ping_pong(source(), tmp_path)
+    next(clip)
+    assert count == 1

@@ -1,4 +1,4 @@
-"""A checkpoint's tensors are read whatever else is in its pickle, and nothing in it is executed."""
+"""A checkpoint's tensors are read with any other content in its pickle, and nothing in it is executed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from videokit.weights.pickles import open_checkpoint
 
 @pytest.fixture
 def framework() -> Iterator[types.ModuleType]:
-    """A package that is there when a file is written, and not when it is read."""
+    """Yield a package that exists when a file is written; tests remove it before they read."""
     module = types.ModuleType("absent_framework")
 
     class Callback: ...
@@ -51,7 +51,7 @@ def framework() -> Iterator[types.ModuleType]:
 
 
 def checkpoint(framework: types.ModuleType) -> dict[str, Any]:
-    """What Lightning's checkpoints have beside the tensors, and all ways in which objects are pickled."""
+    """Return a checkpoint with the objects in Lightning's, and with every way of pickling an object."""
     shared = torch.arange(24, dtype=torch.float32).view(4, 6)
     return {
         "epoch": 39,
@@ -62,7 +62,7 @@ def checkpoint(framework: types.ModuleType) -> dict[str, Any]:
         "state_dict": OrderedDict(
             {
                 "weight": shared,
-                "columns": shared.T[1:3],  # not contiguous, and not at the storage's beginning
+                "columns": shared.T[1:3],  # not contiguous, and with an offset into the storage
                 "half": torch.full((3,), 0.5, dtype=torch.float16),
                 "count": torch.tensor(7),
                 "parameter": torch.nn.Parameter(torch.ones(2)),
@@ -73,36 +73,36 @@ def checkpoint(framework: types.ModuleType) -> dict[str, Any]:
     }
 
 
-def expected(content: dict[str, Any]) -> dict[str, torch.Tensor]:
+def tensors_of(content: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {key: value for key, value in content["state_dict"].items() if isinstance(value, torch.Tensor)}
 
 
-def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
-    return ours.keys() == theirs.keys() and all(
-        ours[key].dtype == value.dtype and torch.equal(ours[key], value) for key, value in theirs.items()
+def equal(tensors: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
+    return tensors.keys() == expected.keys() and all(
+        tensors[key].dtype == value.dtype and torch.equal(tensors[key], value) for key, value in expected.items()
     )
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_tensors_are_read_whatever_is_beside_them(framework: types.ModuleType, tmp_path: Path, protocol: int) -> None:
+def test_tensors_are_read_with_any_other_content(framework: types.ModuleType, tmp_path: Path, protocol: int) -> None:
     content = checkpoint(framework)
-    content["state_dict"]._metadata = OrderedDict({"": {"version": 1}})  # as a module's state has
+    content["state_dict"]._metadata = OrderedDict({"": {"version": 1}})  # like a module's state_dict
     torch.save(content, tmp_path / "best.ckpt", pickle_protocol=protocol)
     sys.modules.pop(framework.__name__)
     tensors = open_checkpoint(tmp_path / "best.ckpt")
-    assert same(tensors, expected(content))
-    assert framework.__name__ not in sys.modules  # nobody tried to import it
+    assert equal(tensors, tensors_of(content))
+    assert framework.__name__ not in sys.modules  # it was not imported
 
 
-def test_what_torch_calls_the_same_is_read_the_same(tmp_path: Path) -> None:
+def test_tensors_of_every_dtype_equal_those_of_torch_load(tmp_path: Path) -> None:
     kinds = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"]
     content = {kind: torch.arange(5).to(getattr(torch, kind)) for kind in kinds}
     torch.save(content, tmp_path / "a.pt")
-    assert same(open_checkpoint(tmp_path / "a.pt"), torch.load(tmp_path / "a.pt", weights_only=True))
+    assert equal(open_checkpoint(tmp_path / "a.pt"), torch.load(tmp_path / "a.pt", weights_only=True))
 
 
 class Call:
-    """Pickled as a call of `function`, which is what executes a hostile pickle."""
+    """Pickled as a call of `function`, as in a hostile pickle."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.function, self.arguments = function, arguments
@@ -127,8 +127,8 @@ def test_nothing_in_a_pickle_is_executed(tmp_path: Path) -> None:
     assert not trap.exists()
 
 
-def archive(path: Path, pickled: bytes) -> Path:
-    """Write an archive by torch.save with another pickle in it."""
+def write_archive(path: Path, pickled: bytes) -> Path:
+    """Write an archive of torch.save with another pickle."""
     torch.save({"weight": torch.ones(2)}, path)
     with zipfile.ZipFile(path) as source:
         records = {name: source.read(name) for name in source.namelist()}
@@ -143,7 +143,7 @@ def archive(path: Path, pickled: bytes) -> Path:
     [
         b"",
         b"\x80\x02",
-        # BUILD on what is in the table, to change it: a class, and the function that makes tensors
+        # BUILD on a name in the table, to change it: a class, and the function that rebuilds tensors
         b"ccollections\nOrderedDict\n}S'__init__'\nI1\nsb.",
         b"ctorch._utils\n_rebuild_tensor_v2\n}S'__call__'\nI1\nsb.",
         b"ctorch._utils\n_rebuild_tensor_v2\n(N}S'__call__'\nI1\nstb.",
@@ -153,13 +153,13 @@ def archive(path: Path, pickled: bytes) -> Path:
         b"ctorch._utils\n_rebuild_tensor_v2\n(I1\nI2\nI3\nI4\ntR.",
         b"(S'storage'\nctorch\nFloatStorage\nS'nowhere'\nS'cpu'\nI2\ntQ.",
         b"(S'storage'\ncos\nsystem\nS'0'\nS'cpu'\nI2\ntQ.",
-        # beyond its storage's file
+        # a tensor beyond the end of its storage
         b"ctorch._utils\n_rebuild_tensor_v2\n((S'storage'\nctorch\nFloatStorage\nS'0'\nS'cpu'\nI2\ntQ"
         b"I999999\n(I9\nt(I1\nttR.",
     ],
 )
-def test_a_pickle_of_something_else_is_an_error_that_names_the_file(tmp_path: Path, pickled: bytes) -> None:
-    file = archive(tmp_path / "bad.ckpt", pickled)
+def test_an_invalid_pickle_is_an_error_that_names_the_file(tmp_path: Path, pickled: bytes) -> None:
+    file = write_archive(tmp_path / "bad.ckpt", pickled)
     with pytest.raises(WeightsError, match=r"bad\.ckpt"):
         open_checkpoint(file)
     torch.save({"weight": torch.ones(2)}, tmp_path / "good.ckpt")
@@ -173,7 +173,7 @@ def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path, content: bytes
         open_checkpoint(tmp_path / "best.ckpt")
 
 
-def test_a_file_cut_off_is_an_error(tmp_path: Path) -> None:
+def test_a_truncated_file_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "best.ckpt"
     torch.save({"weight": torch.ones(1000)}, file)
     file.write_bytes(file.read_bytes()[:3000])

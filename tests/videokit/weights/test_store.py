@@ -1,4 +1,4 @@
-"""videokit.weights.store and videokit.weights.download against a real HTTP server that misbehaves (tests/weight_server.py)."""
+"""The weight store and its downloads, with a real HTTP server that misbehaves (tests/support/weight_server.py)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ import weight_server
 from videokit.errors import DownloadFailed, WeightsError, WeightsMissing
 from videokit.weights import download
 from videokit.weights.store import HubFile, Url, WeightFile, WeightStore
-from weight_server import Hold, WeightServer, serving
+from weight_server import Hold, WeightServer, serve_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def server() -> Iterator[WeightServer]:
-    with serving({f"/{NAME}": CONTENT}) as running:
+    with serve_files({f"/{NAME}": CONTENT}) as running:
         yield running
 
 
@@ -56,17 +56,17 @@ def entry(server: WeightServer, size: int | None = len(CONTENT), sha256: str | N
     return WeightFile(NAME, Url(f"{server.url}/{NAME}"), "any", size, sha256)
 
 
-def left_in(directory: Path) -> list[str]:
+def files_in(directory: Path) -> list[str]:
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
 
 
-def put(path: Path, content: bytes) -> Path:
+def write_file(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
 
 
-def part_of(store: WeightStore) -> Path:
+def part_path(store: WeightStore) -> Path:
     assert store.cache is not None
     return store.cache / f"{NAME}.part"
 
@@ -74,49 +74,49 @@ def part_of(store: WeightStore) -> Path:
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
     while not condition():
-        assert time.monotonic() < deadline, "it did not come true within 20 s"
+        assert time.monotonic() < deadline, "timed out after 20 s"
         time.sleep(0.01)
 
 
 class TestTable:
     @pytest.mark.parametrize("revision", ["main", "v1.0", "451f4fe", REVISION.upper(), f"{REVISION}0"])
-    def test_a_revision_that_is_no_commit_is_refused(self, revision: str) -> None:
+    def test_a_revision_that_is_not_a_commit_raises(self, revision: str) -> None:
         with pytest.raises(ValueError, match="40 hex digits"):
             HubFile("someone/model", revision, "model.safetensors")
 
     @pytest.mark.parametrize("url", ["http://example.com/a", "ftp://example.com/a", "https:///a", "/a", ""])
-    def test_an_address_that_is_not_https_is_refused(self, url: str) -> None:
+    def test_an_address_that_is_not_https_raises(self, url: str) -> None:
         with pytest.raises(ValueError, match="https://"):
             Url(url)
 
     @pytest.mark.parametrize("path", ["", "/etc/passwd", "../a", "a/../../b", "a\\b"])
-    def test_a_path_that_leaves_the_weights_directory_is_refused(self, path: str, store: WeightStore) -> None:
+    def test_a_path_outside_the_weights_directory_raises(self, path: str, store: WeightStore) -> None:
         with pytest.raises(ValueError, match="relative path"):
             WeightFile(path, None, "any")
         with pytest.raises(ValueError, match="relative path"):
             store.find(path)
 
-    def test_a_hash_that_is_no_sha256_is_refused(self) -> None:
+    def test_a_hash_that_is_not_a_sha256_raises(self) -> None:
         with pytest.raises(ValueError, match="64 lower-case hex digits"):
             WeightFile("a", None, "any", sha256=SHA256.upper())
 
-    def test_one_path_twice_is_refused(self) -> None:
+    def test_a_path_that_is_in_the_table_twice_raises(self) -> None:
         with pytest.raises(ValueError, match="twice"):
             WeightStore([WeightFile("a", None, "x"), WeightFile("a", None, "y")], directories=[], cache=None)
 
 
-class TestPlaces:
-    def test_a_directory_given_comes_before_baked_files_the_cache_and_download(
+class TestLocations:
+    def test_the_users_directory_has_priority_over_baked_files_the_cache_and_download(
         self, server: WeightServer, tmp_path: Path
     ) -> None:
-        model, given, cache = (tmp_path / name for name in ("model", "given", "cache"))
-        in_given, in_baked = put(given / NAME, b"given"), put(model / "weights" / NAME, b"baked")
-        in_cache = put(cache / NAME, CONTENT)
-        environ = {"WEIGHTS": str(given), "WEIGHTS_CACHE": str(cache)}
+        model, own, cache = (tmp_path / name for name in ("model", "own", "cache"))
+        in_own, in_baked = write_file(own / NAME, b"own"), write_file(model / "weights" / NAME, b"baked")
+        in_cache = write_file(cache / NAME, CONTENT)
+        environ = {"WEIGHTS": str(own), "WEIGHTS_CACHE": str(cache)}
         store = WeightStore.from_environment([entry(server)], "some-model", model, environ)
-        for place in (in_given, in_baked, in_cache):
-            assert store.get(NAME) == place
-            place.unlink()
+        for location in (in_own, in_baked, in_cache):
+            assert store.get(NAME) == location
+            location.unlink()
         assert server.requests == []
         assert store.find(NAME) is None
         assert store.get(NAME) == in_cache
@@ -124,9 +124,7 @@ class TestPlaces:
         assert len(server.requests) == 1
 
     @pytest.mark.parametrize("weights", [{}, {"WEIGHTS": ""}, {"WEIGHTS": "full"}])
-    def test_full_weights_are_those_baked_and_those_in_the_users_cache(
-        self, weights: dict[str, str], tmp_path: Path
-    ) -> None:
+    def test_full_weights_are_the_baked_ones_and_the_users_cache(self, weights: dict[str, str], tmp_path: Path) -> None:
         store = WeightStore.from_environment(
             [], "some-model", tmp_path / "model", {"XDG_CACHE_HOME": "/somewhere", **weights}
         )
@@ -137,57 +135,57 @@ class TestPlaces:
             == Path.home() / ".cache" / "videokit"
         )
 
-    def test_demo_weights_come_from_their_directory_alone_and_the_message_names_the_command(
+    def test_demo_weights_come_from_their_directory_alone_and_the_error_names_the_command(
         self, server: WeightServer, tmp_path: Path
     ) -> None:
         model, cache = tmp_path / "some-model", tmp_path / "cache"
-        put(cache / NAME, CONTENT)
-        put(model / "weights" / NAME, CONTENT)
+        write_file(cache / NAME, CONTENT)
+        write_file(model / "weights" / NAME, CONTENT)
         environ = {"WEIGHTS": "demo", "WEIGHTS_CACHE": str(cache), "WEIGHTS_MIRROR": server.url}
         store = WeightStore.from_environment([entry(server)], "some-model", model, environ)
         with pytest.raises(WeightsMissing, match=r"git restore some-model/demo-weights$"):
             store.get(NAME)
-        small = put(model / "demo-weights" / NAME, b"small")
-        assert store.get(NAME) == small
+        demo = write_file(model / "demo-weights" / NAME, b"demo")
+        assert store.get(NAME) == demo
         assert server.requests == []
 
-    def test_a_directory_that_does_not_exist_is_an_error_that_says_so(self, tmp_path: Path) -> None:
-        with pytest.raises(WeightsError, match="WEIGHTS=/no/such is no directory"):
+    def test_a_missing_weights_directory_raises(self, tmp_path: Path) -> None:
+        with pytest.raises(WeightsError, match="WEIGHTS=/no/such is not a directory"):
             WeightStore.from_environment([], "some-model", tmp_path, {"WEIGHTS": "/no/such"})
 
-    def test_a_mirror_without_tls_is_an_error_that_says_so(self, tmp_path: Path) -> None:
+    def test_a_mirror_without_tls_raises(self, tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match=r"WEIGHTS_MIRROR.*https://"):
             WeightStore.from_environment([], "some-model", tmp_path, {"WEIGHTS_MIRROR": "http://example.com"})
 
     @pytest.mark.parametrize("pickle", ["unet/model.bin", "lama.ckpt"])
-    def test_safetensors_are_taken_before_a_pickle_in_the_same_directory(self, pickle: str, tmp_path: Path) -> None:
+    def test_safetensors_have_priority_over_a_pickle_in_the_same_directory(self, pickle: str, tmp_path: Path) -> None:
         first, second = tmp_path / "first", tmp_path / "second"
         store = WeightStore([WeightFile(pickle, None, "any")], directories=[first, second], cache=None)
         assert store.find(pickle) is None
-        in_second = put(second / pickle, b"pickle")
+        in_second = write_file(second / pickle, b"pickle")
         assert store.find(pickle) == in_second
-        stand_in = put((first / pickle).with_suffix(".safetensors"), b"tensors")
-        assert store.find(pickle) == stand_in
-        put(first / pickle, b"pickle")
-        assert store.find(pickle) == stand_in
+        safetensors = write_file((first / pickle).with_suffix(".safetensors"), b"tensors")
+        assert store.find(pickle) == safetensors
+        write_file(first / pickle, b"pickle")
+        assert store.find(pickle) == safetensors
 
     def test_a_users_own_file_or_folder_is_found_in_a_directory_but_not_in_the_cache(self, tmp_path: Path) -> None:
-        store = WeightStore([], directories=[tmp_path / "given"], cache=tmp_path / "cache")
-        put(tmp_path / "cache" / "mine" / "config.json", b"{}")
+        store = WeightStore([], directories=[tmp_path / "own"], cache=tmp_path / "cache")
+        write_file(tmp_path / "cache" / "mine" / "config.json", b"{}")
         assert store.find("mine") is None
-        put(tmp_path / "given" / "mine" / "config.json", b"{}")
-        assert store.find("mine") == tmp_path / "given" / "mine"
+        write_file(tmp_path / "own" / "mine" / "config.json", b"{}")
+        assert store.find("mine") == tmp_path / "own" / "mine"
 
     def test_a_cached_file_of_another_size_is_fetched_again(self, store: WeightStore, tmp_path: Path) -> None:
-        cached = put(tmp_path / "cache" / NAME, b"of an older table")
+        cached = write_file(tmp_path / "cache" / NAME, b"from an older table")
         assert store.find(NAME) is None
         assert store.get(NAME).read_bytes() == CONTENT == cached.read_bytes()
 
-    def test_only_verify_minds_that_a_users_file_differs(self, server: WeightServer, tmp_path: Path) -> None:
+    def test_only_verify_reports_that_a_users_file_differs(self, server: WeightServer, tmp_path: Path) -> None:
         # SHA-256 of "abc": FIPS 180-4's first example.
         abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         store = WeightStore([entry(server, 3, abc)], directories=[tmp_path], cache=None)
-        own = put(tmp_path / NAME, b"abc")
+        own = write_file(tmp_path / NAME, b"abc")
         assert store.verify(NAME) is None
         own.write_bytes(b"abd")
         assert store.get(NAME) == own
@@ -201,18 +199,18 @@ class TestSources:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         url = f"/someone/model/resolve/{REVISION}/sub/model.safetensors"
-        with serving({url: CONTENT}) as hub:
+        with serve_files({url: CONTENT}) as hub:
             monkeypatch.setenv("HF_ENDPOINT", hub.url)
             monkeypatch.setenv("HF_TOKEN", "hf_test")
             file = WeightFile(NAME, HubFile("someone/model", REVISION, "sub/model.safetensors"), "any", None, SHA256)
-            place = WeightStore([file], directories=[], cache=tmp_path).get(NAME)
-        assert place.read_bytes() == CONTENT
+            location = WeightStore([file], directories=[], cache=tmp_path).get(NAME)
+        assert location.read_bytes() == CONTENT
         assert [(request.path, request.authorization) for request in hub.requests] == [(url, "Bearer hf_test")]
 
     def test_the_token_does_not_follow_a_redirect_to_another_host(
         self, server: WeightServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # The Hub answers so for every large file: 302 to a content network.
+        # The Hub answers 302 for every large file, with an address of a content network.
         url = f"/someone/model/resolve/{REVISION}/model.safetensors"
         server.plan(url, f"{server.url.replace('127.0.0.1', 'localhost')}/{NAME}")
         monkeypatch.setenv("HF_ENDPOINT", server.url)
@@ -221,7 +219,7 @@ class TestSources:
         WeightStore([file], directories=[], cache=tmp_path).get(NAME)
         assert [request.authorization for request in server.requests] == ["Bearer hf_test", None]
 
-    def test_a_mirror_has_every_file_under_its_own_path_and_is_told_no_token(
+    def test_a_mirror_has_each_file_at_its_path_and_receives_no_token(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HF_TOKEN", "hf_test")
@@ -230,15 +228,17 @@ class TestSources:
             WeightFile("hub/c.json", HubFile("someone/model", REVISION, "d"), "any"),
             WeightFile("url/e.json", Url("https://example.invalid/f"), "any"),
         ]
-        with serving({"/prefix/a%20b.json": b"1", "/prefix/hub/c.json": b"2", "/prefix/url/e.json": b"3"}) as mirror:
+        with serve_files(
+            {"/prefix/a%20b.json": b"1", "/prefix/hub/c.json": b"2", "/prefix/url/e.json": b"3"}
+        ) as mirror:
             environ = {"WEIGHTS_MIRROR": f"{mirror.url}/prefix/", "WEIGHTS_CACHE": str(tmp_path / "cache")}
-            places = WeightStore.from_environment(files, "some-model", tmp_path, environ).fetch(
+            locations = WeightStore.from_environment(files, "some-model", tmp_path, environ).fetch(
                 [file.path for file in files]
             )
-        assert [place.read_bytes() for place in places.values()] == [b"1", b"2", b"3"]
+        assert [location.read_bytes() for location in locations.values()] == [b"1", b"2", b"3"]
         assert {request.authorization for request in mirror.requests} == {None}
 
-    def test_a_mirrors_password_is_used_but_never_shown(
+    def test_a_mirrors_password_is_sent_but_not_logged(
         self, server: WeightServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("INFO", "videokit")
@@ -256,7 +256,7 @@ class TestSources:
 class TestFaults:
     @pytest.mark.parametrize("size", [len(CONTENT), None])
     @pytest.mark.parametrize("fault", ["truncate", "stall"])
-    def test_a_transfer_that_breaks_or_stalls_goes_on_where_it_was(
+    def test_a_transfer_that_breaks_or_stalls_is_resumed(
         self, server: WeightServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, size: int | None
     ) -> None:
         if fault == "stall":
@@ -266,23 +266,19 @@ class TestFaults:
         assert store.get(NAME).read_bytes() == CONTENT
         assert [request.start for request in server.requests] == [0, 200_000, 300_000]
         assert sum(request.sent for request in server.requests) == len(CONTENT)
-        assert left_in(tmp_path) == [NAME]
+        assert files_in(tmp_path) == [NAME]
 
-    def test_an_early_end_is_noticed_where_the_server_told_no_length(
-        self, server: WeightServer, store: WeightStore
-    ) -> None:
+    def test_an_early_end_without_content_length_is_detected(self, server: WeightServer, store: WeightStore) -> None:
         server.plan(f"/{NAME}", "unannounced")
         assert store.get(NAME).read_bytes() == CONTENT
         assert [request.start for request in server.requests] == [0, 200_000]
 
-    def test_a_server_that_ignores_range_is_read_from_the_beginning(
-        self, server: WeightServer, store: WeightStore
-    ) -> None:
+    def test_a_server_that_ignores_range_is_read_from_byte_0(self, server: WeightServer, store: WeightStore) -> None:
         server.plan(f"/{NAME}", "truncate", "whole")
         assert store.get(NAME).read_bytes() == CONTENT
         assert [request.sent for request in server.requests] == [200_000, 400_000]
 
-    def test_a_server_that_ignores_range_and_always_breaks_off_is_given_up(
+    def test_a_server_that_ignores_range_and_always_breaks_raises_after_3_attempts(
         self, server: WeightServer, store: WeightStore
     ) -> None:
         server.plan(f"/{NAME}", *["whole, half"] * 100)
@@ -299,7 +295,7 @@ class TestFaults:
         assert store.get(NAME).read_bytes() == CONTENT
 
     @pytest.mark.parametrize(
-        ("status", "what"),
+        ("status", "message"),
         [
             (401, r"401 Unauthorized; .*HF_TOKEN"),
             (403, r"403 Forbidden; .*accept the terms"),
@@ -307,61 +303,61 @@ class TestFaults:
             (410, r"410 Gone"),
         ],
     )
-    def test_a_refusal_is_told_once_with_what_to_do(
-        self, server: WeightServer, store: WeightStore, tmp_path: Path, status: int, what: str
+    def test_a_client_error_is_not_retried_and_names_what_to_do(
+        self, server: WeightServer, store: WeightStore, tmp_path: Path, status: int, message: str
     ) -> None:
         server.plan(f"/{NAME}", status)
-        with pytest.raises(DownloadFailed, match=what) as failure:
+        with pytest.raises(DownloadFailed, match=message) as failure:
             store.get(NAME)
         for text in (NAME, f"{server.url}/{NAME}", "WEIGHTS_MIRROR=", "WEIGHTS=DIR"):
             assert text in str(failure.value)
         assert len(server.requests) == 1
-        assert left_in(tmp_path) == []
+        assert files_in(tmp_path) == []
 
-    def test_a_servers_error_is_waited_out(self, server: WeightServer, store: WeightStore) -> None:
+    def test_a_server_error_is_retried(self, server: WeightServer, store: WeightStore) -> None:
         server.plan(f"/{NAME}", 500, 503)
         assert store.get(NAME).read_bytes() == CONTENT
 
-    def test_a_servers_error_that_stays_is_told(self, server: WeightServer, store: WeightStore) -> None:
+    def test_a_server_error_that_persists_raises(self, server: WeightServer, store: WeightStore) -> None:
         server.plan(f"/{NAME}", 500, 500, 500)
         with pytest.raises(DownloadFailed, match=r"500 Internal Server Error, 3 times in a row; try again later"):
             store.get(NAME)
         assert len(server.requests) == 3
 
-    def test_a_server_that_is_not_there_is_told(self, store: WeightStore, server: WeightServer) -> None:
+    def test_a_refused_connection_raises(self, store: WeightStore, server: WeightServer) -> None:
         server.shutdown()
         server.server_close()
         with pytest.raises(DownloadFailed, match=r"refused, 3 times in a row"):
             store.get(NAME)
 
-    def test_wrong_bytes_are_removed_and_both_hashes_named(
+    def test_wrong_bytes_are_removed_and_the_error_names_both_hashes(
         self, server: WeightServer, store: WeightStore, tmp_path: Path
     ) -> None:
         server.plan(f"/{NAME}", "wrong")
         wrong = hashlib.sha256(bytes(byte ^ 0xFF for byte in CONTENT)).hexdigest()
         with pytest.raises(WeightsError, match=f"SHA-256 is {wrong}; expected {SHA256}"):
             store.get(NAME)
-        assert left_in(tmp_path) == []
+        assert files_in(tmp_path) == []
 
     @pytest.mark.parametrize("wrong", [CONTENT[:-1], CONTENT + b"!"])
-    def test_a_file_of_another_length_is_refused_before_it_is_fetched(
+    def test_a_file_of_another_length_raises_before_it_is_fetched(
         self, server: WeightServer, store: WeightStore, tmp_path: Path, wrong: bytes
     ) -> None:
         server.files[f"/{NAME}"] = wrong
         with pytest.raises(WeightsError, match=f"has {len(wrong)} bytes; expected 400000"):
             store.get(NAME)
-        assert left_in(tmp_path) == []
+        assert files_in(tmp_path) == []
 
-    def test_a_file_that_turns_out_too_long_is_refused(
+    def test_a_file_that_is_longer_than_expected_raises(
         self, server: WeightServer, store: WeightStore, tmp_path: Path
     ) -> None:
         server.files[f"/{NAME}"] = CONTENT * 4
         server.plan(f"/{NAME}", "unannounced")
         with pytest.raises(WeightsError, match="expected 400000"):
             store.get(NAME)
-        assert left_in(tmp_path) == []
+        assert files_in(tmp_path) == []
 
-    def test_too_little_disk_is_told_before_anything_is_asked_for(
+    def test_a_full_disk_raises_before_the_first_request(
         self, server: WeightServer, store: WeightStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         usage = shutil.disk_usage("/")._replace(free=len(CONTENT) - 1)
@@ -369,70 +365,68 @@ class TestFaults:
         with pytest.raises(DownloadFailed, match=r"400000 bytes .* are needed, 399999 .* WEIGHTS_CACHE"):
             store.get(NAME)
         assert server.requests == []
-        put(part_of(store), CONTENT[:1])
+        write_file(part_path(store), CONTENT[:1])
         assert store.get(NAME).read_bytes() == CONTENT
 
-    def test_too_little_disk_for_a_file_of_unknown_size_is_told_before_its_first_byte_is_kept(
+    def test_a_full_disk_raises_before_a_byte_of_a_file_of_unknown_size_is_written(
         self, server: WeightServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         usage = shutil.disk_usage("/")._replace(free=len(CONTENT) - 1)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
         with pytest.raises(DownloadFailed, match=r"400000 bytes .* are needed"):
             WeightStore([entry(server, None)], directories=[], cache=tmp_path).get(NAME)
-        assert left_in(tmp_path) == []
+        assert files_in(tmp_path) == []
 
-    def test_a_cache_that_cannot_be_written_is_told(self, server: WeightServer, tmp_path: Path) -> None:
-        store = WeightStore([entry(server)], directories=[], cache=put(tmp_path / "file", b"") / "cache")
+    def test_a_cache_that_cannot_be_written_raises(self, server: WeightServer, tmp_path: Path) -> None:
+        store = WeightStore([entry(server)], directories=[], cache=write_file(tmp_path / "file", b"") / "cache")
         with pytest.raises(DownloadFailed, match=r"file/cache cannot be used: .* WEIGHTS_CACHE"):
             store.get(NAME)
 
 
 class TestResume:
-    def test_wrong_bytes_of_an_earlier_run_are_thrown_away_and_all_is_fetched_anew(
+    def test_wrong_bytes_of_an_earlier_run_are_removed_and_the_file_is_fetched_again(
         self, server: WeightServer, store: WeightStore
     ) -> None:
-        put(part_of(store), b"x" * 1000)
+        write_file(part_path(store), b"x" * 1000)
         assert store.get(NAME).read_bytes() == CONTENT
         assert [request.start for request in server.requests] == [1000, 0]
 
-    def test_wrong_bytes_after_that_are_an_error(
+    def test_wrong_bytes_in_the_second_attempt_raise(
         self, server: WeightServer, store: WeightStore, tmp_path: Path
     ) -> None:
-        put(part_of(store), b"x" * 1000)
+        write_file(part_path(store), b"x" * 1000)
         server.plan(f"/{NAME}", "serve", "wrong")
         with pytest.raises(WeightsError, match=f"expected {SHA256}"):
             store.get(NAME)
-        assert left_in(tmp_path) == []
+        assert files_in(tmp_path) == []
 
-    def test_a_part_that_is_whole_is_not_asked_for_again(self, server: WeightServer, store: WeightStore) -> None:
-        put(part_of(store), CONTENT)
+    def test_a_complete_part_is_not_requested_again(self, server: WeightServer, store: WeightStore) -> None:
+        write_file(part_path(store), CONTENT)
         assert store.get(NAME).read_bytes() == CONTENT
         assert server.requests == []
 
     @pytest.mark.parametrize("size", [len(CONTENT), None])
-    def test_a_part_that_is_too_long_is_thrown_away(
-        self, server: WeightServer, tmp_path: Path, size: int | None
-    ) -> None:
+    def test_a_part_that_is_too_long_is_removed(self, server: WeightServer, tmp_path: Path, size: int | None) -> None:
         store = WeightStore([entry(server, size)], directories=[], cache=tmp_path)
-        put(part_of(store), CONTENT + b"!")
+        write_file(part_path(store), CONTENT + b"!")
         assert store.get(NAME).read_bytes() == CONTENT
 
-    def test_without_a_hash_nothing_of_an_earlier_run_is_trusted(self, server: WeightServer, tmp_path: Path) -> None:
+    def test_without_a_hash_the_part_of_an_earlier_run_is_not_used(self, server: WeightServer, tmp_path: Path) -> None:
         store = WeightStore([entry(server, sha256=None)], directories=[], cache=tmp_path)
-        put(part_of(store), b"x" * 1000)
+        write_file(part_path(store), b"x" * 1000)
         assert store.get(NAME).read_bytes() == CONTENT
 
-    def test_a_cancel_leaves_the_part_alone_and_the_next_call_goes_on_from_it(
+    def test_a_cancel_keeps_the_part_and_the_next_call_resumes(
         self, server: WeightServer, store: WeightStore, tmp_path: Path
     ) -> None:
         class Cancelled(BaseException):
-            """As Cog's CancelationException: raised by a signal's handler in the main thread."""
+            """Like Cog's CancelationException: raised by a signal handler in the main thread."""
 
         def cancel(*_: object) -> None:
             raise Cancelled
 
         def send() -> None:
-            wait_until(lambda: size_of(part_of(store)) > 0)
+            wait_until(lambda: size_of(part_path(store)) > 0)
             os.kill(os.getpid(), signal.SIGUSR1)
 
         hold = Hold(131_072)
@@ -447,14 +441,14 @@ class TestResume:
             sender.join()
             hold.release.set()
             signal.signal(signal.SIGUSR1, before)
-        assert left_in(tmp_path / "cache") == [f"{NAME}.part"]
-        got = size_of(part_of(store))
+        assert files_in(tmp_path / "cache") == [f"{NAME}.part"]
+        received = size_of(part_path(store))
         assert store.get(NAME).read_bytes() == CONTENT
-        assert [request.start for request in server.requests] == [0, got]
+        assert [request.start for request in server.requests] == [0, received]
 
 
 class TestOffline:
-    def test_every_missing_file_and_the_command_are_named(self, server: WeightServer, tmp_path: Path) -> None:
+    def test_the_error_names_every_missing_file_and_the_command(self, server: WeightServer, tmp_path: Path) -> None:
         files = [entry(server), WeightFile("b c.json", None, "any"), WeightFile("d.json", None, "any")]
         for name in ("WEIGHTS_OFFLINE", "HF_HUB_OFFLINE"):
             store = WeightStore.from_environment(files, "some-model", tmp_path / "some-model", {name: "1"})
@@ -463,7 +457,7 @@ class TestOffline:
             assert f"script/weights some-model {NAME} 'b c.json'" in str(missing.value)
             assert "d.json" not in str(missing.value)
 
-    def test_files_without_a_source_are_named_before_anything_is_fetched(
+    def test_files_without_a_source_raise_before_anything_is_fetched(
         self, server: WeightServer, tmp_path: Path
     ) -> None:
         store = WeightStore([entry(server), WeightFile("b", None, "any")], directories=[], cache=tmp_path)
@@ -471,9 +465,9 @@ class TestOffline:
             store.fetch([NAME, "b", "not/in/the/table"])
         assert server.requests == []
 
-    @pytest.mark.parametrize(("offline", "seen"), [("1", "WeightsMissing none"), ("0", "DownloadFailed some")])
-    def test_no_socket_is_opened(self, server: WeightServer, tmp_path: Path, offline: str, seen: str) -> None:
-        # Both kinds of source; with "0" the same hook proves that it does see connections.
+    @pytest.mark.parametrize(("offline", "expected"), [("1", "WeightsMissing none"), ("0", "DownloadFailed some")])
+    def test_no_socket_is_opened(self, server: WeightServer, tmp_path: Path, offline: str, expected: str) -> None:
+        # Both kinds of source. With "0" the same hook does see connections.
         code = f"""
             events = []
             sys.addaudithook(lambda event, _: events.append(event) if event.startswith("socket.") else None)
@@ -485,12 +479,8 @@ class TestOffline:
                 print(type(error).__name__, "some" if events else "none")
         """
         environ = {"WEIGHTS_OFFLINE": offline, "WEIGHTS_CACHE": str(tmp_path), "HF_ENDPOINT": server.url}
-        with client(server.url, code, **environ) as process:
-            assert process.communicate()[0].strip() == seen
-
-    def test_importing_the_store_imports_neither_torch_nor_the_hubs_library(self) -> None:
-        code = "import sys, videokit.weights.store; print({'torch', 'huggingface_hub', 'httpx2'} & set(sys.modules))"
-        assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
+        with start_python(server.url, code, **environ) as process:
+            assert process.communicate()[0].strip() == expected
 
 
 class TestProcesses:
@@ -498,42 +488,42 @@ class TestProcesses:
         hold = Hold(131_072)
         server.plan(f"/{NAME}", hold)
         part = tmp_path / f"{NAME}.part"
-        with fetching(server.url, tmp_path) as first:
+        with start_fetch(server.url, tmp_path) as first:
             wait_until(lambda: size_of(part) > 0)
-            with fetching(server.url, tmp_path) as second:
+            with start_fetch(server.url, tmp_path) as second:
                 assert second.stderr is not None
-                assert "another process fetches it; waiting" in second.stderr.readline()
+                assert "another process is fetching it; waiting" in second.stderr.readline()
                 hold.release.set()
                 assert second.communicate()[0].strip() == str(tmp_path / NAME)
             assert first.communicate()[0].strip() == str(tmp_path / NAME)
         assert (tmp_path / NAME).read_bytes() == CONTENT
         assert [request.sent for request in server.requests] == [len(CONTENT)]
-        assert left_in(tmp_path) == [NAME]
+        assert files_in(tmp_path) == [NAME]
 
-    def test_after_a_kill_in_the_middle_the_next_run_goes_on(self, server: WeightServer, tmp_path: Path) -> None:
+    def test_after_a_kill_the_next_run_resumes(self, server: WeightServer, tmp_path: Path) -> None:
         hold = Hold(131_072)
         server.plan(f"/{NAME}", hold)
         part = tmp_path / f"{NAME}.part"
-        with fetching(server.url, tmp_path) as killed:
+        with start_fetch(server.url, tmp_path) as killed:
             wait_until(lambda: size_of(part) > 0)
             killed.kill()
         hold.release.set()
-        got = size_of(part)
-        with fetching(server.url, tmp_path) as process:
+        received = size_of(part)
+        with start_fetch(server.url, tmp_path) as process:
             assert process.communicate()[0].strip() == str(tmp_path / NAME)
         assert (tmp_path / NAME).read_bytes() == CONTENT
-        assert [request.start for request in server.requests] == [0, got]
-        assert server.requests[1].sent == len(CONTENT) - got
-        assert left_in(tmp_path) == [NAME]
+        assert [request.start for request in server.requests] == [0, received]
+        assert server.requests[1].sent == len(CONTENT) - received
+        assert files_in(tmp_path) == [NAME]
 
-    def test_a_server_that_is_killed_and_comes_back_sends_only_the_rest(self, tmp_path: Path) -> None:
-        content, log, cache = put(tmp_path / "content", CONTENT), tmp_path / "log", tmp_path / "cache"
+    def test_a_server_that_is_killed_and_restarted_sends_the_rest(self, tmp_path: Path) -> None:
+        content, log, cache = write_file(tmp_path / "content", CONTENT), tmp_path / "log", tmp_path / "cache"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         command = [sys.executable, weight_server.__file__, str(port), str(content), f"/{NAME}", str(log)]
         part = cache / f"{NAME}.part"
-        with fetching(f"http://127.0.0.1:{port}", cache) as process:
+        with start_fetch(f"http://127.0.0.1:{port}", cache) as process:
             with subprocess.Popen([*command, "131072"]) as server:
                 wait_until(lambda: size_of(part) > 0)
                 server.kill()
@@ -544,13 +534,13 @@ class TestProcesses:
         assert (cache / NAME).read_bytes() == CONTENT
         first, second = map(json.loads, log.read_text().splitlines())
         assert (first["start"], first["sent"]) == (0, 131_072)
-        assert 0 < second["start"] <= 131_072  # what was on its way when the server died is lost
+        assert 0 < second["start"] <= 131_072  # the bytes in transit are lost
         assert second["start"] + second["sent"] == len(CONTENT)
 
-    def test_progress_in_a_log_is_lines_that_begin_with_what_is_fetched(
+    def test_progress_in_a_log_is_lines_that_start_with_the_files_name(
         self, server: WeightServer, tmp_path: Path
     ) -> None:
-        with fetching(server.url, tmp_path) as process:
+        with start_fetch(server.url, tmp_path) as process:
             log = process.communicate()[1]
         assert "\r" not in log
         assert all(line.startswith(f"weights: {NAME}: ") for line in log.splitlines())
@@ -561,14 +551,14 @@ def size_of(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def fetching(url: str, cache: Path) -> subprocess.Popen[str]:
-    """Start a process that fetches the file of `url` into `cache`, prints its place, and is very patient."""
-    return client(url, f"print(WeightStore([FILE], directories=[], cache=Path({str(cache)!r})).get(FILE.path))")
+def start_fetch(url: str, cache: Path) -> subprocess.Popen[str]:
+    """Start a process that fetches the file at `url` into `cache` and prints its location, with 400 retries."""
+    return start_python(url, f"print(WeightStore([FILE], directories=[], cache=Path({str(cache)!r})).get(FILE.path))")
 
 
-def client(url: str, code: str, **environ: str) -> subprocess.Popen[str]:
-    """Start a process that runs `code`, for which FILE is the entry of the file at `url`."""
-    opening = f"""
+def start_python(url: str, code: str, **environ: str) -> subprocess.Popen[str]:
+    """Start a process that runs `code`; in it, FILE is the table entry of the file at `url`."""
+    preamble = f"""
         import logging, sys
         from pathlib import Path
         from videokit.weights import download
@@ -581,7 +571,7 @@ def client(url: str, code: str, **environ: str) -> subprocess.Popen[str]:
         FILE = WeightFile({NAME!r}, Url("{url}/{NAME}"), "any", {len(CONTENT)}, "{SHA256}")
     """
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(opening) + textwrap.dedent(code)],
+        [sys.executable, "-c", textwrap.dedent(preamble) + textwrap.dedent(code)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,4 +1,4 @@
-"""Files of tensors are read without being executed, and mapped, not copied."""
+"""Files of tensors are read without executing them, and memory-mapped."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from videokit.errors import WeightsError
-from videokit.weights.tensors import fill, narrowed, open_tensors, tensors_for
+from videokit.weights.tensors import convert_dtype, fill, open_tensors, tensors_for
 
 
 class Trap:
-    """What a hostile pickle does when it is executed."""
+    """An object of a hostile pickle: it creates a file if it is executed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -24,7 +24,7 @@ class Trap:
 
 def test_a_pickle_is_never_executed(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1), "trap": Trap(tmp_path / "executed")}, tmp_path / "evil.ckpt")
-    with pytest.raises(WeightsError, match="neither safetensors nor a pickle of plain tensors"):
+    with pytest.raises(WeightsError, match="is not safetensors or a pickle of plain tensors"):
         open_tensors(tmp_path / "evil.ckpt")
     (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Trap(tmp_path / "executed"), protocol=2))
     with pytest.raises(WeightsError):
@@ -49,45 +49,45 @@ def test_a_truncated_file_is_an_error(tmp_path: Path) -> None:
             open_tensors(tmp_path / name)
 
 
-def test_a_pickle_without_tensors_by_name_is_an_error(tmp_path: Path) -> None:
+def test_a_pickle_that_is_not_a_dictionary_is_an_error(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], tmp_path / "list.ckpt")
-    with pytest.raises(WeightsError, match="holds a list"):
+    with pytest.raises(WeightsError, match="contains a list"):
         open_tensors(tmp_path / "list.ckpt")
 
 
-def test_the_content_decides_not_the_suffix(tmp_path: Path) -> None:
+def test_the_content_decides_the_format_not_the_suffix(tmp_path: Path) -> None:
     save_file({"weight": torch.ones(2)}, tmp_path / "renamed.ckpt")
     assert torch.equal(open_tensors(tmp_path / "renamed.ckpt")["weight"], torch.ones(2))
 
 
-def test_a_pickle_of_the_time_before_archives_is_read(tmp_path: Path) -> None:
+def test_a_pickle_from_before_torch_1_6_is_read(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(2)}, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
     assert torch.equal(open_tensors(tmp_path / "old.ckpt")["weight"], torch.ones(2))
 
 
-def test_values_go_into_the_same_storage_converted(tmp_path: Path) -> None:
+def test_fill_converts_values_and_keeps_the_storage(tmp_path: Path) -> None:
     parameter = torch.nn.Parameter(torch.zeros(2, 2))
-    place = parameter.data_ptr()
+    address = parameter.data_ptr()
     fill({"p": parameter}, {"p": torch.full((2, 2), 0.5, dtype=torch.bfloat16)})
-    assert parameter.data_ptr() == place
+    assert parameter.data_ptr() == address
     assert torch.equal(parameter.detach(), torch.full((2, 2), 0.5))
 
 
-def test_a_convolution_of_one_pixel_is_taken_for_a_linear_layer(tmp_path: Path) -> None:
+def test_a_1x1_convolution_fits_a_linear_layer(tmp_path: Path) -> None:
     found = tensors_for({"q": torch.empty(4, 4)}, {"key": torch.ones(4, 4, 1, 1)}, lambda _: "key", tmp_path)
     assert found["q"].shape == (4, 4)
 
 
-def test_many_missing_keys_are_counted_and_a_few_named(tmp_path: Path) -> None:
-    wanted = {f"p{index}": torch.empty(1) for index in range(30)}
-    with pytest.raises(WeightsError, match=r"lacks 30 keys, among them k\.p0, k\.p1, k\.p2, k\.p3, k\.p4; use"):
-        tensors_for(wanted, {}, lambda name: f"k.{name}", tmp_path / "file")
+def test_of_many_missing_keys_the_error_has_the_number_and_five_names(tmp_path: Path) -> None:
+    parameters = {f"p{index}": torch.empty(1) for index in range(30)}
+    with pytest.raises(WeightsError, match=r"lacks 30 keys, such as k\.p0, k\.p1, k\.p2, k\.p3, k\.p4; use"):
+        tensors_for(parameters, {}, lambda name: f"k.{name}", tmp_path / "file")
 
 
-def test_only_what_is_wider_is_converted() -> None:
+def test_only_wider_tensors_are_converted() -> None:
     tensors = {"wide": torch.ones(8), "half": torch.ones(8, dtype=torch.bfloat16)}
-    result, size = narrowed(tensors, torch.float16)
+    result, size = convert_dtype(tensors, torch.float16)
     assert result["wide"].dtype == torch.float16
     assert result["half"] is tensors["half"]
     assert size == 16
-    assert narrowed(tensors, torch.float32) == (tensors, 0)
+    assert convert_dtype(tensors, torch.float32) == (tensors, 0)
