@@ -1,4 +1,4 @@
-"""sd-animation through Cog's own server: the documented contract, and what a caller may rely on."""
+"""What a client of sd-animation gets from Cog's server, and the documented schema that it follows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from served import Served, file, files, wait_until_ready
 from tree import ROOT
 from videokit.weights.stable_diffusion import SAFETY_CHECKER
 
-# The inputs as Replicate documents andreasjansson/stable-diffusion-animation, version
+# The inputs that Replicate documents for andreasjansson/stable-diffusion-animation, version
 # ca1f5e306e5721e19c473e0d094e6603f0456fe759c10715fcd6c1b79242d4a5 (its API page, POST /predictions).
 CONTRACT: dict[str, dict[str, Any]] = {
     "prompt_start": {"description": "Prompt to start the animation with", "type": "string"},
@@ -105,19 +105,19 @@ CONTRACT: dict[str, dict[str, Any]] = {
     "seed": {"description": "Random seed. Leave blank to randomize the seed", "type": "integer"},
 }
 PROMPTS = {"prompt_start": "a red circle", "prompt_end": "a blue square"}
-QUICK = {**PROMPTS, "width": 128, "height": 128, "num_animation_frames": 3, "num_inference_steps": 2, "seed": 3}
-QUICK |= {"num_interpolation_steps": 2}
+INPUTS = {**PROMPTS, "width": 128, "height": 128, "num_animation_frames": 3, "num_inference_steps": 2, "seed": 3}
+INPUTS |= {"num_interpolation_steps": 2}
 
 
 @pytest.fixture(scope="module")
 def expected(sd_animation: Served) -> bytes:
-    """What QUICK gives, the first time that this server is asked."""
-    ((kind, content),) = files(sd_animation.server.predict(QUICK))
-    assert kind == "image/gif"
+    """Return the animation of the server's first prediction, with INPUTS."""
+    ((media_type, content),) = files(sd_animation.server.predict(INPUTS))
+    assert media_type == "image/gif"
     return content
 
 
-def test_the_schema_is_the_documented_contract(sd_animation: Served) -> None:
+def test_the_published_schema_is_the_documented_one(sd_animation: Served) -> None:
     api = sd_animation.server.get("/openapi.json")
     schemas = api["components"]["schemas"]
     assert sd_animation.inputs() == CONTRACT
@@ -142,10 +142,10 @@ def test_the_schema_is_the_documented_contract(sd_animation: Served) -> None:
         ({"film_interpolation": "yes"}, "film_interpolation", 'is not of type "boolean"'),
     ],
 )
-def test_what_the_contract_forbids_is_refused_by_the_server(
+def test_an_input_that_the_schema_forbids_is_rejected_by_cog(
     sd_animation: Served, inputs: dict[str, Any], field: str, message: str
 ) -> None:
-    answer = sd_animation.server.predict(QUICK | inputs)
+    answer = sd_animation.server.predict(INPUTS | inputs)
     assert "status" not in answer
     assert [detail["loc"] for detail in answer["detail"]] == [["body", "input", field]]
     assert message in answer["detail"][0]["msg"]
@@ -154,15 +154,15 @@ def test_what_the_contract_forbids_is_refused_by_the_server(
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"prompt_end": "a || b"}, "prompt_end: prompt 2 of 3 between the | is empty; fill it, or take its | away"),
+        ({"prompt_end": "a || b"}, "prompt_end: prompt 2 of 3 between the | is empty; write one, or remove its |"),
         ({"prompt_strength": 1.5}, "prompt_strength=1.5 is out of range (0 to 1); try 1"),
         ({"seed": -1}, "seed=-1 is out of range (0 to 2147483647); omit it for a random one"),
     ],
 )
-def test_what_the_contract_does_not_say_is_refused_before_any_work(
+def test_an_input_that_only_the_model_forbids_is_rejected_before_any_work(
     sd_animation: Served, inputs: dict[str, Any], message: str
 ) -> None:
-    answer = sd_animation.server.predict(QUICK | inputs)
+    answer = sd_animation.server.predict(INPUTS | inputs)
     assert answer["status"] == "failed"
     assert answer["error"].endswith(f"InvalidInput: {message}")
     assert answer["logs"] == ""
@@ -171,7 +171,7 @@ def test_what_the_contract_does_not_say_is_refused_before_any_work(
 @pytest.mark.parametrize(
     ("output_format", "film", "ping_pong"), [("gif", True, True), ("mp4", False, False), ("mp4", True, True)]
 )
-def test_frames_and_durations_are_exact(
+def test_the_number_of_frames_and_the_duration_are_exact(
     sd_animation: Served, tmp_path: Path, output_format: str, film: bool, ping_pong: bool
 ) -> None:
     inputs = {
@@ -180,11 +180,11 @@ def test_frames_and_durations_are_exact(
         "gif_ping_pong": ping_pong,
         "gif_frames_per_second": 12,
     }
-    answer = sd_animation.server.predict(QUICK | inputs)
-    ((kind, content),) = files(answer)
-    frames = 8 if ping_pong else 5  # (3 - 1) * 2 + 1, and 5 - 2 more
+    answer = sd_animation.server.predict(INPUTS | inputs)
+    ((media_type, content),) = files(answer)
+    frames = 8 if ping_pong else 5  # (3 - 1) * 2 + 1, and 5 - 2 in reverse
     assert answer["metrics"]["frames"] == frames
-    assert kind == {"gif": "image/gif", "mp4": "video/mp4"}[output_format]
+    assert media_type == {"gif": "image/gif", "mp4": "video/mp4"}[output_format]
     clip = tmp_path / f"clip.{output_format}"
     clip.write_bytes(content)
     if output_format == "gif":
@@ -196,24 +196,24 @@ def test_frames_and_durations_are_exact(
         assert (len(delays), sum(delays)) == (8, 670)  # 8 / 12 s in units of 10 ms
         return
     probe = [needs("ffprobe"), "-v", "error", "-count_frames", "-show_streams", "-show_format", "-of", "json", clip]
-    found = json.loads(subprocess.run(probe, capture_output=True, check=True).stdout)
-    (stream,) = found["streams"]
+    facts = json.loads(subprocess.run(probe, capture_output=True, check=True).stdout)
+    (stream,) = facts["streams"]
     assert (stream["nb_read_frames"], stream["avg_frame_rate"]) == (str(frames), "12/1")
-    assert float(found["format"]["duration"]) == pytest.approx(frames / 12, abs=1e-3)
-    provenance = json.loads(found["format"]["tags"]["comment"])
-    assert provenance["inputs"] == {name: field.get("default") for name, field in CONTRACT.items()} | QUICK | inputs
+    assert float(facts["format"]["duration"]) == pytest.approx(frames / 12, abs=1e-3)
+    provenance = json.loads(facts["format"]["tags"]["comment"])
+    assert provenance["inputs"] == {name: field.get("default") for name, field in CONTRACT.items()} | INPUTS | inputs
     assert provenance["seed"] == 3
 
 
-def test_the_log_counts_the_work(sd_animation: Served) -> None:
-    logs = sd_animation.server.predict(QUICK | {"num_inference_steps": 5, "prompt_strength": 0.6})["logs"]
+def test_the_log_counts_frames_steps_and_evaluations(sd_animation: Served) -> None:
+    logs = sd_animation.server.predict(INPUTS | {"num_inference_steps": 5, "prompt_strength": 0.6})["logs"]
     assert "seed: 3, 2 prompts, 5 frames 128x128\n" in logs
     assert "shared: 2 of 5 steps in " in logs
-    assert "denoise: 3 frames, 3 evaluations each, 3 at once in " in logs
+    assert "denoise: 3 frames, 3 evaluations each, 3 in a batch in " in logs
 
 
 def stream(server: CogServer, inputs: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Ask for Server-Sent Events, and yield each as it comes: its name, its data."""
+    """Request Server-Sent Events, and yield the name and the data of each as it arrives."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
     connection.request("POST", "/predictions", json.dumps({"input": inputs}), headers)
@@ -233,7 +233,7 @@ def stream(server: CogServer, inputs: dict[str, Any]) -> Iterator[tuple[str, dic
 
 def test_frames_arrive_one_by_one_while_the_prediction_runs(sd_animation: Served) -> None:
     wait_until_ready(sd_animation.server)
-    inputs = QUICK | {"prompt_end": "a cat|the sea", "intermediate_output": True, "num_interpolation_steps": 20}
+    inputs = INPUTS | {"prompt_end": "a cat|the sea", "intermediate_output": True, "num_interpolation_steps": 20}
     outputs: list[tuple[str, bytes]] = []
     for event, data in stream(sd_animation.server, inputs):
         if event == "output":
@@ -243,65 +243,72 @@ def test_frames_arrive_one_by_one_while_the_prediction_runs(sd_animation: Served
             outputs.append(file(data["chunk"]))
         elif event == "completed":
             assert data["status"] == "succeeded"
-    assert [kind for kind, _ in outputs] == ["image/png"] * 6 + ["image/gif"]
+    assert [media_type for media_type, _ in outputs] == ["image/png"] * 6 + ["image/gif"]
     for _, content in outputs[:6]:
-        with Image.open(io.BytesIO(content)) as picture:
-            assert picture.size == (128, 128)
-            assert json.loads(picture.text["Comment"])["seed"] == 3  # type: ignore[attr-defined]
-            assert "trainedAlgorithmicMedia" in picture.text["XML:com.adobe.xmp"]  # type: ignore[attr-defined]
+        with Image.open(io.BytesIO(content)) as image:
+            assert image.size == (128, 128)
+            assert json.loads(image.text["Comment"])["seed"] == 3  # type: ignore[attr-defined]
+            assert "trainedAlgorithmicMedia" in image.text["XML:com.adobe.xmp"]  # type: ignore[attr-defined]
     assert len({content for _, content in outputs}) == 7
 
 
-def test_every_frame_is_the_same_in_the_stream_and_in_one_answer(sd_animation: Served, expected: bytes) -> None:
+def test_the_files_are_the_same_streamed_and_in_one_answer(sd_animation: Served, expected: bytes) -> None:
     wait_until_ready(sd_animation.server)
-    inputs = QUICK | {"intermediate_output": True}
+    inputs = INPUTS | {"intermediate_output": True}
     streamed = [file(data["chunk"]) for event, data in stream(sd_animation.server, inputs) if event == "output"]
     wait_until_ready(sd_animation.server)
     assert files(sd_animation.server.predict(inputs)) == streamed
     assert len(streamed) == 4
 
 
-LONG = QUICK | {"num_animation_frames": 4, "intermediate_output": True, "gif_ping_pong": True, "prompt_strength": 0.5}
+CANCELLED_INPUTS = INPUTS | {
+    "num_animation_frames": 4,
+    "intermediate_output": True,
+    "gif_ping_pong": True,
+    "prompt_strength": 0.5,
+}
 
 
 @pytest.mark.parametrize(
-    ("reached", "longer"),
+    ("text", "inputs"),
     [
         ("shared steps", {"num_inference_steps": 100}),
         ("denoise, batch 1 of 1", {"num_inference_steps": 100}),
-        ("denoise: ", {"width": 512, "height": 256}),  # the frames are being decoded
-        ("decode: ", {"num_interpolation_steps": 50}),  # FILM and the encoder are at work
+        ("denoise: ", {"width": 512, "height": 256}),  # while frames are decoded
+        ("decode: ", {"num_interpolation_steps": 50}),  # while FILM and the encoder run
         ("decode: ", {"num_interpolation_steps": 50, "film_interpolation": False, "output_format": "mp4"}),
     ],
 )
-def test_a_cancel_in_any_phase_leaves_the_server_ready_and_clean(
-    sd_animation: Served, expected: bytes, reached: str, longer: dict[str, Any]
+def test_a_cancel_in_any_stage_leaves_the_server_ready_and_no_file(
+    sd_animation: Served, expected: bytes, text: str, inputs: dict[str, Any]
 ) -> None:
-    answer = sd_animation.cancel_at(LONG | longer, reached)
+    answer = sd_animation.cancel_at(CANCELLED_INPUTS | inputs, text)
     assert answer["status"] == "canceled"
     assert sd_animation.files() == []
-    assert files(sd_animation.server.predict(QUICK)) == [("image/gif", expected)]
+    assert files(sd_animation.server.predict(INPUTS)) == [("image/gif", expected)]
 
 
-def test_a_new_process_gives_the_same_file_and_a_stopped_frame_shows_nothing(expected: bytes, tmp_path: Path) -> None:
-    """The same weights, but for a safety checker whose thresholds every picture is above."""
-    shutil.copytree(ROOT / "sd-animation" / "demo-weights", tmp_path / "weights")
-    checker = tmp_path / "weights" / SAFETY_CHECKER
-    server = CogServer(
-        ROOT / "sd-animation", weights=str(tmp_path / "weights"), env={"OMP_NUM_THREADS": "1", "WEIGHTS_OFFLINE": "1"}
-    )
+def test_a_new_process_gives_the_same_file_and_a_flagged_frame_gives_none(expected: bytes, tmp_path: Path) -> None:
+    """The second time with a safety checker that flags every frame."""
+    weights, temporary = tmp_path / "weights", tmp_path / "temporary"
+    shutil.copytree(ROOT / "sd-animation" / "demo-weights", weights)
+    temporary.mkdir()
+    checker = weights / SAFETY_CHECKER
+    env = {"OMP_NUM_THREADS": "1", "TMPDIR": str(temporary), "WEIGHTS_OFFLINE": "1"}
+    server = CogServer(ROOT / "sd-animation", weights=str(weights), env=env)
     with server:
-        assert files(server.predict(QUICK)) == [("image/gif", expected)]
+        assert files(server.predict(INPUTS)) == [("image/gif", expected)]
     tensors = load_file(checker)
     tensors["concept_embeds_weights"] = torch.full_like(tensors["concept_embeds_weights"], -2)
     save_file(tensors, checker)
-    inputs = QUICK | {"intermediate_output": True}
-    message = "InvalidInput: the safety checker stopped frames 1, 2, 3 of 3; try another prompt, or another seed"
+    inputs = INPUTS | {"intermediate_output": True}
+    message = "InvalidInput: the safety checker flagged frames 1, 2, 3 of 3; try another prompt or another seed"
     with server:
         answer = server.predict(inputs)
         assert answer["status"] == "failed"
         assert answer["error"].endswith(message)
         assert not answer.get("output")
+        assert Served(server, temporary, []).files() == []
         wait_until_ready(server)
         events = list(stream(server, inputs))
     assert [event for event, _ in events if event == "output"] == []
