@@ -2,9 +2,9 @@
 
     script/bench animate-diff [--full]     --full: also with weights of the real sizes (8 GB on disk)
 
-Switching: ours replaces parameters in place; the original (lucataco/cog-animatediff@59c88d9 predict.py:72-119) builds
-the network anew for every prediction, reads motion module and checkpoint from the disk and converts them. A whole
-prediction: `Predictor.run` against the loop that a reader of the papers would write around the same modules.
+Switching: ours replaces parameters in place. The original (lucataco/cog-animatediff@59c88d9 predict.py:72-119) builds
+the network again for every prediction, reads motion module and checkpoint from the disk and converts them.
+A whole prediction: `Predictor.run` against a bare loop around the same modules.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import logging
-import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -30,22 +28,22 @@ from diffusers.loaders.single_file_utils import (
     convert_ldm_unet_checkpoint,
     convert_ldm_vae_checkpoint,
 )
-from random_weights import animate_diff as recipe
+from random_weights.animate_diff import write_checkpoint, write_motion_module
+from random_weights.stable_diffusion import FULL, SMALL, Size, write_base
 from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel
-from tree import ROOT
 from videokit.runtime import Device, Stages
 from videokit.weights.stable_diffusion import BASE
 from videokit.weights.store import WeightStore
 
-from benchmarks.measure import machine_line, paired
+from benchmarks.measure import demo_predictor, machine_line, paired
 
 CPU = Device(torch.device("cpu"), torch.float32)
 COMBINATIONS = list(itertools.product(CHECKPOINTS[:2], MOTION_MODULES[:2]))
 
 
 def rebuild(directory: Path, checkpoint: str, motion_module: str) -> None:
-    """Build text encoder, VAE and UNet, read the files and convert them, in the original's order, with diffusers."""
+    """Build text encoder, VAE and UNet, and read and convert the files with diffusers, in the original's order."""
     base = directory / BASE
     unet = UNetMotionModel.from_unet2d(
         UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(base / "unet")), load_weights=False
@@ -62,33 +60,33 @@ def rebuild(directory: Path, checkpoint: str, motion_module: str) -> None:
     )
 
 
-def switching(size: recipe.Size, runs: int) -> None:
-    """Compare switching to the next of four combinations."""
+def switching(size: Size, runs: int) -> None:
+    """Print the time to switch to the next of four combinations."""
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
-        recipe.write_base(directory, size)
+        write_base(directory, size)
         for checkpoint in CHECKPOINTS[:2]:
-            recipe.write_checkpoint(directory / "checkpoints" / checkpoint, size, checkpoint)
+            write_checkpoint(directory / "checkpoints" / checkpoint, size, checkpoint)
         for module in MOTION_MODULES[:2]:
-            recipe.write_motion_module(directory / "motion_modules" / f"{module}.ckpt", size, module)
+            write_motion_module(directory / "motion_modules" / f"{module}.ckpt", size, module)
         pipeline = Pipeline(WeightStore(weights.FILES, directories=[directory], cache=None), CPU)
         ours_next, plain_next = itertools.cycle(COMBINATIONS), itertools.cycle(COMBINATIONS)
         for combination in COMBINATIONS:
-            pipeline.load(*combination, Stages(CPU))  # a switch back is what is measured; the first time maps the file
+            pipeline.load(*combination, Stages(CPU))  # the first load maps the file, and is not measured
         ours, plain, ratio = paired(
             lambda: pipeline.load(*next(ours_next), Stages(CPU)),
             lambda: rebuild(directory, *next(plain_next)),
             runs,
         )
-        held = sum(p.nbytes for m in (pipeline.unet, pipeline.vae, pipeline.text_encoder) for p in m.parameters())
+        size_bytes = sum(p.nbytes for m in (pipeline.unet, pipeline.vae, pipeline.text_encoder) for p in m.parameters())
     print(
-        f"switching, parameters of {held / 1e9:.2f} GB: in place {ours * 1000:.0f} ms, rebuilding as the original "
+        f"switching, parameters of {size_bytes / 1e9:.2f} GB: in place {ours * 1000:.0f} ms, rebuilt "
         f"{plain * 1000:.0f} ms, ratio {ratio:.1f}; modules built: 0 against 3"
     )
 
 
 def bare_loop(pipeline: Pipeline, prompt: str, steps: int, guidance: float, seed: int, target: Path) -> None:
-    """One clip around the pipeline's own modules, written as plainly as the papers have it."""
+    """Make one clip with the pipeline's modules, as the papers describe it."""
     device, dtype = pipeline.device.device, pipeline.device.dtype
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="linear", steps_offset=1, clip_sample=False
@@ -96,15 +94,16 @@ def bare_loop(pipeline: Pipeline, prompt: str, steps: int, guidance: float, seed
     scheduler.set_timesteps(steps)
     with torch.inference_mode():
         ids = pipeline.tokenizer(["", prompt], padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
-        text = pipeline.text_encoder(ids.to(device)).last_hidden_state.repeat_interleave(NUM_FRAMES, dim=0)
-        side = pipeline.unet.config.sample_size
-        x = torch.randn((1, 4, NUM_FRAMES, side, side), generator=torch.Generator().manual_seed(seed)).to(device)
+        embeds = pipeline.text_encoder(ids.to(device)).last_hidden_state.repeat_interleave(NUM_FRAMES, dim=0)
+        side, generator = pipeline.unet.config.sample_size, torch.Generator().manual_seed(seed)
+        latents = torch.randn((1, 4, NUM_FRAMES, side, side), generator=generator).to(device)
         for t in scheduler.timesteps:
-            e_u, e_c = pipeline.unet(torch.cat([x, x]).to(dtype), t, text).sample.float().chunk(2)
-            x = scheduler.step(e_u + guidance * (e_c - e_u), t, x).prev_sample
-        latents = (x[0].movedim(1, 0) / pipeline.vae.config.scaling_factor).to(dtype)
-        pictures = pipeline.vae.decode(latents).sample
-        frames = ((pictures / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+            noise_pred = pipeline.unet(torch.cat([latents, latents]).to(dtype), t, embeds).sample.float()
+            noise_pred_uncond, noise_pred_text = noise_pred.chunk(2)
+            noise_pred = noise_pred_uncond + guidance * (noise_pred_text - noise_pred_uncond)
+            latents = scheduler.step(noise_pred, t, latents).prev_sample
+        images = pipeline.vae.decode((latents[0].movedim(1, 0) / pipeline.vae.config.scaling_factor).to(dtype)).sample
+        frames = ((images / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     with av.open(str(target), "w") as container:
         stream = container.add_stream("libx264", FPS, options={"crf": "17"})
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
@@ -114,13 +113,8 @@ def bare_loop(pipeline: Pipeline, prompt: str, steps: int, guidance: float, seed
 
 
 def whole_prediction(runs: int) -> None:
-    """Compare `Predictor.run` with the bare loop, on the small weights."""
-    sys.path.insert(0, str(ROOT / "animate-diff"))
-    from predict import Predictor
-
-    os.environ["WEIGHTS"] = "demo"
-    predictor = Predictor()
-    predictor.setup()
+    """Compare `Predictor.run` with the bare loop, with the demo weights."""
+    predictor = demo_predictor("animate-diff")
     logging.getLogger("videokit").setLevel(logging.WARNING)
     prompt, steps, guidance, seed = "a red circle moving right", 25, 7.5, 3
     with tempfile.TemporaryDirectory() as temporary:
@@ -131,20 +125,20 @@ def whole_prediction(runs: int) -> None:
             runs,
         )
     print(
-        f"a whole prediction, {steps} steps, small weights: Predictor.run {ours:.2f} s, bare loop {plain:.2f} s, "
-        f"ratio {ratio:.3f} (1 is equal, below 1 the predictor is slower)"
+        f"a whole prediction, {steps} steps, demo weights: Predictor.run {ours:.2f} s, bare loop {plain:.2f} s, "
+        f"ratio {ratio:.3f} (below 1: the predictor is slower)"
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="switching with weights of the real sizes as well")
+    parser.add_argument("--full", action="store_true", help="also with weights of the real sizes")
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
     print(machine_line())
-    switching(recipe.SMALL, arguments.runs)
+    switching(SMALL, arguments.runs)
     if arguments.full:
-        switching(recipe.FULL, arguments.runs)
+        switching(FULL, arguments.runs)
     whole_prediction(arguments.runs)
 
 

@@ -1,86 +1,123 @@
-"""The predictions API on a model that does nothing, against the same Cog server asked directly.
+"""The predictions API with a model that does nothing, against the same Cog server without the API.
 
-python benchmarks/api.py [--predictions 1000] [--clients 50] [--memory 10000]
+    script/bench api [--predictions 1000] [--clients 50] [--memory 10000]
 
-It measures what the API adds to a prediction, how long a queue of many clients takes and whether it keeps their order,
-a page among 100,000 rows, many readers of one stream, and the server's memory over many predictions.
+It measures the time that the API adds to a prediction, the time and the order of a queue of many clients, a page of
+100,000 predictions, many readers of one stream, and the server's memory over many predictions.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import os
+import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 import sqlalchemy as sa
-from api_server import TOKEN, VERSIONS, ApiServer, CogProcess
+from cog_local.schema import write_schema
+from cog_local.server import CogServer
 
-from benchmarks.measure import machine_line
+from benchmarks.measure import machine_line, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
-ROWS = 100_000
-READERS = 200
+VERSIONS = {"noop": "1" * 64, "words": "2" * 64}
+TOKEN = "benchmark-token"
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 ENDED = ("succeeded", "failed", "canceled", "aborted")
+ROWS = 100_000
+READERS = 200
+WORDS = 40
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--predictions", type=int, default=1000, help="queued at once")
-    parser.add_argument("--clients", type=int, default=50, help="that queue them")
-    parser.add_argument("--memory", type=int, default=10_000, help="predictions over which memory is watched; 0: not")
-    arguments = parser.parse_args()
-    print(machine_line())
-    with tempfile.TemporaryDirectory() as folder, CogProcess("text") as cog, CogProcess("words") as words:
-        urls = {"text": [cog.url], "words": [words.url]}
-        with ApiServer(Path(folder), models=["text", "words"], urls=urls, queue_limit=10**6) as server:
-            print_added(server, cog.url)
-            asyncio.run(print_queue(server, arguments.predictions, arguments.clients))
-            asyncio.run(print_readers(server))
-            print_list(server, Path(folder))
-            if arguments.memory:
-                asyncio.run(print_memory(server, arguments.memory))
+class ApiServer(NamedTuple):
+    """A running predictions API."""
+
+    url: str
+    pid: int
+    database: Path
+
+
+@contextlib.contextmanager
+def cog_server(name: str, folder: Path) -> Iterator[CogServer]:
+    """Run the Cog server of NAME_model.py, in a directory of its own with a schema."""
+    directory = folder / name
+    directory.mkdir()
+    shutil.copy(Path(__file__).with_name(f"{name}_model.py"), directory / "predict.py")
+    write_schema(directory)
+    with CogServer(directory) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def api_server(folder: Path, cog_urls: dict[str, str]) -> Iterator[ApiServer]:
+    """Run the predictions API in front of Cog servers."""
+    lines = ['data = "data"', "queue_limit = 1000000"]
+    for name, url in cog_urls.items():
+        lines += ["[[models]]", f'name = "benchmark/{name}"', f'versions = ["{VERSIONS[name]}"]']
+        lines += [f'schema = "{name}/openapi.json"', f'urls = ["{url}"]']
+    config = folder / "config.toml"
+    config.write_text("\n".join(lines))
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("REPLICATE", "DBOS"))}
+    command = [sys.executable, "-m", "predictions_api", "--config", str(config), "--port", "0"]
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, env=environ | {"REPLICATE_API_TOKEN": TOKEN}, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            words = process.stdout.readline().partition(" is ready at ")[2].split()
+            if not words:
+                raise RuntimeError(f"the predictions API did not start: {(folder / 'log').read_text()[-3000:]}")
+            yield ApiServer(words[0], process.pid, folder / "data" / "predictions.sqlite")
+        finally:
+            process.terminate()
 
 
 def print_added(server: ApiServer, cog_url: str, runs: int = 100) -> None:
-    """Compare one prediction at a time: direct, and through the API with `Prefer: wait`, by turns."""
+    """Compare a prediction without and with the API (`Prefer: wait`), alternately."""
     direct: list[float] = []
     through: list[float] = []
     with httpx.Client(headers={**HEADERS, "Prefer": "wait"}) as http:
-        body = {"version": VERSIONS["text"], "input": {}}
+        body = {"version": VERSIONS["noop"], "input": {}}
         for _ in range(runs):
-            direct.append(seconds(lambda: settled(http, f"{cog_url}/predictions")))
+            direct.append(seconds(lambda: predict_directly(http, cog_url)))
             through.append(seconds(lambda: http.post(f"{server.url}/v1/predictions", json=body).raise_for_status()))
     added = sorted(ours - plain for ours, plain in zip(through, direct, strict=True))
-    print(f"one prediction, {runs} by turns: direct {spread(direct)}, through the API {spread(through)}")
+    print(f"one prediction, {runs} alternately: direct {spread(direct)}, through the API {spread(through)}")
     print(f"  added: p50 {added[runs // 2] * 1000:.1f} ms, p99 {added[runs * 99 // 100] * 1000:.1f} ms")
 
 
-def settled(http: httpx.Client, url: str) -> None:
-    """Ask Cog itself; it says 409 for a moment after it has answered."""
-    while http.post(url, json={"input": {}}).status_code == 409:
+def predict_directly(http: httpx.Client, cog_url: str) -> None:
+    """Run a prediction on the Cog server, which answers 409 for a moment after each prediction."""
+    while http.post(f"{cog_url}/predictions", json={"input": {}}).status_code == 409:
         time.sleep(0.001)
 
 
 async def print_queue(server: ApiServer, predictions: int, clients: int) -> None:
-    """Queue predictions from many clients at once; all have to end, in the order of their creation."""
-    asked: dict[str, tuple[float, float]] = {}  # when the request was sent, and when it was answered
+    """Queue predictions from many clients at once; count those that ended, and those overtaken by a later one."""
+    requests: dict[str, tuple[float, float]] = {}  # by id: when the request was sent, and when it was answered
     async with client(server) as http:
         start = time.perf_counter()
 
-        async def create(share: int) -> None:
-            for _ in range(share):
-                began = time.perf_counter()
-                answer = await http.post("/predictions", json={"version": VERSIONS["text"], "input": {}})
+        async def create(count: int) -> None:
+            for _ in range(count):
+                sent = time.perf_counter()
+                answer = await http.post("/predictions", json={"version": VERSIONS["noop"], "input": {}})
                 assert answer.status_code == 201, answer.text
-                asked[answer.json()["id"]] = began, time.perf_counter()
+                requests[answer.json()["id"]] = sent, time.perf_counter()
 
         await asyncio.gather(*(create(predictions // clients) for _ in range(clients)))
         queued = time.perf_counter() - start
@@ -89,16 +126,16 @@ async def print_queue(server: ApiServer, predictions: int, clients: int) -> None
         took = time.perf_counter() - start
         rows = await newest(http, predictions)
     succeeded = [row for row in rows if row["status"] == "succeeded"]
-    started = [asked[row["id"]] for row in sorted(rows, key=lambda row: str(row["started_at"]))]
-    # Whoever asks after another one has been answered comes after it.
+    started = [requests[row["id"]] for row in sorted(succeeded, key=lambda row: str(row["started_at"]))]
+    # a request that was sent after another was answered is the later one
     latest, overtaken = 0.0, 0
     for sent, answered in started:
         overtaken += answered < latest
         latest = max(latest, sent)
-    creating = [answered - sent for sent, answered in asked.values()]
+    creating = [answered - sent for sent, answered in requests.values()]
     print(f"{len(rows)} queued by {clients} clients in {queued:.1f} s ({spread(creating)} each), ended in {took:.1f} s")
-    speed = len(rows) / took
-    print(f"  {len(succeeded)} of them succeeded, {speed:.0f} a second, {overtaken} overtaken by a later one")
+    rate = len(rows) / took
+    print(f"  {len(succeeded)} of them succeeded, {rate:.0f} a second, {overtaken} overtaken by a later one")
 
 
 async def newest(http: httpx.AsyncClient, count: int) -> list[dict[str, Any]]:
@@ -113,31 +150,31 @@ async def newest(http: httpx.AsyncClient, count: int) -> list[dict[str, Any]]:
 
 
 async def print_readers(server: ApiServer) -> None:
-    """Let many read the stream of one prediction while it runs."""
-    text = " ".join(map(str, range(40)))
+    """Read the stream of one prediction with many clients while it runs."""
     async with client(server) as http:
-        body = {"version": VERSIONS["words"], "input": {"text": text, "sleep": 0.1}}
-        made = (await http.post("/predictions", json=body)).json()
+        body = {"version": VERSIONS["words"], "input": {"count": WORDS}}
+        prediction = (await http.post("/predictions", json=body)).json()
 
         async def read() -> tuple[int, float]:
             outputs = 0
-            async with http.stream("GET", made["urls"]["stream"]) as lines:
-                async for line in lines.aiter_lines():
+            async with http.stream("GET", prediction["urls"]["stream"]) as stream:
+                async for line in stream.aiter_lines():
                     outputs += line == "event: output"
             return outputs, time.time()
 
         counts, ends = zip(*await asyncio.gather(*(read() for _ in range(READERS))), strict=True)
-        ended = (await http.get(f"/predictions/{made['id']}")).json()
-    print(f"{READERS} readers of one stream: outputs seen by each {set(counts)} of 40, status {ended['status']}")
+        ended = (await http.get(f"/predictions/{prediction['id']}")).json()
+    print(f"{READERS} readers of one stream: outputs of each {set(counts)} of {WORDS}, status {ended['status']}")
     print(f"  from the first reader's end to the last's {max(ends) - min(ends):.2f} s")
 
 
-def print_list(server: ApiServer, folder: Path) -> None:
-    """Put many rows into the database beside the server, and time pages of the list."""
-    engine = sa.create_engine(f"sqlite:///{folder / 'data' / 'predictions.sqlite'}")
+def print_list(server: ApiServer) -> None:
+    """Copy one prediction many times in the database, and time pages of the list."""
+    engine = sa.create_engine(f"sqlite:///{server.database}")
     with engine.begin() as connection:
         table = sa.Table("predictions", sa.MetaData(), autoload_with=connection)
-        row = connection.execute(sa.select(table).where(table.c.model == "test/text").limit(1)).mappings().one()
+        select = sa.select(table).where(table.c.model == "benchmark/noop").limit(1)
+        row = connection.execute(select).mappings().one()
         copies = [
             {
                 **row,
@@ -154,40 +191,39 @@ def print_list(server: ApiServer, folder: Path) -> None:
         first = [seconds(lambda: http.get(f"{server.url}/v1/predictions")) for _ in range(20)]
         page = http.get(f"{server.url}/v1/predictions").json()
         for _ in range(20):
-            began = time.perf_counter()
+            start = time.perf_counter()
             answer = http.get(page["next"])
-            following.append(time.perf_counter() - began)
+            following.append(time.perf_counter() - start)
             page = answer.json()
-    print(f"a page of 100 among {ROWS} rows: the first {spread(first)}, the 20 after it {spread(following)}")
+    print(f"a page of 100 of {ROWS} predictions: the first {spread(first)}, the 20 after it {spread(following)}")
 
 
 async def print_memory(server: ApiServer, predictions: int) -> None:
-    """Watch the server's memory over many predictions, each waited for."""
-    marks = [memory(server)]
+    """Measure the server's memory over many predictions, each with `Prefer: wait`."""
+    memory = [resident_memory(server)]
+    body = {"version": VERSIONS["noop"], "input": {}}
     async with client(server) as http:
-        began = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(10):
-            done = 0
+            count = 0
 
             async def work() -> None:
-                nonlocal done
-                while done < predictions // 10:
-                    done += 1
-                    body = {"version": VERSIONS["text"], "input": {}}
+                nonlocal count
+                while count < predictions // 10:
+                    count += 1
                     answer = await http.post("/predictions", json=body, headers={"Prefer": "wait"})
                     assert answer.status_code == 201, answer.text
 
             await asyncio.gather(*(work() for _ in range(8)))
-            marks.append(memory(server))
-        took = time.perf_counter() - began
-    line = ", ".join(f"{mark:.0f}" for mark in marks)
+            memory.append(resident_memory(server))
+        took = time.perf_counter() - start
+    line = ", ".join(f"{megabytes:.0f}" for megabytes in memory)
     print(f"memory over {predictions} predictions in {took:.0f} s, at each tenth: {line} MB")
 
 
-def memory(server: ApiServer) -> float:
-    """Return the server process's resident memory, in MB."""
-    assert server.process is not None
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
+def resident_memory(server: ApiServer) -> float:
+    """Return the server process's resident memory in MB."""
+    status = Path(f"/proc/{server.pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
@@ -196,16 +232,31 @@ def client(server: ApiServer) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=f"{server.url}/v1", headers=HEADERS, timeout=300, limits=limits)
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def spread(times: list[float]) -> str:
     """Return p50 and p99 in milliseconds."""
     p99 = sorted(times)[len(times) * 99 // 100]
     return f"p50 {statistics.median(times) * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--predictions", type=int, default=1000, help="number of queued predictions (1000)")
+    parser.add_argument("--clients", type=int, default=50, help="number of clients that queue them (50)")
+    parser.add_argument("--memory", type=int, default=10_000, help="predictions of the memory test (10000); 0 skips it")
+    arguments = parser.parse_args()
+    print(machine_line())
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        cog_server("noop", Path(temporary)) as noop,
+        cog_server("words", Path(temporary)) as words,
+        api_server(Path(temporary), {"noop": noop.url, "words": words.url}) as server,
+    ):
+        print_added(server, noop.url)
+        asyncio.run(print_queue(server, arguments.predictions, arguments.clients))
+        asyncio.run(print_readers(server))
+        print_list(server)
+        if arguments.memory:
+            asyncio.run(print_memory(server, arguments.memory))
 
 
 if __name__ == "__main__":

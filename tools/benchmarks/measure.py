@@ -1,22 +1,26 @@
-"""How every benchmark here measures: ours and the plain way by turns in one run, so that a busy machine slows both."""
+"""How every benchmark measures: ours and the plain way alternately, so that a busy machine slows both."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import re
 import statistics
+import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from tree import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 def machine_line() -> str:
-    """Name what the figures depend on: processor, cores, Python, torch."""
+    """Return what the figures depend on: processor, cores, Python, torch."""
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -30,9 +34,9 @@ def machine_line() -> str:
 
 
 def peak_memory() -> int:
-    """Return the most bytes that were resident in this process, proc(5)'s VmHWM.
+    """Return this process's peak resident memory in bytes, VmHWM of proc(5).
 
-    getrusage(2)'s ru_maxrss would be at least what the process that started this one held.
+    ru_maxrss of getrusage(2) includes the peak of the parent process.
     """
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     if not found:
@@ -41,17 +45,27 @@ def peak_memory() -> int:
 
 
 def paired(ours: Callable[[], object], plain: Callable[[], object], runs: int = 5) -> tuple[float, float, float]:
-    """Time both by turns after one warm-up each.
+    """Time both alternately after one warm-up each.
 
     Returns the median seconds of ours and of plain, and the median of the pairs' plain / ours: above 1, ours is faster.
     """
     ours(), plain()
-    pairs = [(_seconds(ours), _seconds(plain)) for _ in range(runs)]
+    pairs = [(seconds(ours), seconds(plain)) for _ in range(runs)]
     ours_median, plain_median = (statistics.median(times) for times in zip(*pairs, strict=True))
     return ours_median, plain_median, statistics.median(b / a for a, b in pairs)
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object]) -> float:
+    """Return how long one call takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def demo_predictor(model: str) -> Any:
+    """Return the Predictor of a model's predict.py, set up with the demo weights."""
+    sys.path.insert(0, str(ROOT / model))
+    os.environ["WEIGHTS"] = "demo"
+    predictor = importlib.import_module("predict").Predictor()
+    predictor.setup()
+    return predictor

@@ -1,11 +1,10 @@
-"""zeroscope against the original's way: resident models, a long init_video, and what a prediction adds to its loop.
+"""zeroscope against the original's way: resident models, a long init_video, and the overhead of a prediction.
 
-    script/bench zeroscope [--runs 3] [--full]     --full: weights of the real size, on a GPU in float16, timed alone
+    script/bench zeroscope [--runs 3] [--full]     --full: ours only, weights of the real size on a GPU in float16
 
 The original (anotherjesse/cog-text2video@14013b6 predict.py, inference.py) starts a process for every prediction,
-which reads everything anew, the UNet twice; it reads the whole init_video, as float32, scales it in time and space at
-once, and encodes all frames together. That is written plainly below, without the process's start. It is over 300 lines
-because every comparison uses that one plain way.
+which reads all weights again, the UNet twice. It reads the whole init_video as float32, scales it in time and space at
+once, and encodes all frames together. `original` does the same without the start of the process.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import io
 import itertools
 import json
 import logging
-import os
 import subprocess
 import sys
 import tempfile
@@ -37,7 +35,6 @@ from random_weights import zeroscope as recipe
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-from tree import ROOT
 from videokit.runtime import GB, Device, Stages, pick_device
 from videokit.video.encode import encode_mp4
 from videokit.weights.stable_diffusion import base_text_encoder_key, base_vae_key
@@ -45,22 +42,22 @@ from videokit.weights.store import WeightStore
 from zeroscope.inputs import Inputs
 from zeroscope.pipeline import Pipeline
 
-from benchmarks.measure import machine_line, paired, peak_memory
+from benchmarks.measure import demo_predictor, machine_line, paired, peak_memory
 from zeroscope import weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 
 CPU = Device(torch.device("cpu"), torch.float32)
 SMALL = Inputs("a red circle", num_frames=4, num_inference_steps=4, width=256, height=256, seed=3)
-# all of the video and nothing of the UNet, which is no part of what is compared
+# init_weight 1 uses the video alone and skips the UNet, which is the same in both
 FROM_VIDEO = replace(SMALL, init_weight=1.0, num_frames=24, width=576, height=320)
-RATE = 24  # frames a second of the long video
+VIDEO_FPS = 24  # of the long video
 
 
 class Parts(NamedTuple):
-    """What a prediction is made with."""
+    """The modules of a model."""
 
     tokenizer: CLIPTokenizer
     text_encoder: CLIPTextModel
@@ -70,7 +67,7 @@ class Parts(NamedTuple):
 
 
 def ours(pipeline: Pipeline, inputs: Inputs, target: Path) -> Stages:
-    """One prediction, as predict.py makes it."""
+    """Make one prediction as predict.py does."""
     stages = Stages(pipeline.device)
     with contextlib.redirect_stderr(io.StringIO()):  # progress bars
         for frames in pipeline.generate(inputs, inputs.seed or 0, stages):
@@ -79,25 +76,27 @@ def ours(pipeline: Pipeline, inputs: Inputs, target: Path) -> Stages:
 
 
 def original(directory: Path, inputs: Inputs, target: Path, device: Device = CPU) -> None:
-    """One prediction, as inference.py makes it: read everything, then the plain loop."""
+    """Make one prediction as inference.py does: read all weights, then run the plain loop."""
     folder = directory / inputs.model
 
-    def filled(module: nn.Module, file: str, key_of: Callable[[str], str] = str) -> Any:
+    def load(module: nn.Module, file: str, key_of: Callable[[str], str] = str) -> Any:
         tensors = torch.load(folder / file, weights_only=True)
         module.load_state_dict({name: tensors[key_of(name)] for name, _ in module.named_parameters()}, assign=True)
-        return nn.Module.to(module, device.device, device.dtype).eval()  # diffusers' own warns of nothing
+        return nn.Module.to(
+            module, device.device, device.dtype
+        ).eval()  # diffusers' own `to` logs a warning without cause
 
     for _ in range(2):
         with init_empty_weights():
             unet = UNet3DConditionModel.from_config(UNet3DConditionModel.load_config(folder / "unet"))
             vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder / "vae"))
             text_encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
-        unet = filled(unet, weights.UNET)
+        unet = load(unet, weights.UNET)
     parts = Parts(
         CLIPTokenizer.from_pretrained(folder / "tokenizer"),
-        filled(text_encoder, weights.TEXT_ENCODER, base_text_encoder_key),
+        load(text_encoder, weights.TEXT_ENCODER, base_text_encoder_key),
         unet,
-        filled(vae, weights.VAE, base_vae_key),
+        load(vae, weights.VAE, base_vae_key),
         json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
     )
     plain_loop(parts, inputs, target, device)
@@ -105,35 +104,36 @@ def original(directory: Path, inputs: Inputs, target: Path, device: Device = CPU
 
 @torch.inference_mode()
 def plain_loop(parts: Parts, inputs: Inputs, target: Path, device: Device) -> None:
-    """One video around a model's modules, written as plainly as the papers have it, with all of it in memory."""
+    """Make one video with a model's modules, as the papers describe it, with all frames in memory."""
     tokens = parts.tokenizer(["", inputs.prompt], padding="max_length", truncation=True, return_tensors="pt")
-    text = parts.text_encoder(tokens["input_ids"].to(device.device)).last_hidden_state
+    embeds = parts.text_encoder(tokens["input_ids"].to(device.device)).last_hidden_state
     betas = {name: parts.betas[name] for name in ("beta_start", "beta_end", "beta_schedule")}
     scheduler = DPMSolverMultistepScheduler(**betas, final_sigmas_type="sigma_min")
     scheduler.set_timesteps(inputs.num_inference_steps)
     start = 0
     generator = torch.Generator().manual_seed(inputs.seed or 0)
-    x = torch.randn((1, 4, inputs.num_frames, inputs.height // 8, inputs.width // 8), generator=generator)
-    x = x.to(device.device)
+    shape = (1, 4, inputs.num_frames, inputs.height // 8, inputs.width // 8)
+    latents = torch.randn(shape, generator=generator).to(device.device)
     if inputs.init_video is not None:
         start = round(inputs.init_weight * inputs.num_inference_steps)
         video = whole_video(inputs.init_video, inputs).to(device.device, device.dtype)
-        latents = parts.vae.encode(video).latent_dist.mean.float() * parts.vae.config.scaling_factor
-        latents = latents.movedim(0, 1)[None]
-        level = scheduler.alphas_cumprod[scheduler.timesteps[start]] if start < inputs.num_inference_steps else 1
-        x = level**0.5 * latents + (1 - level) ** 0.5 * x
+        encoded = parts.vae.encode(video).latent_dist.mean.float() * parts.vae.config.scaling_factor
+        alpha_bar = scheduler.alphas_cumprod[scheduler.timesteps[start]] if start < inputs.num_inference_steps else 1
+        latents = alpha_bar**0.5 * encoded.movedim(0, 1)[None] + (1 - alpha_bar) ** 0.5 * latents
         scheduler.set_begin_index(start)
     for t in scheduler.timesteps[start:]:
-        e_u, e_c = parts.unet(torch.cat([x, x]).to(device.dtype), t, text).sample.float().chunk(2)
-        x = scheduler.step(e_u + inputs.guidance_scale * (e_c - e_u), t, x).prev_sample
-    latents = (x[0].movedim(1, 0) / parts.vae.config.scaling_factor).to(device.dtype)
-    pictures = torch.cat([parts.vae.decode(latent[None]).sample.float() for latent in latents])
-    frames = pictures.clamp(-1, 1).add(1).mul(127.5).byte().permute(0, 2, 3, 1).cpu().numpy()
+        noise_pred = parts.unet(torch.cat([latents, latents]).to(device.dtype), t, embeds).sample.float()
+        noise_pred_uncond, noise_pred_text = noise_pred.chunk(2)
+        noise_pred = noise_pred_uncond + inputs.guidance_scale * (noise_pred_text - noise_pred_uncond)
+        latents = scheduler.step(noise_pred, t, latents).prev_sample
+    latents = (latents[0].movedim(1, 0) / parts.vae.config.scaling_factor).to(device.dtype)
+    images = torch.cat([parts.vae.decode(latent[None]).sample.float() for latent in latents])
+    frames = images.clamp(-1, 1).add(1).mul(127.5).byte().permute(0, 2, 3, 1).cpu().numpy()
     write_video(np.ascontiguousarray(frames), target, inputs.fps)
 
 
 def whole_video(path: Path, inputs: Inputs) -> torch.Tensor:
-    """Read all frames, and scale them in time and space at once: (F, 3, H, W) in -1 to 1."""
+    """Return all frames of a video, scaled in time and space at once: (F, 3, H, W) in -1 to 1."""
     with av.open(str(path)) as container:
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None] / 127.5 - 1
@@ -152,12 +152,12 @@ def write_video(frames: Iterable[np.ndarray], path: Path, fps: int, preset: str 
 
 
 def long_video(path: Path, seconds: int = 10) -> None:
-    """Write a 1080p video whose pictures move."""
+    """Write a moving 1080p video."""
     ramp = np.add.outer(np.arange(1080), np.arange(1920)).astype(np.uint8)
     frames = (
-        np.stack([np.roll(ramp, step * index, axis=1) for step in (3, 5, 7)], 2) for index in range(seconds * RATE)
+        np.stack([np.roll(ramp, step * index, axis=1) for step in (3, 5, 7)], 2) for index in range(seconds * VIDEO_FPS)
     )
-    write_video(frames, path, RATE)
+    write_video(frames, path, VIDEO_FPS)
 
 
 def pipeline_of(directory: Path, device: Device) -> Pipeline:
@@ -165,55 +165,58 @@ def pipeline_of(directory: Path, device: Device) -> Pipeline:
 
 
 def resident(directory: Path, runs: int) -> None:
-    """Compare a prediction after others: with the model of the last, and with two models by turns."""
-    pipeline, target = pipeline_of(directory, CPU), directory / "made.mp4"
+    """Compare predictions after the first: of one model, and of two models alternately."""
+    pipeline, target = pipeline_of(directory, CPU), directory / "ours.mp4"
     for models in (("xl",), ("xl", "576w")):
-        next_ours, next_plain = itertools.cycle(models), itertools.cycle(models)
-        for model in models:
-            ours(pipeline, replace(SMALL, model=model), target)  # the first time reads the files
-        seconds, plain, ratio = paired(
-            lambda turn=next_ours: ours(pipeline, replace(SMALL, model=next(turn)), target),
-            lambda turn=next_plain: original(directory, replace(SMALL, model=next(turn)), target),
-            runs,
-        )
-        what = "two models by turns" if len(models) > 1 else "a second prediction"
-        print(f"{what}, 4 frames 256x256, 4 steps: ours {seconds:.2f} s, original {plain:.2f} s, ratio {ratio:.2f}")
+        our_models, plain_models = itertools.cycle(models), itertools.cycle(models)
+
+        def predict(our_models: Iterator[str] = our_models) -> None:
+            ours(pipeline, replace(SMALL, model=next(our_models)), target)
+
+        def predict_plainly(plain_models: Iterator[str] = plain_models) -> None:
+            original(directory, replace(SMALL, model=next(plain_models)), target)
+
+        for _ in models:
+            predict()  # the first prediction reads the files
+        seconds, plain, ratio = paired(predict, predict_plainly, runs)
+        case = "two models alternately" if len(models) > 1 else "a second prediction"
+        print(f"{case}, 4 frames 256x256, 4 steps: ours {seconds:.2f} s, original {plain:.2f} s, ratio {ratio:.2f}")
 
 
 def alone(who: str, directory: Path, video: Path) -> None:
-    """Make a video of the long one, in a process of its own; print seconds, the processor's seconds, peak memory."""
+    """Make a video from the long one, in this process alone; print seconds, processor seconds and peak memory."""
     logging.getLogger("videokit").setLevel(logging.WARNING)
     inputs, target = replace(FROM_VIDEO, init_video=video), directory / f"{who}.mp4"
     pipeline = pipeline_of(directory, CPU) if who == "ours" else None
-    began, busy = time.perf_counter(), time.process_time()
+    start, processor_start = time.perf_counter(), time.process_time()
     if pipeline:
         ours(pipeline, inputs, target)
     else:
         original(directory, inputs, target)
-    print(time.perf_counter() - began, time.process_time() - busy, peak_memory())
+    print(time.perf_counter() - start, time.process_time() - processor_start, peak_memory())
 
 
 def long_init_video(directory: Path) -> None:
-    """Compare time and peak memory where init_video is ten seconds of 1080p."""
+    """Compare time and peak memory with an init_video of ten seconds in 1080p."""
     video = directory / "long.mp4"
     long_video(video)
-    seconds, busy, peak = {}, {}, {}
+    seconds, processor, peak = {}, {}, {}
     for who in ("ours", "original"):
         command = [sys.executable, "-P", __file__, "--alone", who, str(directory), str(video)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        seconds[who], busy[who], peak[who] = map(float, done.stdout.split())
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        seconds[who], processor[who], peak[who] = map(float, output.split())
     print(
-        f"init_video of 10 s 1920x1080 at {RATE} fps, to 24 frames 576x320, init_weight 1: "
+        f"init_video of 10 s 1920x1080 at {VIDEO_FPS} fps, to 24 frames 576x320, init_weight 1: "
         f"ours {seconds['ours']:.1f} s, original {seconds['original']:.1f} s, "
-        f"ratio {seconds['original'] / seconds['ours']:.2f}; of the processor {busy['ours']:.1f} s and "
-        f"{busy['original']:.1f} s, ratio {busy['original'] / busy['ours']:.2f}; "
+        f"ratio {seconds['original'] / seconds['ours']:.2f}; processor time {processor['ours']:.1f} s and "
+        f"{processor['original']:.1f} s, ratio {processor['original'] / processor['ours']:.2f}; "
         f"peak ours {peak['ours'] / GB:.2f} GB, original {peak['original'] / GB:.2f} GB, "
         f"ratio {peak['original'] / peak['ours']:.1f}"
     )
 
 
 def frame_convolutions(unet: UNet3DConditionModel, runs: int) -> None:
-    """Compare an evaluation of the small UNet on the CPU with one whose convolutions over frames are PyTorch's own."""
+    """Compare an evaluation of the demo UNet on the CPU with one that has PyTorch's convolutions over frames."""
     own = copy.deepcopy(unet)
     for module in own.modules():
         vars(module).pop("forward", None)
@@ -227,13 +230,8 @@ def frame_convolutions(unet: UNet3DConditionModel, runs: int) -> None:
 
 
 def whole_prediction(runs: int) -> None:
-    """Compare `Predictor.run` with the plain loop around its own modules, on the small weights."""
-    sys.path.insert(0, str(ROOT / "zeroscope"))
-    from predict import Predictor
-
-    os.environ["WEIGHTS"] = "demo"
-    predictor = Predictor()
-    predictor.setup()
+    """Compare `Predictor.run` with the plain loop around its own modules, with the demo weights."""
+    predictor = demo_predictor("zeroscope")
     logging.getLogger("videokit").setLevel(logging.WARNING)
     model = predictor.pipeline.models.get("xl")
     if predictor.pipeline.device.device.type == "cpu":
@@ -255,54 +253,54 @@ def whole_prediction(runs: int) -> None:
         seconds, plain, ratio = paired(run, lambda: plain_loop(parts, inputs, target, CPU), runs)
     print(
         f"a whole prediction, 4 frames 256x256, 10 steps: Predictor.run {seconds:.2f} s, bare loop {plain:.2f} s, "
-        f"ratio {ratio:.3f} (1 is equal, below 1 the predictor is slower)"
+        f"ratio {ratio:.3f} (below 1: the predictor is slower)"
     )
 
 
 def matmul_limit(device: Device) -> float:
-    """Return the floating-point operations a second of the device's matrix product, n = 8192, after a warm-up."""
+    """Return the operations a second of the device's matrix product, n = 8192, after a warm-up."""
     a, b = (torch.randn(8192, 8192, device=device.device, dtype=device.dtype) for _ in range(2))
     for count in (5, 50):
         torch.cuda.synchronize()
-        began = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(count):
             a @ b
         torch.cuda.synchronize()
-        took = time.perf_counter() - began
-    return 2 * 8192**3 * count / took
+        seconds = time.perf_counter() - start
+    return 2 * 8192**3 * count / seconds
 
 
 def evaluation_flops(unet: UNet3DConditionModel, inputs: Inputs) -> int:
-    """Count the floating-point operations of one guided evaluation."""
+    """Return the floating-point operations of one guided evaluation."""
     parameter = next(unet.parameters())
-    like = {"device": parameter.device, "dtype": parameter.dtype}
-    latents = torch.zeros((2, 4, inputs.num_frames, inputs.height // 8, inputs.width // 8), **like)
-    text = torch.zeros((2, 77, unet.config.cross_attention_dim), **like)
+    shape = (2, 4, inputs.num_frames, inputs.height // 8, inputs.width // 8)
+    latents = torch.zeros(shape, device=parameter.device, dtype=parameter.dtype)
+    embeds = latents.new_zeros((2, 77, unet.config.cross_attention_dim))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        unet(latents, 999, text)
+        unet(latents, 999, embeds)
     return int(counter.get_total_flops())
 
 
 def full_size(device: Device, directory: Path) -> None:
-    """Time the documented sizes with random weights of the real size on a GPU: seconds, peak, share of the limit."""
+    """Print seconds, peak memory and share of `matmul_limit` for documented sizes, with random weights of full size."""
     recipe.write_model(directory / "xl", recipe.FULL, "xl")
     lama.write(directory / weights.LAMA, "full")
     limit = matmul_limit(device)
     print(f"{torch.cuda.get_device_name()}: matrix products of 8192 in {device.dtype}: {limit / 1e12:.0f} TFLOP/s")
-    pipeline, target = pipeline_of(directory, device), directory / "made.mp4"
+    pipeline, target = pipeline_of(directory, device), directory / "ours.mp4"
     flops: dict[int, int] = {}
     for width, height, watermark in ((576, 320, False), (1024, 576, False), (576, 320, True)):
         inputs = Inputs("a red circle", width=width, height=height, remove_watermark=watermark, seed=3)
         ours(pipeline, replace(inputs, num_inference_steps=2), target)
         torch.cuda.reset_peak_memory_stats()
-        began = time.perf_counter()
+        start = time.perf_counter()
         stages = ours(pipeline, inputs, target)
-        took, peak = time.perf_counter() - began, torch.cuda.max_memory_allocated()
+        seconds, peak = time.perf_counter() - start, torch.cuda.max_memory_allocated()
         if width not in flops:
             flops[width] = evaluation_flops(pipeline.models.get("xl").unet, inputs)
         share = flops[width] * inputs.num_inference_steps / stages.seconds["denoise"] / limit
         print(
-            f"xl, {width}x{height}, 24 frames, 50 steps{', watermark removed' if watermark else ''}: {took:.1f} s "
+            f"xl, {width}x{height}, 24 frames, 50 steps{', watermark removed' if watermark else ''}: {seconds:.1f} s "
             f"({stages.seconds['denoise']:.1f} s in the UNet's loop), peak {peak / GB:.1f} GB, {share:.0%} of the limit"
         )
 
@@ -322,7 +320,7 @@ def main() -> None:
         directory = Path(temporary)
         if arguments.full:
             if not torch.cuda.is_available():
-                sys.exit("--full needs a GPU with CUDA; there is none here")
+                sys.exit("--full: no CUDA GPU found; run it on a machine with one")
             return full_size(pick_device(), directory)
         recipe.write(directory, recipe.SMALL)
         resident(directory, arguments.runs)
