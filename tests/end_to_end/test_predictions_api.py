@@ -1,7 +1,7 @@
-"""script/serve as a user starts it, with the real models on embedded weights: documented requests, official client.
+"""script/serve with the three models and their demo weights: documented requests and the official client.
 
-The requests are those of the documents that describe these models' HTTP API (the API pages of the three models, and a
-reseller's for animate-diff), with nothing but the host and the token changed.
+The requests come from the API pages of the three models, and from a reseller's page for animate-diff. Only the host
+and the token are changed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DOCUMENTED = {
 MODELS = [model for model in DOCUMENTED if (ROOT / model / "cog.yaml").exists()]
 PREFIXES = ["", "/v1", "/replicate/v1"]
 
-# As the page has it, whose generator put its own object for the headers' values.
+# As on the page, whose generator wrote [object Object] for the values of headers.
 PAGE_CREATE = """\
 curl -X POST https://api.replicate.com/predictions \\
   -H 'Content-Type: application/json' \\
@@ -90,7 +90,7 @@ PAGE_INPUTS: dict[str, dict[str, Any]] = {  # the body parameter's defaults
         "width": 576,
     },
 }
-RESELLERS = """\
+RESELLER_CREATE = """\
 curl --location --request POST '%s/replicate/v1/predictions' \\
 --header 'Authorization: Bearer %s' \\
 --header 'Content-Type: application/json' \\
@@ -105,24 +105,26 @@ curl --location --request POST '%s/replicate/v1/predictions' \\
       "motion_module": "mm_sd_v14",
       "guidance_scale": 7.5
     }
-  }'"""  # noqa: E501 (a command is copied as it stands)
+  }'"""  # noqa: E501 (copied unchanged)
 
 
 @dataclass
 class Api:
-    """A server that runs, and where."""
+    """A running server."""
 
     url: str
 
     def curl(self, command: str, *more: str) -> Any:
-        """Run a documented command in a shell with our token; return the JSON of an answer that is right."""
+        """Run a documented command with our token, check the answer and return its JSON."""
         needs("curl")
-        ours = command.replace("'Authorization: [object Object]'", f"'Authorization: Bearer {TOKEN}'")
-        ours = ours.replace("'Content-Type: [object Object]'", "'Content-Type: application/json'")
-        ours += r" -s -w '\n%{http_code} %{content_type} %{method} %{url}' " + " ".join(more)
-        ran = subprocess.run(["sh", "-c", ours], stdout=subprocess.PIPE, check=True, encoding="utf-8", timeout=60)
-        body, _, about = ran.stdout.rpartition("\n")
-        status, kind, method, url = re.fullmatch(r"(\d+) (\S+) (\S+) (\S+)", about).groups()  # type: ignore[union-attr]
+        command = command.replace("'Authorization: [object Object]'", f"'Authorization: Bearer {TOKEN}'")
+        command = command.replace("'Content-Type: [object Object]'", "'Content-Type: application/json'")
+        command += r" -s -w '\n%{http_code} %{content_type} %{method} %{url}' " + " ".join(more)
+        process = subprocess.run(
+            ["sh", "-c", command], stdout=subprocess.PIPE, check=True, encoding="utf-8", timeout=60
+        )
+        body, _, summary = process.stdout.rpartition("\n")
+        status, kind, method, url = re.fullmatch(r"(\d+) (\S+) (\S+) (\S+)", summary).groups()  # type: ignore[union-attr]
         check_answer(method, url, int(status), kind, body.encode())
         return json.loads(body)
 
@@ -145,11 +147,13 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
                 process.send_signal(signal.SIGTERM)
 
 
-def test_every_documented_model_that_is_here_is_served_under_its_documented_id(api: Api) -> None:
-    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["serve"]["documented"]
-    assert {model: told[model].rpartition(":")[2] for model in MODELS} == {model: DOCUMENTED[model] for model in MODELS}
+def test_every_model_is_served_with_its_documented_version_id(api: Api) -> None:
+    documented = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["serve"]["documented"]
+    assert {model: documented[model].rpartition(":")[2] for model in MODELS} == {
+        model: DOCUMENTED[model] for model in MODELS
+    }
     for model in MODELS:
-        name, _, version = told[model].partition(":")
+        name, _, version = documented[model].partition(":")
         path = f"{api.url}/v1/models/{name}/versions/{version}"
         assert api.curl(PAGE_LIST.replace("https://api.replicate.com/predictions", path))["id"] == version
 
@@ -161,15 +165,15 @@ def test_the_requests_of_the_models_pages_work(api: Api, model: str, prefix: str
         return api.curl(command.replace("https://api.replicate.com", api.url + prefix), *more)
 
     body = {"version": DOCUMENTED[model], "input": PAGE_INPUTS[model], "webhook_events_filter": "start,completed"}
-    made = curl(PAGE_CREATE, f"--data '{json.dumps(body)}'")
-    place = PAGE_GET.replace("{prediction_id}", made["id"])
-    canceled = curl(PAGE_CANCEL.replace("{prediction_id}", made["id"]))
-    assert (made["status"], canceled["status"]) == ("starting", "canceled")
-    assert curl(place) == canceled
-    assert curl(PAGE_LIST)["results"][0]["id"] == made["id"]
+    created = curl(PAGE_CREATE, f"--data '{json.dumps(body)}'")
+    get = PAGE_GET.replace("{prediction_id}", created["id"])
+    canceled = curl(PAGE_CANCEL.replace("{prediction_id}", created["id"]))
+    assert (created["status"], canceled["status"]) == ("starting", "canceled")
+    assert curl(get) == canceled
+    assert curl(PAGE_LIST)["results"][0]["id"] == created["id"]
 
 
-def test_a_create_without_a_body_is_told_what_is_missing(api: Api) -> None:
+def test_a_create_without_a_body_is_400_and_asks_for_json(api: Api) -> None:
     answer = api.curl(PAGE_CREATE.replace("https://api.replicate.com", api.url))
     assert answer["status"] == 400
     assert "JSON" in answer["detail"]
@@ -177,19 +181,19 @@ def test_a_create_without_a_body_is_told_what_is_missing(api: Api) -> None:
 
 @pytest.mark.parametrize("version", [DOCUMENTED["animate-diff"], f"lucataco/animate-diff:{DOCUMENTED['animate-diff']}"])
 def test_the_resellers_request_works(api: Api, version: str) -> None:
-    made = api.curl(RESELLERS % (api.url, TOKEN, version))
-    assert (made["model"], made["version"]) == ("lucataco/animate-diff", DOCUMENTED["animate-diff"])
-    assert (made["status"], made["logs"], made["output"]) == ("starting", "", None)
-    assert made["input"]["seed"] == 255224557
-    assert set(made["urls"]) == {"cancel", "get", "web"}
+    created = api.curl(RESELLER_CREATE % (api.url, TOKEN, version))
+    assert (created["model"], created["version"]) == ("lucataco/animate-diff", DOCUMENTED["animate-diff"])
+    assert (created["status"], created["logs"], created["output"]) == ("starting", "", None)
+    assert created["input"]["seed"] == 255224557
+    assert set(created["urls"]) == {"cancel", "get", "web"}
     canceled = api.curl(
-        PAGE_CANCEL.replace("https://api.replicate.com", api.url).replace("{prediction_id}", made["id"])
+        PAGE_CANCEL.replace("https://api.replicate.com", api.url).replace("{prediction_id}", created["id"])
     )
     assert canceled["status"] == "canceled"
 
 
-# What a user has: code made for Replicate, and two variables of the environment.
-THEIR_APP = """
+# A user's code for Replicate, unchanged. The environment has the URL and the token.
+USER_CODE = """
 import replicate, sys
 output = replicate.run(
     "lucataco/animate-diff:beecf59c4aee8d81bf04f0381033dfa10dc16e845b4ae00d281e2fa377e48a9f",
@@ -200,16 +204,16 @@ with open(sys.argv[1], "wb") as file:
 """
 
 
-def test_code_made_for_replicate_runs_with_one_variable_changed(api: Api, tmp_path: Path) -> None:
+def test_code_for_replicate_runs_with_only_the_environment_changed(api: Api, tmp_path: Path) -> None:
     target = tmp_path / "out.mp4"
     environ = {**os.environ, "REPLICATE_BASE_URL": api.url, "REPLICATE_API_TOKEN": TOKEN}
-    subprocess.run([sys.executable, "-c", THEIR_APP, target], env=environ, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", USER_CODE, target], env=environ, check=True, timeout=120)
     probe = [needs("ffprobe"), "-v", "error", "-count_frames", "-show_entries", "stream=codec_name,nb_read_frames"]
-    told = subprocess.run([*probe, "-of", "csv=p=0", target], stdout=subprocess.PIPE, check=True, encoding="utf-8")
-    assert told.stdout.strip() == "h264,16"
+    process = subprocess.run([*probe, "-of", "csv=p=0", target], stdout=subprocess.PIPE, check=True, encoding="utf-8")
+    assert process.stdout.strip() == "h264,16"
 
 
-def test_frames_of_an_animation_stream_as_files(api: Api) -> None:
+def test_the_frames_of_an_animation_are_streamed_as_files(api: Api) -> None:
     client = replicate.Client(api_token=TOKEN, base_url=api.url)
     prediction = client.predictions.create(
         version=DOCUMENTED["sd-animation"],

@@ -1,4 +1,4 @@
-"""Specification of the catalogue: how models and versions are named, and how they are shown."""
+"""The catalogue: names of models and versions, and the routes that list them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from tree import ROOT
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-# The documented request bodies have these: POST /predictions in all three forms.
+# The version id of the documented requests.
 DOCUMENTED = "beecf59c4aee8d81bf04f0381033dfa10dc16e845b4ae00d281e2fa377e48a9f"
 OURS = "0" * 63 + "1"
-NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing listens
+NOWHERE = "http://127.0.0.1:9"  # the discard port, where nothing listens
 
 
 @pytest.fixture
@@ -38,14 +38,16 @@ def models(tmp_path: Path) -> tuple[ModelSettings, ...]:
     schema = Path(shutil.copy(ROOT / "animate-diff" / "openapi.json", tmp_path))
     return (
         ModelSettings("lucataco/animate-diff", (OURS, DOCUMENTED), "A clip", schema=schema, urls=(NOWHERE,)),
-        ModelSettings("someone/away", ("a" * 64,), "Not to be had", urls=(NOWHERE,)),
+        ModelSettings("someone/unreachable", ("a" * 64,), "No Cog server", urls=(NOWHERE,)),
     )
 
 
-def ask(models: tuple[ModelSettings, ...], use: Callable[[Catalogue], Awaitable[Any]]) -> Any:
+def run_with_catalogue(models: tuple[ModelSettings, ...], work: Callable[[Catalogue], Awaitable[Any]]) -> Any:
     async def run() -> Any:
         async with httpx.AsyncClient() as http:
-            return await use(Catalogue(models, {model.name: create_workers(model, http, idle=1.0) for model in models}))
+            return await work(
+                Catalogue(models, {model.name: create_workers(model, http, idle=1.0) for model in models})
+            )
 
     return asyncio.run(run())
 
@@ -59,9 +61,11 @@ def ask(models: tuple[ModelSettings, ...], use: Callable[[Catalogue], Awaitable[
         ("lucataco/animate-diff", OURS),
     ],
 )
-def test_a_version_is_named_in_three_forms(models: tuple[ModelSettings, ...], reference: str, version: str) -> None:
-    found = ask(models, lambda catalogue: catalogue.find(reference))
-    assert (found.id, found.model.full_name) == (version, "lucataco/animate-diff")
+def test_a_version_is_found_by_its_id_by_model_and_id_or_by_its_model(
+    models: tuple[ModelSettings, ...], reference: str, version: str
+) -> None:
+    result = run_with_catalogue(models, lambda catalogue: catalogue.find(reference))
+    assert (result.id, result.model.full_name) == (version, "lucataco/animate-diff")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +75,7 @@ def test_a_version_is_named_in_three_forms(models: tuple[ModelSettings, ...], re
         ":",
         "lucataco/animate-diff:",
         "lucataco/animate-diff:latest",
-        f"someone/away:{DOCUMENTED}",
+        f"someone/unreachable:{DOCUMENTED}",
         f"lucataco/other:{DOCUMENTED}",
         DOCUMENTED[:8],
         DOCUMENTED.upper(),
@@ -79,11 +83,9 @@ def test_a_version_is_named_in_three_forms(models: tuple[ModelSettings, ...], re
         "animate-diff",
     ],
 )
-def test_any_other_version_is_refused_as_replicate_refuses_it(
-    models: tuple[ModelSettings, ...], reference: str
-) -> None:
+def test_another_version_is_refused_with_replicates_error(models: tuple[ModelSettings, ...], reference: str) -> None:
     with pytest.raises(Problem) as caught:
-        ask(models, lambda catalogue: catalogue.find(reference))
+        run_with_catalogue(models, lambda catalogue: catalogue.find(reference))
     assert caught.value.body() == {  # recorded from Replicate
         "title": "Invalid version or not permitted",
         "detail": "The specified version does not exist (or perhaps you don't have permission to use it?)",
@@ -91,9 +93,9 @@ def test_any_other_version_is_refused_as_replicate_refuses_it(
     }
 
 
-def test_a_model_whose_schema_is_not_to_be_had_is_not_there_for_now(models: tuple[ModelSettings, ...]) -> None:
+def test_a_model_without_a_schema_is_503_with_retry_after(models: tuple[ModelSettings, ...]) -> None:
     with pytest.raises(Problem) as caught:
-        ask(models, lambda catalogue: catalogue.find("someone/away"))
+        run_with_catalogue(models, lambda catalogue: catalogue.find("someone/unreachable"))
     assert caught.value.status == 503
     assert "Retry-After" in caught.value.headers
 
@@ -107,17 +109,17 @@ def test_a_model_whose_schema_is_not_to_be_had_is_not_there_for_now(models: tupl
         ({"type": "array", "items": {"type": "string"}, "x-cog-array-type": "iterator"}, True, False),
     ],
 )
-def test_iterators_stream(
+def test_only_models_whose_output_is_an_iterator_stream(
     models: tuple[ModelSettings, ...], output: dict[str, Any], streams: bool, files: bool
 ) -> None:
     assert models[0].schema is not None
     models[0].schema.write_text(json.dumps({"components": {"schemas": {"Input": {}, "Output": output}}}))
-    version = ask(models, lambda catalogue: catalogue.find(OURS))
+    version = run_with_catalogue(models, lambda catalogue: catalogue.find(OURS))
     assert (version.streams, version.streams_files) == (streams, files)
 
 
 class Routes:
-    """The routes of models, with a database, without a socket."""
+    """The routes of models, with a database and without a socket."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -152,10 +154,10 @@ def routes(models: tuple[ModelSettings, ...], tmp_path: Path) -> Routes:
     return Routes(Settings(models=models, data=tmp_path))
 
 
-def test_models_and_versions_are_shown_as_replicate_shows_them(routes: Routes) -> None:
-    place = "/models/lucataco/animate-diff"
-    models, model, versions = routes.get("/models"), routes.get(place), routes.get(f"{place}/versions")
-    version = routes.get(f"{place}/versions/{DOCUMENTED}")
+def test_models_and_versions_are_listed_newest_first_and_read_by_name(routes: Routes) -> None:
+    path = "/models/lucataco/animate-diff"
+    models, model, versions = routes.get("/models"), routes.get(path), routes.get(f"{path}/versions")
+    version = routes.get(f"{path}/versions/{DOCUMENTED}")
     assert [entry["id"] for entry in versions["results"]] == [OURS, DOCUMENTED]
     assert [entry["created_at"] for entry in versions["results"]] == sorted(
         (entry["created_at"] for entry in versions["results"]), reverse=True
@@ -166,16 +168,16 @@ def test_models_and_versions_are_shown_as_replicate_shows_them(routes: Routes) -
     assert model["url"] == "http://here:1/v1/models/lucataco/animate-diff"
 
 
-def test_the_runs_of_a_model_are_counted_without_reading_all_predictions(routes: Routes) -> None:
+def test_run_count_is_the_number_of_predictions_and_is_read_from_an_index(routes: Routes) -> None:
     async def run() -> list[str]:
         database = Database(routes.settings.database_url)
         await database.open()
         row = {"version": "", "input": {}, "status": "starting", "callback_key": "", "created_at": 0}
-        owned = ["lucataco/animate-diff", "someone/away", "lucataco/animate-diff"]
-        rows = [{**row, "id": str(place), "model": model} for place, model in enumerate(owned)]
+        names = ["lucataco/animate-diff", "someone/unreachable", "lucataco/animate-diff"]
+        rows = [{**row, "id": str(number), "model": model} for number, model in enumerate(names)]
         await database.run(lambda connection: connection.execute(sa.insert(predictions), rows))
-        asked = "EXPLAIN QUERY PLAN SELECT count(*) FROM predictions WHERE model = 'a/b'"
-        plan = await database.read(lambda connection: [str(row) for row in connection.exec_driver_sql(asked)])
+        query = "EXPLAIN QUERY PLAN SELECT count(*) FROM predictions WHERE model = 'a/b'"
+        plan = await database.read(lambda connection: [str(row) for row in connection.exec_driver_sql(query)])
         await database.close()
         return plan
 
@@ -183,13 +185,13 @@ def test_the_runs_of_a_model_are_counted_without_reading_all_predictions(routes:
     assert routes.get("/models/lucataco/animate-diff")["run_count"] == 2
     assert {model["name"]: model["run_count"] for model in routes.get("/models")["results"]} == {
         "animate-diff": 2,
-        "away": 1,
+        "unreachable": 1,
     }
 
 
-def test_the_official_client_reads_them(routes: Routes) -> None:
-    for shown in routes.get("/models")["results"]:
-        replicate.model.Model(**shown)
+def test_the_official_client_reads_models_and_versions(routes: Routes) -> None:
+    for row in routes.get("/models")["results"]:
+        replicate.model.Model(**row)
     model = replicate.model.Model(**routes.get("/models/lucataco/animate-diff"))
     version = replicate.version.Version(**routes.get(f"/models/lucataco/animate-diff/versions/{DOCUMENTED}"))
     assert model.latest_version is not None
@@ -201,13 +203,13 @@ def test_the_official_client_reads_them(routes: Routes) -> None:
     }
 
 
-def test_a_model_that_is_away_is_shown_without_its_schema(routes: Routes) -> None:
-    shown = {model["name"]: model["latest_version"] is not None for model in routes.get("/models")["results"]}
-    assert shown == {"animate-diff": True, "away": False}
+def test_a_model_without_a_schema_is_listed_without_a_version(routes: Routes) -> None:
+    has_version = {model["name"]: model["latest_version"] is not None for model in routes.get("/models")["results"]}
+    assert has_version == {"animate-diff": True, "unreachable": False}
 
 
-def test_models_are_searched_as_both_clients_ask(routes: Routes) -> None:
-    # replicate-python sends the bare words, replicate-javascript sends them in quotes.
+def test_models_are_searched_with_bare_words_and_with_quotes(routes: Routes) -> None:
+    # replicate-python sends bare words, replicate-javascript sends quotes.
     bare, quoted, none = routes.answers(
         ("QUERY", "/models", b"CLIP diff"), ("QUERY", "/models", b'"animate"'), ("QUERY", "/models", b"walk")
     )
@@ -222,7 +224,7 @@ def test_models_are_searched_as_both_clients_ask(routes: Routes) -> None:
     "path",
     ["o/n", "lucataco/other", "o/n/versions", f"lucataco/animate-diff/versions/{'a' * 64}", f"o/n/versions/{OURS}"],
 )
-def test_an_unknown_model_or_version_is_not_found(routes: Routes, path: str) -> None:
+def test_an_unknown_model_or_version_is_404(routes: Routes, path: str) -> None:
     (answer,) = routes.answers(("GET", f"/models/{path}", b""))
     assert answer.status_code == 404
     assert answer.json() == {"detail": "The requested resource could not be found.", "status": 404}  # recorded

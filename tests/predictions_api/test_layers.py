@@ -11,7 +11,7 @@ import predictions_api
 import pytest
 
 ROOT = Path(predictions_api.__file__).parent
-# Each layer may import itself and those after it. `app` is app.py and __main__.py, `base` the other modules in ROOT.
+# A layer may import itself and those after it. `app` is app.py and __main__.py, `base` the other modules in ROOT.
 LAYERS = ("app", "http", "run", "store", "base")
 
 

@@ -1,4 +1,4 @@
-"""Servers that share one PostgreSQL: each answers for all, and what one leaves another takes over."""
+"""Servers that share a PostgreSQL database: requests to either, and takeover of predictions."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def cog() -> Iterator[str]:
         yield process.url
 
 
-def _ask(database: str, query: str) -> Any:
+def query_value(database: str, query: str) -> Any:
     with psycopg.connect(database.replace("+psycopg", "")) as connection:
         row = connection.execute(query.encode()).fetchone()
     assert row is not None
     return row[0]
 
 
-def test_a_prediction_made_on_one_server_is_seen_waited_for_and_canceled_on_another(
+def test_a_prediction_created_on_one_server_is_read_and_canceled_on_another(
     database: str, cog: str, tmp_path: Path
 ) -> None:
     urls = {"text": [cog]}
@@ -41,23 +41,23 @@ def test_a_prediction_made_on_one_server_is_seen_waited_for_and_canceled_on_anot
         ApiServer(tmp_path / "a", models=["text", "words"], urls=urls, database=database) as first,
         ApiServer(tmp_path / "b", models=["text"], urls=urls, database=database) as second,
     ):
-        others = [first.create("words")["id"] for _ in range(8)]  # a model that the second one does not have
-        done = first.create("text", wait=True, text="\u0000 NUL is no PostgreSQL text")
-        assert done["status"] == "succeeded", done
-        assert second.get(done["id"])["output"] == done["output"]
+        words = [first.create("words")["id"] for _ in range(8)]  # a model that the second server does not have
+        succeeded = first.create("text", wait=True, text="\u0000 PostgreSQL refuses NUL")
+        assert succeeded["status"] == "succeeded", succeeded
+        assert second.get(succeeded["id"])["output"] == succeeded["output"]
         running = first.create("text", sleep=60)["id"]
         second.wait_for(running, "processing")
         assert second.http.post(f"/predictions/{running}/cancel").json()["status"] == "canceled"
         assert second.create("text", wait=True, text="next")["output"] == "next"
-        assert [second.wait_for(other)["status"] for other in others] == ["succeeded"] * 8
+        assert [second.wait_for(prediction_id)["status"] for prediction_id in words] == ["succeeded"] * 8
         first.stop()
         second.stop()
         assert first.logged_errors() == second.logged_errors() == []
-    # Whoever is there now takes over at once: they have signed off, and were not just seen.
-    assert _ask(database, "SELECT count(*) FROM servers WHERE seen_at > now() - interval '10 s'") == 0
+    # Both have signed off, so that another server would take over immediately.
+    assert query_value(database, "SELECT count(*) FROM servers WHERE seen_at > now() - interval '10 s'") == 0
 
 
-def test_a_server_that_was_only_paused_leaves_alone_what_another_has_taken_over(
+def test_a_paused_server_does_not_disturb_a_prediction_that_another_has_taken_over(
     database: str, cog: str, tmp_path: Path
 ) -> None:
     urls = {"text": [cog]}
@@ -71,20 +71,18 @@ def test_a_server_that_was_only_paused_leaves_alone_what_another_has_taken_over(
             assert paused.process is not None
             paused.process.send_signal(signal.SIGSTOP)
             try:
-                _ask(database, "UPDATE servers SET seen_at = now() - interval '1 min' RETURNING 1")
+                query_value(database, "UPDATE servers SET seen_at = now() - interval '1 min' RETURNING 1")
                 while len(runs.read_text().split()) < 2:
                     time.sleep(0.02)
             finally:
                 paused.process.send_signal(signal.SIGCONT)
-            paused.create("text", text="y")  # it has seen what it has to see
+            paused.create("text", text="y")  # its answer shows that the server runs again
             time.sleep(1.0)
             go.touch()
             assert other.wait_for(running)["status"] == "succeeded"
 
 
-def test_when_one_of_two_servers_is_killed_nothing_is_lost_and_nothing_runs_twice_unsaid(
-    database: str, cog: str, tmp_path: Path
-) -> None:
+def test_all_predictions_succeed_when_one_of_two_servers_is_killed(database: str, cog: str, tmp_path: Path) -> None:
     urls = {"text": [cog]}
     runs, go = tmp_path / "runs", tmp_path / "go"
     first = ApiServer(tmp_path / "a", models=["text"], urls=urls, database=database)
@@ -93,16 +91,16 @@ def test_when_one_of_two_servers_is_killed_nothing_is_lost_and_nothing_runs_twic
         while not runs.exists():
             time.sleep(0.02)
         queued = [first.create("text", text=str(number), mark=str(runs))["id"] for number in range(10)]
-        # Either server may have taken the one that runs: kill that one.
+        # Kill the server that runs the prediction.
         log = "sent to"
-        dead, alive = (
+        killed, alive = (
             (first, second)
             if f'"{running}"' in "".join(line for line in first.log.read_text().splitlines() if log in line)
             else (second, first)
         )
-        dead.kill()
-        # As if it had died between a row and its place in the queue.
-        _ask(database, f"DELETE FROM dbos.workflow_status WHERE workflow_uuid = '{queued[-1]}' RETURNING 1")
+        killed.kill()
+        # As after a kill between the insert of a prediction and its place in the queue.
+        query_value(database, f"DELETE FROM dbos.workflow_status WHERE workflow_uuid = '{queued[-1]}' RETURNING 1")
         go.touch()
         for prediction_id in [running, *queued]:
             assert alive.wait_for(prediction_id)["status"] == "succeeded"

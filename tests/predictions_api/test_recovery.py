@@ -1,4 +1,4 @@
-"""What a server leaves when it dies, and what becomes of it."""
+"""Predictions after a server was killed, and predictions whose webhooks from Cog are lost, invalid or late."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import httpx
 from api_server import ApiServer, CogProcess
 
 
-def test_a_hundred_queued_and_one_running_all_end_after_a_kill(tmp_path: Path) -> None:
+def test_a_hundred_queued_predictions_and_a_running_one_succeed_after_a_kill(tmp_path: Path) -> None:
     server = ApiServer(tmp_path, models=["text"])
     runs, go = tmp_path / "runs", tmp_path / "go"
     with server:
@@ -29,13 +29,13 @@ def test_a_hundred_queued_and_one_running_all_end_after_a_kill(tmp_path: Path) -
         for prediction_id in [running, *queued]:
             assert server.wait_for(prediction_id)["status"] == "succeeded"
         again = server.get(running)
-    # The one that ran is run once more, before the others, and its logs say so; the others run once, in their order.
+    # The running one runs again, before the others, and its logs say so. The others run once, in their order.
     assert runs.read_text().split() == ["running", "running", *map(str, range(100))]
     assert again["logs"].startswith("The server stopped while this prediction was running; it is run again.\n")
     assert again["logs"].endswith("text: running\n")
 
 
-def test_what_stops_the_server_twice_is_not_run_a_third_time(tmp_path: Path) -> None:
+def test_a_prediction_interrupted_by_two_kills_fails(tmp_path: Path) -> None:
     server = ApiServer(tmp_path, models=["text"])
     runs = tmp_path / "runs"
     with server:
@@ -52,8 +52,8 @@ def test_what_stops_the_server_twice_is_not_run_a_third_time(tmp_path: Path) -> 
     assert len(runs.read_text().split()) == 2
 
 
-def test_a_cog_server_elsewhere_is_told_to_stop_what_a_dead_server_gave_it(tmp_path: Path) -> None:
-    # Without that it would go on with the first run while the second one waits for it.
+def test_a_remote_cog_server_cancels_the_prediction_of_a_killed_server(tmp_path: Path) -> None:
+    # Otherwise the second attempt would wait for the end of the first.
     runs = tmp_path / "runs"
     with CogProcess("text") as cog:
         server = ApiServer(tmp_path, models=["text"], urls={"text": [cog.url]})
@@ -67,7 +67,7 @@ def test_a_cog_server_elsewhere_is_told_to_stop_what_a_dead_server_gave_it(tmp_p
                 time.sleep(0.02)
             (tmp_path / "go").touch()
             assert server.wait_for(running)["status"] == "succeeded"
-            # So it is with one that ended in the table only, as a kill within a cancel leaves it.
+            # A kill during a cancel leaves a prediction that has ended in the database only.
             stuck = server.create("text", hold=str(tmp_path / "never"))["id"]
             server.wait_for(stuck, "processing")
             server.kill()
@@ -77,8 +77,8 @@ def test_a_cog_server_elsewhere_is_told_to_stop_what_a_dead_server_gave_it(tmp_p
             assert server.create("text", wait=True, text="next")["output"] == "next"
 
 
-def test_what_a_cog_server_tells_and_cannot_be_read_fails_its_prediction_with_the_reason(tmp_path: Path) -> None:
-    # Cog repeats no call that was answered 400 or 413, so nothing else would be told.
+def test_an_invalid_webhook_from_cog_fails_its_prediction_with_the_reason(tmp_path: Path) -> None:
+    # Cog does not repeat a webhook that was answered 400 or 413, so no other report would arrive.
     with ApiServer(tmp_path, models=["text"]) as server:
         running = server.create("text", hold=str(tmp_path / "never"))["id"]
         server.wait_for(running, "processing")
@@ -92,12 +92,12 @@ def test_what_a_cog_server_tells_and_cannot_be_read_fails_its_prediction_with_th
     assert body["error"] == f"The report of the Cog server was refused: {answer.json()['detail']}"
 
 
-def test_no_cog_server_outlives_a_killed_server(tmp_path: Path) -> None:
+def test_the_cog_servers_of_a_killed_server_end(tmp_path: Path) -> None:
     server = ApiServer(tmp_path, models=["text"])
     with server:
         server.create("text", wait=True)
-        started = [line for line in server.log.read_text().splitlines() if "is ready at http" in line]
-        port = int(started[-1].split("is ready at http://127.0.0.1:")[1].split('"')[0])
+        lines = [line for line in server.log.read_text().splitlines() if "is ready at http" in line]
+        port = int(lines[-1].split("is ready at http://127.0.0.1:")[1].split('"')[0])
         server.kill()
         for _ in range(1000):
             with socket.socket() as probe:
@@ -108,8 +108,8 @@ def test_no_cog_server_outlives_a_killed_server(tmp_path: Path) -> None:
             raise AssertionError("the Cog server still listens")
 
 
-def test_a_cog_server_that_cannot_reach_this_server_fails_its_prediction_and_frees_its_place(tmp_path: Path) -> None:
-    # A container whose own 127.0.0.1 this is: Cog runs the prediction, and its webhooks go nowhere.
+def test_predictions_fail_if_cogs_webhooks_cannot_reach_the_server(tmp_path: Path) -> None:
+    # For example in a container, where 127.0.0.1 is the container itself.
     with CogProcess("text") as cog:
         nowhere = "http://127.0.0.1:9"  # the discard port (RFC 863), where nothing listens
         server = ApiServer(tmp_path, models=["text"], urls={"text": [cog.url]}, internal_url=nowhere, silence=1.0)
@@ -123,14 +123,14 @@ def test_a_cog_server_that_cannot_reach_this_server_fails_its_prediction_and_fre
                 )
 
 
-def test_the_end_may_come_later_than_cog_is_free(tmp_path: Path) -> None:
-    late = threading.Event()
+def test_a_completed_webhook_that_arrives_after_cog_is_ready_is_accepted(tmp_path: Path) -> None:
+    never = threading.Event()
 
-    class Slow(BaseHTTPRequestHandler):  # between Cog and this server, as a slow network
+    class SlowProxy(BaseHTTPRequestHandler):  # between Cog and the server, like a slow network
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if b'"succeeded"' in body:
-                late.wait(0.6)
+                never.wait(0.6)
             headers = {"Content-Type": "application/json"}
             status = httpx.post(server.url + self.path, content=body, headers=headers).status_code
             self.send_response(status)
@@ -140,23 +140,23 @@ def test_the_end_may_come_later_than_cog_is_free(tmp_path: Path) -> None:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as slow:
-        threading.Thread(target=slow.serve_forever).start()
-        url = f"http://127.0.0.1:{slow.server_port}"
+    with ThreadingHTTPServer(("127.0.0.1", 0), SlowProxy) as proxy:
+        threading.Thread(target=proxy.serve_forever).start()
+        url = f"http://127.0.0.1:{proxy.server_port}"
         with CogProcess("text") as cog:
             server = ApiServer(tmp_path, models=["text"], urls={"text": [cog.url]}, internal_url=url, silence=0.2)
             with server:
                 body = server.create("text", wait=True)
-        slow.shutdown()
+        proxy.shutdown()
     assert (body["status"], body["error"]) == ("succeeded", None)
 
 
-def test_a_silent_prediction_goes_on(tmp_path: Path) -> None:
+def test_a_prediction_without_webhooks_goes_on_while_cog_is_busy(tmp_path: Path) -> None:
     runs, go = tmp_path / "runs", tmp_path / "go"
     with ApiServer(tmp_path, models=["text"], silence=2.0) as server:
         running = server.create("text", text="x", mark=str(runs), hold=str(go))["id"]
         server.wait_for(running, "processing")
-        time.sleep(9)  # Cog has been asked four times; asked just when it is free, it would begin anew, and be stopped
+        time.sleep(9)  # time for four checks of Cog's status
         go.touch()
         assert server.wait_for(running)["status"] == "succeeded"
     assert runs.read_text().split() == ["x"]

@@ -1,7 +1,7 @@
-"""Specification of validation: what a request may contain, told in the words of Replicate's answers.
+"""Validation of requests, with the messages of Replicate's answers.
 
-Bodies marked "wire" were recorded from Replicate; the other texts are those of xeipuuv/gojsonschema's locales.go, which
-the recorded ones quote.
+Bodies marked "recorded" are Replicate's. The other messages come from locales.go of xeipuuv/gojsonschema, which
+Replicate uses.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def files_schema(tmp_path: Path) -> dict[str, Any]:
 
 
 def refusal(schema: dict[str, Any], inputs: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Return (type, field, description) of each fault."""
+    """Return (type, field, description) of every fault in the answer."""
     with pytest.raises(Problem) as caught:
         check_inputs(schema, inputs)
     body = caught.value.body()
@@ -48,10 +48,10 @@ def refusal(schema: dict[str, Any], inputs: dict[str, Any]) -> list[tuple[str, s
     return [(fault["type"], fault["field"], fault["description"]) for fault in body["invalid_fields"]]
 
 
-def test_a_missing_input_is_told_as_replicate_tells_it(files_schema: dict[str, Any]) -> None:
+def test_a_missing_input_is_refused_with_replicates_error(files_schema: dict[str, Any]) -> None:
     with pytest.raises(Problem) as caught:
         check_inputs(files_schema, {})
-    assert caught.value.body() == {  # wire
+    assert caught.value.body() == {  # recorded
         "detail": "- input: prompt is required\n",
         "status": 422,
         "title": "Input validation failed",
@@ -59,30 +59,10 @@ def test_a_missing_input_is_told_as_replicate_tells_it(files_schema: dict[str, A
     }
 
 
-def test_what_a_request_lacks_or_has_too_much_is_told_as_replicate_tells_it() -> None:
-    with pytest.raises(Problem) as caught:
-        check_request({"model": "o/n", "input": {}}, needs_version=True)
-    extra = "Additional property model is not allowed"
-    assert caught.value.body() == {  # wire
-        "detail": f"- version is required\n- {extra}\n",
-        "status": 422,
-        "title": "Input validation failed",
-        "invalid_fields": [
-            {"type": "required", "field": "", "description": "version is required"},
-            {"type": "additional_property_not_allowed", "field": "", "description": extra},
-        ],
-    }
-
-
-def test_a_wrong_choice_is_told_as_replicate_tells_it(files_schema: dict[str, Any]) -> None:
-    choice = 'format must be one of the following: "jpg", "png"'  # wire, for another input
-    assert refusal(files_schema, {"prompt": "abc", "format": "gif"}) == [("enum", "input.format", choice)]
-
-
 @pytest.mark.parametrize(
-    ("inputs", "told"),
+    ("inputs", "fault"),
     [
-        ({"steps": 101}, ("number_lte", "input.steps", "Must be less than or equal to 100")),  # wire, with 4
+        ({"steps": 101}, ("number_lte", "input.steps", "Must be less than or equal to 100")),  # recorded, with 4
         ({"steps": 0}, ("number_gte", "input.steps", "Must be greater than or equal to 1")),
         ({"guidance_scale": 0.5}, ("number_gte", "input.guidance_scale", "Must be greater than or equal to 1")),
         ({"steps": "4"}, ("invalid_type", "input.steps", "Invalid type. Expected: integer, given: string")),
@@ -93,35 +73,34 @@ def test_a_wrong_choice_is_told_as_replicate_tells_it(files_schema: dict[str, An
         ({"prompt": {}}, ("invalid_type", "input.prompt", "Invalid type. Expected: string, given: object")),
     ],
 )
-def test_a_wrong_value_is_told_with_its_bound_or_type(inputs: dict[str, Any], told: tuple[str, str, str]) -> None:
-    assert refusal(SCHEMA, inputs) == [told]
+def test_a_value_out_of_bounds_or_of_the_wrong_type_is_refused(
+    inputs: dict[str, Any], fault: tuple[str, str, str]
+) -> None:
+    assert refusal(SCHEMA, inputs) == [fault]
 
 
 @pytest.mark.parametrize(
-    ("prompt", "told"),
+    ("name", "value", "kind", "description"),
     [
-        ("a", ("string_gte", "input.prompt", "String length must be greater than or equal to 2")),
-        ("abcde", ("string_lte", "input.prompt", "String length must be less than or equal to 4")),
-        ("AB", ("pattern", "input.prompt", "Does not match pattern '^[a-z]*$'")),
+        ("prompt", "a", "string_gte", "String length must be greater than or equal to 2"),
+        ("prompt", "abcde", "string_lte", "String length must be less than or equal to 4"),
+        ("prompt", "AB", "pattern", "Does not match pattern '^[a-z]*$'"),
+        ("prompt", None, "invalid_type", "Invalid type. Expected: string, given: null"),
+        ("format", "gif", "enum", 'format must be one of the following: "jpg", "png"'),  # recorded, for another input
     ],
 )
-def test_a_wrong_text_is_told_with_its_bound(
-    files_schema: dict[str, Any], prompt: str, told: tuple[str, str, str]
+def test_a_text_that_its_declaration_does_not_allow_is_refused(
+    files_schema: dict[str, Any], name: str, value: str | None, kind: str, description: str
 ) -> None:
-    assert refusal(files_schema, {"prompt": prompt}) == [told]
+    assert refusal(files_schema, {"prompt": "abc", name: value}) == [(kind, f"input.{name}", description)]
 
 
-def test_every_fault_is_told_at_once() -> None:
+def test_all_faults_are_in_one_answer() -> None:
     faults = refusal(SCHEMA, {"steps": 0, "guidance_scale": 11, "path": "none"})
     assert {field for _, field, _ in faults} == {"input.steps", "input.guidance_scale", "input.path"}
 
 
-def test_a_required_input_cannot_be_null(files_schema: dict[str, Any]) -> None:
-    told = ("invalid_type", "input.prompt", "Invalid type. Expected: string, given: null")
-    assert refusal(files_schema, {"prompt": None}) == [told]
-
-
-def test_unknown_inputs_and_optional_nulls_are_dropped_and_no_default_is_filled_in() -> None:
+def test_unknown_inputs_and_optional_nulls_are_dropped_and_defaults_are_not_added() -> None:
     # Dropped: "to match Replicate's historical API behavior", replicate/cog routes.rs.
     assert check_inputs(SCHEMA, {"steps": 2, "seed": None, "prompt": None, "colour": "red"}) == {"steps": 2}
 
@@ -135,25 +114,25 @@ def test_a_file_is_a_url_or_a_data_uri(files_schema: dict[str, Any], value: str)
 
 
 @pytest.mark.parametrize("value", ["a.png", "file:///etc/passwd", "ftp://host/a", "http:///a", "data:", "https://[::1"])
-def test_anything_else_is_no_file(files_schema: dict[str, Any], value: str) -> None:
-    told = "Does not match format 'uri'"
+def test_another_value_of_a_file_input_is_refused(files_schema: dict[str, Any], value: str) -> None:
+    message = "Does not match format 'uri'"
     assert refusal(files_schema, {"prompt": "abc", "image": value, "images": [value]}) == [
-        ("format", "input.image", told),
-        ("format", "input.images.0", told),
+        ("format", "input.image", message),
+        ("format", "input.images.0", message),
     ]
 
 
-def test_a_schema_cannot_make_the_server_fetch_another() -> None:
+def test_a_url_in_a_schema_is_not_fetched() -> None:
     schema = {"components": {"schemas": {"Input": {"properties": {"a": {"$ref": "http://127.0.0.1:9/schema"}}}}}}
     with pytest.raises(Unresolvable):
         check_inputs(schema, {"a": 1})
 
 
-def test_the_events_of_a_webhook_come_as_a_list_or_as_one_string() -> None:
+def test_the_events_of_a_webhook_are_a_list_or_a_comma_separated_string() -> None:
     body = {"version": "v", "input": {}, "webhook": "https://host/"}
     for events in (["start", "completed"], "start,completed", " start, completed,"):
-        asked = check_request({**body, "webhook_events_filter": events}, needs_version=True)
-        assert asked.webhook_events_filter == ("start", "completed")
+        request = check_request({**body, "webhook_events_filter": events}, needs_version=True)
+        assert request.webhook_events_filter == ("start", "completed")
     assert check_request(body, needs_version=True).webhook_events_filter is None
 
 
@@ -170,32 +149,32 @@ def test_the_events_of_a_webhook_come_as_a_list_or_as_one_string() -> None:
         ({"version": "v", "input": {}, "webhook_events_filter": [["start"]]}, "webhook_events_filter.0"),
     ],
 )
-def test_a_wrong_member_of_a_request_is_named(body: Any, field: str) -> None:
+def test_an_invalid_member_of_a_request_is_named(body: Any, field: str) -> None:
     with pytest.raises(Problem) as caught:
         check_request(body, needs_version=True)
     assert {fault["field"] for fault in caught.value.fields["invalid_fields"]} == {field}
 
 
-def test_the_version_is_no_part_of_a_request_to_a_model() -> None:
+def test_a_request_to_the_path_of_a_model_has_no_version() -> None:
     assert check_request({"input": {"a": 1}}, needs_version=False).input == {"a": 1}
     with pytest.raises(Problem, match="Additional property version is not allowed"):
         check_request({"input": {}, "version": "v"}, needs_version=False)
 
 
-def test_a_flood_of_faults_gives_a_bounded_answer() -> None:
+def test_ten_thousand_faults_give_an_answer_below_100_kb() -> None:
     with pytest.raises(Problem) as caught:
         check_request({str(number) * 200: 0 for number in range(10_000)}, needs_version=True)
     assert len(caught.value.detail) < 100_000
 
 
-def test_whole_numbers_may_be_written_with_a_point() -> None:
+def test_a_whole_number_with_a_decimal_point_or_exponent_is_an_integer() -> None:
     value = parse_json(b'{"steps": 4.0, "more": [2e3, 4.5, -0.0]}')
     assert value == {"steps": 4, "more": [2000, 4.5, 0]}
     assert isinstance(value["steps"], int)
     assert isinstance(value["more"][0], int)
 
 
-def test_whole_numbers_too_large_for_a_float_stay_what_they_are() -> None:
+def test_a_whole_number_too_large_for_a_float_is_exact() -> None:
     assert parse_json(b"1234567890123456789012345678901") == 1234567890123456789012345678901
     assert parse_json(b"1e300") == 1e300
 
@@ -219,12 +198,12 @@ def test_whole_numbers_too_large_for_a_float_stay_what_they_are() -> None:
         b"[" * 1_000_000,
     ],
 )
-def test_what_is_no_json_or_cannot_be_passed_on_is_refused(body: bytes) -> None:
+def test_invalid_json_and_values_that_cannot_be_stored_are_refused(body: bytes) -> None:
     with pytest.raises(Problem) as caught:
         parse_json(body)
     assert caught.value.status == 400
     assert len(caught.value.detail) < 300
 
 
-def test_sixty_four_levels_are_taken() -> None:
+def test_json_with_64_levels_is_accepted() -> None:
     assert parse_json(b"[" * 64 + b"]" * 64)

@@ -1,4 +1,4 @@
-"""Specification of the workers: a model's Cog servers, started, lent, found again, and ended with their parent."""
+"""The workers of a model: Cog servers that are started here, and Cog servers at given URLs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from predictions_api.settings import ModelSettings
 from processes import processes_with
 
 IDLE = 600.0  # longer than a test
-NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing listens
+NOWHERE = "http://127.0.0.1:9"  # the discard port, where nothing listens
 
 
 @pytest.fixture
 def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return what is in the environment of all processes that this test starts, however deep."""
+    """Return a variable in the environment of all processes that this test starts, also indirectly."""
     monkeypatch.setenv("STARTED_BY", str(tmp_path))
     return f"STARTED_BY={tmp_path}"
 
@@ -38,8 +38,8 @@ def use(
     urls: tuple[str, ...] = (),
     idle: float = IDLE,
 ) -> Any:
-    started = () if urls else tuple(command or cog_command("text"))
-    model = ModelSettings("test/text", ("1" * 64,), command=started, urls=urls)
+    model_command = () if urls else tuple(command or cog_command("text"))
+    model = ModelSettings("test/text", ("1" * 64,), command=model_command, urls=urls)
 
     async def run() -> Any:
         async with httpx.AsyncClient() as client:
@@ -52,17 +52,17 @@ def use(
     return asyncio.run(run())
 
 
-async def gone(mark: str) -> None:
+async def wait_until_gone(mark: str) -> None:
     while processes_with(mark):
         await asyncio.sleep(0.05)
 
 
 def cog_servers(mark: str) -> list[int]:
-    """Return the ids of the processes that are Cog's HTTP server."""
+    """Return the ids of the processes that are Cog servers."""
     return [pid for pid in processes_with(mark) if b"cog.server.http" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def test_a_server_starts_when_it_is_first_lent_and_serves_all_who_follow(
+def test_a_server_starts_at_the_first_lend_without_secrets_and_is_lent_again(
     mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secrets = ("REPLICATE_API_TOKEN", "DBOS_SYSTEM_DATABASE_URL", "PGPASSWORD")
@@ -78,29 +78,29 @@ def test_a_server_starts_when_it_is_first_lent_and_serves_all_who_follow(
             assert server.url == first
         assert len(cog_servers(mark)) == 1
         environ = Path(f"/proc/{cog_servers(mark)[0]}/environ").read_text()
-        assert [name for name in secrets if name in environ] == []  # a model is others' code
+        assert [name for name in secrets if name in environ] == []  # a model is third-party code
 
     use(work)
     assert processes_with(mark) == []
 
 
-def test_one_at_a_time_has_the_server() -> None:
+def test_a_server_is_lent_to_one_borrower_at_a_time() -> None:
     async def work(workers: Workers) -> list[str]:
         order: list[str] = []
 
-        async def one(name: str) -> None:
+        async def borrow(name: str) -> None:
             async with workers.lend():
-                order.append(f"{name} has it")
+                order.append(f"{name} begins")
                 await asyncio.sleep(0.01)
-                order.append(f"{name} gives it back")
+                order.append(f"{name} ends")
 
-        await asyncio.gather(one("a"), one("b"))
+        await asyncio.gather(borrow("a"), borrow("b"))
         return order
 
-    assert use(work) == ["a has it", "a gives it back", "b has it", "b gives it back"]
+    assert use(work) == ["a begins", "a ends", "b begins", "b ends"]
 
 
-def test_a_server_that_was_killed_is_missed_at_once_and_started_again(mark: str) -> None:
+def test_a_killed_server_is_reported_immediately_and_started_again(mark: str) -> None:
     async def work(workers: Workers) -> None:
         async with workers.lend() as server:
             for pid in processes_with(mark):
@@ -113,7 +113,7 @@ def test_a_server_that_was_killed_is_missed_at_once_and_started_again(mark: str)
     use(work)
 
 
-def test_a_server_whose_worker_has_crashed_is_started_again(mark: str) -> None:
+def test_a_server_with_a_crashed_worker_is_started_again(mark: str) -> None:
     async def work(workers: Workers) -> None:
         async with workers.lend() as server:
             before = server.url
@@ -129,17 +129,17 @@ def test_a_server_whose_worker_has_crashed_is_started_again(mark: str) -> None:
     use(work)
 
 
-def test_an_idle_server_is_stopped_and_starts_again_when_needed(mark: str) -> None:
+def test_an_idle_server_is_stopped_and_started_again_at_the_next_lend(mark: str) -> None:
     async def work(workers: Workers) -> None:
         for _ in range(2):
             async with workers.lend() as server:
                 assert await server.health() == "READY"
-            await gone(mark)
+            await wait_until_gone(mark)
 
     use(work, idle=0.1)
 
 
-def test_a_server_that_is_lent_is_not_idle() -> None:
+def test_a_lent_server_is_not_stopped_as_idle() -> None:
     async def work(workers: Workers) -> None:
         async with workers.lend() as server:
             before = server.url
@@ -150,7 +150,7 @@ def test_a_server_that_is_lent_is_not_idle() -> None:
     use(work, idle=0.2)
 
 
-def test_a_start_that_fails_is_told_with_its_reason_and_tried_again(tmp_path: Path) -> None:
+def test_a_failed_start_raises_its_reason_and_the_next_lend_tries_again(tmp_path: Path) -> None:
     marker = tmp_path / "tried"
     script = (
         f"import os, sys; here = {str(marker)!r}\n"
@@ -169,7 +169,7 @@ def test_a_start_that_fails_is_told_with_its_reason_and_tried_again(tmp_path: Pa
     use(work, command=[sys.executable, "-c", script])
 
 
-def test_a_command_that_is_not_there_is_told() -> None:
+def test_a_missing_command_is_a_failed_start() -> None:
     async def work(workers: Workers) -> None:
         async with workers.lend():
             pass
@@ -178,8 +178,8 @@ def test_a_command_that_is_not_there_is_told() -> None:
         use(work, command=["/nowhere/serve"])
 
 
-@pytest.mark.parametrize("given_up", ["before there is a process", "while Cog starts"])
-def test_a_start_that_nobody_waits_for_any_more_serves_the_next(mark: str, given_up: str) -> None:
+@pytest.mark.parametrize("moment", ["before the process starts", "while Cog starts"])
+def test_a_start_whose_borrower_is_cancelled_serves_the_next_borrower(mark: str, moment: str) -> None:
     async def work(workers: Workers) -> None:
         async def lend() -> None:
             async with workers.lend():
@@ -187,7 +187,7 @@ def test_a_start_that_nobody_waits_for_any_more_serves_the_next(mark: str, given
 
         waiting = asyncio.create_task(lend())
         await asyncio.sleep(0)
-        while given_up == "while Cog starts" and not cog_servers(mark):
+        while moment == "while Cog starts" and not cog_servers(mark):
             await asyncio.sleep(0.01)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -199,7 +199,7 @@ def test_a_start_that_nobody_waits_for_any_more_serves_the_next(mark: str, given
     use(work)
 
 
-def test_long_lines_and_broken_characters_in_a_log_do_no_harm() -> None:
+def test_a_server_may_log_long_lines_and_invalid_utf_8() -> None:
     script = (
         "import os, sys\n"
         "sys.stderr.buffer.write(b'x' * 300_000 + b'\\xff\\n'); sys.stderr.flush()\n"
@@ -213,7 +213,7 @@ def test_long_lines_and_broken_characters_in_a_log_do_no_harm() -> None:
     use(work, command=[sys.executable, "-c", script])
 
 
-def test_a_killed_parent_takes_its_servers_along(mark: str) -> None:
+def test_the_servers_of_a_killed_parent_end(mark: str) -> None:
     parent = f"""
 import asyncio, httpx
 from predictions_api.settings import ModelSettings
@@ -230,16 +230,16 @@ asyncio.run(run())
         assert process.stdout.readline().startswith("http://")
         assert len(cog_servers(mark)) == 1
         process.kill()
-    asyncio.run(gone(mark))
+    asyncio.run(wait_until_gone(mark))
 
 
 @pytest.fixture
-def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_poll_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers_module, "_POLL_INTERVAL", 0.02)
 
 
-@pytest.mark.usefixtures("eager")
-def test_the_first_free_of_the_given_servers_is_lent_and_dead_ones_are_passed_over() -> None:
+@pytest.mark.usefixtures("short_poll_interval")
+def test_the_first_idle_server_is_lent_and_unreachable_ones_are_skipped() -> None:
     with CogProcess("text") as one, CogProcess("text") as two:
 
         async def work(workers: Workers) -> None:
@@ -256,8 +256,8 @@ def test_the_first_free_of_the_given_servers_is_lent_and_dead_ones_are_passed_ov
         use(work, urls=(NOWHERE, one.url, two.url))
 
 
-@pytest.mark.usefixtures("eager")
-def test_a_given_server_that_others_keep_busy_is_waited_for() -> None:
+@pytest.mark.usefixtures("short_poll_interval")
+def test_lend_waits_for_a_server_that_is_busy_with_another_client() -> None:
     with CogProcess("text") as one:
 
         async def work(workers: Workers) -> None:
@@ -277,8 +277,8 @@ def test_a_given_server_that_others_keep_busy_is_waited_for() -> None:
         use(work, urls=(one.url,))
 
 
-@pytest.mark.usefixtures("eager")
-def test_a_given_server_that_comes_back_is_used_again(mark: str) -> None:
+@pytest.mark.usefixtures("short_poll_interval")
+def test_lend_waits_for_an_unreachable_server_to_start(mark: str) -> None:
     async def work(workers: Workers) -> None:
         waiting = asyncio.create_task(workers.lend().__aenter__())
         await asyncio.sleep(0.2)
@@ -286,12 +286,12 @@ def test_a_given_server_that_comes_back_is_used_again(mark: str) -> None:
         command = [sys.executable, "-m", "cog.server.http", "--host", "127.0.0.1"]
         environ = {**os.environ, "PORT": str(port), "COG_PREDICT_TYPE_STUB": "predict.py:Predictor"}
         environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        place = Path(cog_command("text")[-1])
-        with subprocess.Popen(command, cwd=place, env=environ, stdout=subprocess.DEVNULL) as process:
+        directory = Path(cog_command("text")[-1])
+        with subprocess.Popen(command, cwd=directory, env=environ, stdout=subprocess.DEVNULL) as process:
             assert (await waiting).url == f"http://127.0.0.1:{port}"
             process.terminate()
 
     with CogProcess("text") as one:
         port = int(one.url.rpartition(":")[2])
     use(work, urls=(f"http://127.0.0.1:{port}",))
-    asyncio.run(gone(mark))
+    asyncio.run(wait_until_gone(mark))
