@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,14 +15,6 @@ SCRIPTS = sorted(path.name for path in (ROOT / "script").iterdir() if path.is_fi
 
 def call(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
-
-
-def test_the_scripts_that_the_documents_name_exist() -> None:
-    documents = [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("*/*/README.md")]
-    for document in documents:
-        if document.name != "CHANGELOG.md":
-            named = set(re.findall(r"\bscript/([\w-]+)", document.read_text()))
-            assert named <= set(SCRIPTS), f"{document} names {', '.join(sorted(named - set(SCRIPTS)))}"
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
