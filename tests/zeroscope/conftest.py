@@ -1,4 +1,4 @@
-"""Small weights in the published layout, a pipeline on them, and a video to begin with."""
+"""Random weights in the published layout, a pipeline with them, and an initial video."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zeroscope.weights import FILES
 
 @pytest.fixture(scope="session")
 def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A weights directory with everything, made once."""
+    """Return a weights directory with every file."""
     directory = tmp_path_factory.mktemp("random-weights")
     recipe.write(directory, recipe.SMALL)
     return directory
@@ -25,13 +25,13 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def pipeline(random_weights: Path) -> Pipeline:
-    """A pipeline on the CPU that all tests share: no test may change what the next one gets."""
+    """Return the pipeline that all tests share; no test may change the frames that the next test gets."""
     return Pipeline(WeightStore(FILES, directories=[random_weights], cache=None), CPU)
 
 
 @pytest.fixture(scope="session")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six pictures of three lamps that circle before a dark wall, 320x256."""
+    """Return a video of 6 frames, 320x256."""
     return encode_mp4(gradient(6, 320, 256), tmp_path_factory.mktemp("video") / "lamps.mp4", fps=6).path
 
 

@@ -1,4 +1,4 @@
-"""Pickles of tensors are converted once, whole or not at all, and into the cache alone."""
+"""When a pickle of tensors is converted to safetensors, and that only the cache is written to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COPY = f"converted/{PATH}.safetensors"
 
 
 class Reader:
-    """Reads pickles, and counts them."""
+    """Reads pickles and counts the calls."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -52,76 +52,78 @@ def store_at(tmp_path: Path, cache: Path | None) -> WeightStore:
     return WeightStore([WeightFile(PATH, None, "CC0")], directories=[tmp_path / "given"], cache=cache)
 
 
-def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    assert found.keys() == expected.keys()
+def assert_equal(result: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert result.keys() == expected.keys()
     for key, tensor in expected.items():
-        assert found[key].dtype == tensor.dtype
-        torch.testing.assert_close(found[key], tensor, rtol=0, atol=0, equal_nan=True)
+        assert result[key].dtype == tensor.dtype
+        torch.testing.assert_close(result[key], tensor, rtol=0, atol=0, equal_nan=True)
 
 
-def test_the_copy_has_the_same_tensors_and_is_read_from_then_on(
+def test_a_pickle_is_converted_once_to_a_copy_with_the_same_tensors(
     source: Path, tensors: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     store, read = store_at(tmp_path, tmp_path / "cache"), Reader()
     for _ in range(3):
-        assert_same(open_converted(store, PATH, read), tensors)
+        assert_equal(open_converted(store, PATH, read), tensors)
     assert read.count == 1
-    assert_same(load_file(tmp_path / "cache" / COPY), tensors)
+    assert_equal(load_file(tmp_path / "cache" / COPY), tensors)
     assert [path for path in (tmp_path / "given").rglob("*") if path.is_file()] == [source]
 
 
-def test_a_changed_file_is_converted_anew(source: Path, tmp_path: Path) -> None:
+def test_a_changed_file_is_converted_again(source: Path, tmp_path: Path) -> None:
     store, read = store_at(tmp_path, tmp_path / "cache"), Reader()
     open_converted(store, PATH, read)
     torch.save({"other": torch.ones(2)}, source)
     for _ in range(2):
-        assert_same(open_converted(store, PATH, read), {"other": torch.ones(2)})
+        assert_equal(open_converted(store, PATH, read), {"other": torch.ones(2)})
     assert read.count == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x00" * 50, None])
-def test_a_damaged_copy_is_made_again(
+def test_a_damaged_copy_is_replaced(
     source: Path, tensors: dict[str, torch.Tensor], tmp_path: Path, damage: bytes | None
 ) -> None:
     store, copy = store_at(tmp_path, tmp_path / "cache"), tmp_path / "cache" / COPY
     open_converted(store, PATH)
     copy.write_bytes(copy.read_bytes()[:-10] if damage is None else damage)
-    assert_same(open_converted(store, PATH), tensors)
-    assert_same(load_file(copy), tensors)
+    assert_equal(open_converted(store, PATH), tensors)
+    assert_equal(load_file(copy), tensors)
 
 
-def test_where_nothing_can_be_written_the_file_is_read_each_time_and_the_log_says_so(
+def test_without_a_writable_cache_the_file_is_read_each_time_and_a_warning_is_logged(
     source: Path, tensors: dict[str, torch.Tensor], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = tmp_path / "cache"
-    cache.write_text("a file, where a directory should be")
+    cache.write_text("a file instead of a directory")
     store, read = store_at(tmp_path, cache), Reader()
     for _ in range(2):
         with caplog.at_level(logging.INFO, "videokit"):
-            assert_same(open_converted(store, PATH, read), tensors)
+            assert_equal(open_converted(store, PATH, read), tensors)
     assert read.count == 2
     assert caplog.messages[0].startswith(f"weights: {PATH}: not converted, so it is read again at every start: ")
 
 
 def test_without_a_cache_the_file_is_read(source: Path, tensors: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    assert_same(open_converted(store_at(tmp_path, None), PATH), tensors)
+    assert_equal(open_converted(store_at(tmp_path, None), PATH), tensors)
 
 
-def test_a_copy_that_reads_back_wrong_is_not_kept(
+def test_a_copy_that_differs_from_the_file_is_removed(
     source: Path, tensors: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zeroscope.conversion.save_file", lambda _, path, __: Path(path).write_bytes(b"half of it"))
-    assert_same(open_converted(store_at(tmp_path, tmp_path / "cache"), PATH), tensors)
+    monkeypatch.setattr("zeroscope.conversion.save_file", lambda _, path, __: Path(path).write_bytes(b"incomplete"))
+    assert_equal(open_converted(store_at(tmp_path, tmp_path / "cache"), PATH), tensors)
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 
 
-def test_two_at_once_leave_one_whole_copy(source: Path, tensors: dict[str, torch.Tensor], tmp_path: Path) -> None:
+def test_two_simultaneous_conversions_leave_one_complete_copy(
+    source: Path, tensors: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
     both_have_read = threading.Barrier(2)
 
     def read(path: Path) -> dict[str, torch.Tensor]:
-        found = open_tensors(path)
+        tensors = open_tensors(path)
         both_have_read.wait()
-        return found
+        return tensors
 
     results: list[dict[str, torch.Tensor]] = []
 
@@ -134,5 +136,5 @@ def test_two_at_once_leave_one_whole_copy(source: Path, tensors: dict[str, torch
     for thread in threads:
         thread.join()
     for result in results:
-        assert_same(result, tensors)
+        assert_equal(result, tensors)
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == [tmp_path / "cache" / COPY]

@@ -1,4 +1,4 @@
-"""What may be asked for, and what a wrong input is told."""
+"""Which inputs of zeroscope are valid, and the message for each invalid one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 from videokit.errors import InvalidInput
 from zeroscope.inputs import Inputs
 
-GOOD = Inputs("An astronaut riding a horse")
+INPUTS = Inputs("An astronaut riding a horse")
 
 
-def hundred(_: Inputs) -> int:
-    """A device that holds a hundred frames of any size."""
+def max_frames(_: Inputs) -> int:
+    """Return the number of frames that the device's memory allows, whatever their size."""
     return 100
 
 
@@ -24,18 +24,12 @@ def hundred(_: Inputs) -> int:
         ({"height": 257}, "height=257 is not a multiple of 8; try 256 or 264"),
         ({"height": 248}, "height=248 is out of range (at least 256); try 256"),
         ({"num_frames": 0}, "num_frames=0 is out of range (1 to 100); try 1 (the memory allows 100 frames of "),
-        (
-            {"num_frames": -1},
-            "num_frames=-1 is out of range (1 to 100); try 1 (the memory allows 100 frames of ",
-        ),
-        (
-            {"num_frames": 101},
-            "num_frames=101 is out of range (1 to 100); try 100 (the memory allows 100 frames of ",
-        ),
+        ({"num_frames": -1}, "num_frames=-1 is out of range (1 to 100); try 1 (the memory allows 100 frames of "),
+        ({"num_frames": 101}, "num_frames=101 is out of range (1 to 100); try 100 (the memory allows 100 frames of "),
         ({"fps": 0}, "fps=0 is out of range (1 to 120); try 1"),
         ({"fps": -8}, "fps=-8 is out of range (1 to 120); try 1"),
         ({"fps": 1000}, "fps=1000 is out of range (1 to 120); try 120"),
-        # also without a video
+        # without a video too
         ({"init_weight": -0.1}, "init_weight=-0.1 is out of range (0 to 1); try 0"),
         ({"init_weight": 1.5}, "init_weight=1.5 is out of range (0 to 1); try 1"),
         ({"init_weight": float("nan")}, "init_weight=nan is out of range (0 to 1); try 0"),
@@ -51,31 +45,23 @@ def hundred(_: Inputs) -> int:
         ),
     ],
 )
-def test_a_wrong_input_is_told_what_is_allowed(change: dict[str, object], message: str) -> None:
+def test_an_invalid_input_is_reported_with_the_allowed_values(change: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidInput) as raised:
-        dataclasses.replace(GOOD, **change).check(hundred)
+        dataclasses.replace(INPUTS, **change).check(max_frames)
     (fault,) = raised.value.faults
     assert fault.startswith(message)
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     with pytest.raises(InvalidInput) as raised:
-        Inputs("", width=5, height=300, num_frames=0, fps=0, init_weight=2, batch_size=0, model="x").check(hundred)
+        Inputs("", width=5, height=300, num_frames=0, fps=0, init_weight=2, batch_size=0, model="x").check(max_frames)
     assert len(raised.value.faults) == 7
-    assert "num_frames=0 is out of range (at least 1); try 1" in raised.value.faults  # for no size no bound
+    assert "num_frames=0 is out of range (at least 1); try 1" in raised.value.faults  # an invalid size has no maximum
 
 
-def test_memory_is_asked_only_for_a_size_that_is_right() -> None:
-    def never(_: Inputs) -> int:
-        raise AssertionError
-
-    with pytest.raises(InvalidInput, match="width=5 "):
-        dataclasses.replace(GOOD, width=5).check(never)
-
-
-def test_a_size_of_which_no_frame_fits_is_refused() -> None:
+def test_a_size_of_which_no_frame_fits_into_memory_is_rejected() -> None:
     with pytest.raises(InvalidInput, match=r"^width=576 and height=320: one frame does not fit into memory; "):
-        GOOD.check(lambda _: 0)
+        INPUTS.check(lambda _: 0)
 
 
 @pytest.mark.parametrize(
@@ -88,12 +74,12 @@ def test_a_size_of_which_no_frame_fits_is_refused() -> None:
         {"seed": 0, "batch_size": 9, "init_video": Path(__file__)},
     ],
 )
-def test_what_is_allowed_is_taken(change: dict[str, object]) -> None:
-    dataclasses.replace(GOOD, **change).check(hundred)
+def test_the_bounds_themselves_are_valid(change: dict[str, object]) -> None:
+    dataclasses.replace(INPUTS, **change).check(max_frames)
 
 
-def test_a_random_seed_leaves_room_for_the_batch() -> None:
-    many = dataclasses.replace(GOOD, batch_size=2147483640)
-    assert {many.resolved_seed() + many.batch_size - 1 <= 2147483647 for _ in range(20)} == {True}
-    assert len({GOOD.resolved_seed() for _ in range(5)}) > 1
-    assert dataclasses.replace(GOOD, seed=0).resolved_seed() == 0
+def test_a_random_seed_leaves_room_for_the_seeds_of_the_batch() -> None:
+    batch = dataclasses.replace(INPUTS, batch_size=2147483640)
+    assert {batch.resolved_seed() + batch.batch_size - 1 <= 2147483647 for _ in range(20)} == {True}
+    assert len({INPUTS.resolved_seed() for _ in range(5)}) > 1
+    assert dataclasses.replace(INPUTS, seed=0).resolved_seed() == 0

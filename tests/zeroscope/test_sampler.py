@@ -1,4 +1,4 @@
-"""The sampler against DPM-Solver++ (2M) from the paper in float64, and where a video enters it."""
+"""The sampler compared with DPM-Solver++ (2M) from the paper in float64, and the step at which a video enters."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ SHAPE = (1, 4, 2, 8, 8)
 
 
 def network(model: Model, text: torch.Tensor, guidance: float) -> Predict:
-    """Classifier-free guidance (arXiv 2207.12598, eq. 6) around the same UNet; `text` is (2, L, D), or (1, L, D)."""
+    """Return classifier-free guidance (arXiv 2207.12598, eq. 6) with the model's UNet; `text` is (2 or 1, L, D)."""
 
     def predict(x: torch.Tensor, t: int) -> torch.Tensor:
         with torch.inference_mode():
-            found = model.unet(x.float().expand(len(text), -1, -1, -1, -1), t, text).sample.double()
-        return found[:1] + guidance * (found[1:] - found[:1]) if len(text) == 2 else found
+            noise_pred = model.unet(x.float().expand(len(text), -1, -1, -1, -1), t, text).sample.double()
+        noise_pred_uncond, noise_pred_text = noise_pred[:1], noise_pred[-1:]
+        return noise_pred_uncond + guidance * (noise_pred_text - noise_pred_uncond)
 
     return predict
 
 
-def assert_near(ours: torch.Tensor, expected: torch.Tensor) -> None:
-    torch.testing.assert_close(ours.double(), expected.double(), rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+def assert_near(result: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(result.double(), expected.double(), rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
 @pytest.fixture(scope="module")
 def model(pipeline: Pipeline) -> Model:
-    """One of the models with a tenth of the UNet's output: a random one multiplies float32's last digits each step."""
+    """Return a model with a tenth of the UNet's output, because a random UNet amplifies rounding errors."""
     model = pipeline.models.get("576w")
     unet = copy.deepcopy(model.unet)
     with torch.no_grad():
@@ -52,7 +53,7 @@ def text(model: Model) -> torch.Tensor:
 
 @pytest.fixture
 def evaluations(model: Model) -> Iterator[list[int]]:
-    """The batch size of each evaluation of the UNet, as they happen."""
+    """Yield a list that gets the batch size of each evaluation of the UNet."""
     batches: list[int] = []
     hook = model.unet.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
     yield batches
@@ -65,49 +66,43 @@ def test_text_to_video_is_dpm_solver_with_classifier_free_guidance(
 ) -> None:
     text = text if guidance > 1 else text[1:]
     with torch.inference_mode():
-        ours = denoise(model.unet, make_scheduler(model.scheduler, steps), noise(SHAPE, 5), text, guidance, 0, "test")
-    assert_near(ours, plain_dpm_solver(network(model, text, guidance), noise(SHAPE, 5), steps))
+        result = denoise(model.unet, make_scheduler(model.scheduler, steps), noise(SHAPE, 5), text, guidance, 0, "test")
+    assert_near(result, plain_dpm_solver(network(model, text, guidance), noise(SHAPE, 5), steps))
 
 
 @pytest.mark.parametrize(("weight", "steps"), [(0.25, 20), (0.5, 20), (0.9, 20), (0.25, 10)])
-def test_a_video_enters_with_the_noise_of_its_timestep(
+def test_a_video_enters_with_the_noise_of_its_step(
     pipeline: Pipeline, model: Model, text: torch.Tensor, evaluations: list[int], weight: float, steps: int
 ) -> None:
-    """round(w N) steps are left out, and N - round(w N) done, twice with guidance: issue 3, A.3 and B."""
+    """A video replaces round(w N) of the N steps; the others are evaluated twice, with guidance."""
     mean, deviation = noise(SHAPE, 7), noise(SHAPE, 8).abs()
     scheduler, start = make_scheduler(model.scheduler, steps), start_index(weight, steps)
     with torch.inference_mode():
         size = Inputs("", num_frames=SHAPE[2], height=8 * SHAPE[3], width=8 * SHAPE[4])
         latents = pipeline.prepare_latents(model, scheduler, (mean, deviation), start, size, seed=5)
-        ours = denoise(model.unet, scheduler, latents, text, 7.5, start, "test")
+        result = denoise(model.unet, scheduler, latents, text, 7.5, start, "test")
     assert sum(evaluations) == 2 * (steps - round(weight * steps))
 
     first = round(weight * steps)
     initial, sampling = noise((2, *SHAPE), 5).double()
-    video = 0.18215 * (mean + deviation * sampling)  # of Stable Diffusion's VAE, as in the published vae/config.json
+    video = 0.18215 * (mean + deviation * sampling)  # the scaling_factor of the published vae/config.json
     alpha_bar = alpha_bars()[timesteps_of(steps)[first]]
     noisy = alpha_bar**0.5 * video + (1 - alpha_bar) ** 0.5 * initial
-    assert_near(ours, plain_dpm_solver(network(model, text, 7.5), noisy, steps, first))
-
-
-def test_without_guidance_there_is_one_pass(model: Model, text: torch.Tensor, evaluations: list[int]) -> None:
-    with torch.inference_mode():
-        denoise(model.unet, make_scheduler(model.scheduler, 3), noise(SHAPE, 5), text[1:], 1.0, 0, "test")
-    assert evaluations == [1, 1, 1]
+    assert_near(result, plain_dpm_solver(network(model, text, 7.5), noisy, steps, first))
 
 
 @pytest.mark.parametrize(
     ("weight", "steps", "start"),
-    # a half goes to the even neighbour, as Python's round has it and the original's `round(w * N)` had
+    # a half rounds to even, as in the original
     [(0, 50, 0), (1, 50, 50), (0.5, 50, 25), (0.25, 10, 2), (0.35, 10, 4), (0.001, 50, 0), (0.9, 1, 1), (0.5, 1, 0)],
 )
-def test_the_start_is_rounded(weight: float, steps: int, start: int) -> None:
+def test_the_start_is_rounded_to_nearest(weight: float, steps: int, start: int) -> None:
     assert start_index(weight, steps) == start
 
 
 @pytest.mark.parametrize("steps", [1, 3, 25, 50, 500])
 def test_every_step_count_samples_a_normal_distribution(model: Model, steps: int) -> None:
-    """Around data that is normal with deviation 0.8, whose noise is known exactly."""
+    """The data are normal with deviation 0.8, so the noise is known exactly and replaces the UNet's prediction."""
     alpha_bar = alpha_bars()
 
     def exact(x: torch.Tensor, t: int) -> torch.Tensor:
