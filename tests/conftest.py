@@ -19,7 +19,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a repository with two small models, in a path with a space."""
+    """Return a repository with two small models, whose path contains a space."""
     return make_repository(tmp_path_factory.mktemp("repository") / "with space")
 
 

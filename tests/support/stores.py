@@ -1,4 +1,4 @@
-"""The device and the weight stores that tests of a model use: the CPU, and directories without any connection."""
+"""The device of the models' tests, and a weight store that opens no connection."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ CPU = Device(torch.device("cpu"), torch.float32)
 
 
 def store_of(*directories: Path) -> WeightStore:
-    """A store of animate-diff's files that looks into these directories, and never connects."""
+    """Return a store of animate-diff's files in these directories."""
     return WeightStore(FILES, directories=directories, cache=None)
