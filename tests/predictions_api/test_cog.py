@@ -116,7 +116,7 @@ def test_a_prediction_started_right_after_the_last_has_ended_is_accepted(
 
 
 def test_cancel_returns_false_for_a_prediction_that_is_not_running(model: CogProcess) -> None:
-    assert use(model.url, lambda server: server.cancel("nobody")) is False
+    assert use(model.url, lambda server: server.cancel("unknown")) is False
 
 
 def test_inputs_that_cog_refuses_are_named(model: CogProcess, receiver: WebhookReceiver) -> None:

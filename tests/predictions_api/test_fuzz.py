@@ -76,6 +76,6 @@ def with_existing_ids(case: schemathesis.Case, ids: dict[str, str]) -> schemathe
     """Return a request with its ids replaced by existing ones."""
     case.path_parameters = {name: ids.get(name, value) for name, value in (case.path_parameters or {}).items()}
     if isinstance(case.body, dict) and "input" in case.body:
-        replacements = {"version": VERSIONS["words"], "webhook": "http://127.0.0.1:9/nobody-listens"}
+        replacements = {"version": VERSIONS["words"], "webhook": "http://127.0.0.1:9/webhook"}
         case.body = {name: replacements.get(name, value) for name, value in case.body.items()}
     return case

@@ -112,7 +112,7 @@ def test_models_and_versions_are_listed_searched_and_read(report: dict[str, Any]
     newest = VERSIONS["text"]
     assert report["results"]["models"] == {
         "listed": sorted(VERSIONS),
-        "found": ["words"],
+        "matching": ["words"],
         "latest": newest,
         "versions": [newest],
         "version": newest,

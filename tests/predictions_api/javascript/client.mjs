@@ -87,8 +87,8 @@ async function progress() {
   const seen = [];
   const options = { input: { steps: 8, sleep: 1.6 }, wait: { mode: "poll", interval: 20 } };
   await replicate.run(reference("text"), options, ({ status, logs }) => {
-    const found = parseProgressFromLogs(logs ?? "");
-    if (found) seen.push({ status, ...found });
+    const current = parseProgressFromLogs(logs ?? "");
+    if (current) seen.push({ status, ...current });
   });
   return { between: seen.find(({ status }) => status === "processing"), last: seen.at(-1) };
 }
@@ -132,7 +132,7 @@ const uses = {
   },
   models: async () => ({
     listed: (await replicate.models.list()).results.map(({ name }) => name).sort(),
-    found: (await replicate.models.search("words")).results.map(({ name }) => name),
+    matching: (await replicate.models.search("words")).results.map(({ name }) => name),
     latest: (await replicate.models.get("test", "text")).latest_version.id,
     versions: (await replicate.models.versions.list("test", "text")).results.map(({ id }) => id),
     version: (await replicate.models.versions.get("test", "text", versions.text)).id,
