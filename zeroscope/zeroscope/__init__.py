@@ -1,8 +1,7 @@
-"""zeroscope: text to video, and video to video, by four models of one architecture, a UNet over frames and time.
+"""zeroscope: text to video, and video to video, with four models of one architecture, a UNet over frames and time.
 
-inputs.py says what may be asked for, weights.py where the files come from, models.py loads them and keeps them,
-sampler.py takes noise to latents, pipeline.py makes the frames, memory.py tells how many there may be, watermark.py
-and lama.py paint over a watermark.
+inputs.py checks the inputs, weights.py lists the files, models.py loads and caches the models, sampler.py denoises,
+pipeline.py makes the frames, memory.py bounds their number, watermark.py and lama.py fill the band of a watermark.
 """
 
 __version__ = "0.1.0"
