@@ -171,9 +171,8 @@ def test_every_model_makes_videos_from_text_and_from_a_video(
     zeroscope: Served, expected: bytes, clip: bytes, model: str
 ) -> None:
     from_text = videos(zeroscope.server.predict(INPUTS | {"model": model}))
-    from_video = videos(
-        zeroscope.server.predict(INPUTS | {"model": model, "init_video": data_uri(clip), "init_weight": 0.4})
-    )
+    inputs = {"model": model, "init_video": data_uri(clip), "init_weight": 0.4}
+    from_video = videos(zeroscope.server.predict(INPUTS | inputs))
     assert from_text != from_video
     assert (from_text == [expected]) == (model == "xl")
 
@@ -191,19 +190,9 @@ def test_the_files_are_mp4s_that_browsers_play(zeroscope: Served, clip: bytes, t
     assert answer["metrics"]["seed"] == 3
     assert (answer["metrics"]["frames"], answer["metrics"]["duration"]) == (3, pytest.approx(3 / 7))
     for index, content in enumerate(videos(answer)):
-        video = tmp_path / "video.mp4"
-        video.write_bytes(content)
-        probe = [
-            needs("ffprobe"),
-            "-v",
-            "error",
-            "-count_frames",
-            "-show_streams",
-            "-show_format",
-            "-of",
-            "json",
-            video,
-        ]
+        file = tmp_path / "video.mp4"
+        file.write_bytes(content)
+        probe = [needs("ffprobe"), "-v", "error", "-count_frames", "-show_streams", "-show_format", "-of", "json", file]
         facts = json.loads(subprocess.run(probe, capture_output=True, check=True).stdout)
         (stream,) = facts["streams"]
         properties = {"codec_name": "h264", "pix_fmt": "yuv420p", "width": 264, "height": 256, "nb_read_frames": "3"}
