@@ -1,4 +1,4 @@
-"""A least-recently-used cache that is bounded in bytes."""
+"""A least-recently-used cache that is bounded in bytes, and the conversion of tensors that are cached."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Mapping
+
+    import torch
 
 V = TypeVar("V")
 
@@ -44,3 +46,12 @@ class ByteLRU:
         """Remove all values."""
         self._entries.clear()
         self.held = 0
+
+
+def convert_dtype(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> tuple[dict[str, torch.Tensor], int]:
+    """Return the tensors, those wider than `dtype` converted to it, and the bytes of memory of the converted ones.
+
+    The other tensors stay mapped to their file.
+    """
+    result = {name: t.to(dtype) if t.itemsize > dtype.itemsize else t for name, t in tensors.items()}
+    return result, sum(t.nbytes for name, t in result.items() if t is not tensors[name])

@@ -27,10 +27,10 @@ from videokit.weights.stable_diffusion import (
     base_text_encoder_key,
     base_vae_key,
 )
-from videokit.weights.tensors import convert_dtype, fill, open_tensors, tensors_for
+from videokit.weights.tensors import fill, open_tensors, tensors_for
 
 from animate_diff import weights
-from animate_diff.cache import ByteLRU
+from animate_diff.cache import ByteLRU, convert_dtype
 from animate_diff.checkpoint import (
     TEXT_ENCODER,
     VAE,

@@ -18,7 +18,6 @@ from videokit.latents import decode_latents, vae_batch_size
 from videokit.progress import progress
 from videokit.prompts import encode_windows, token_windows
 from videokit.seeds import noise
-from videokit.video.frame_store import ping_pong
 from videokit.weights.load import load_module
 from videokit.weights.stable_diffusion import (
     BASE_TEXT_ENCODER,
@@ -33,6 +32,7 @@ from videokit.weights.tensors import open_tensors
 from sd_animation import weights
 from sd_animation.film import load_film
 from sd_animation.interpolation import interpolate
+from sd_animation.ping_pong import ping_pong
 from sd_animation.prompt_walk import embeddings_at, frame_positions, slerp
 from sd_animation.safety import SafetyChecker
 

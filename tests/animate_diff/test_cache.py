@@ -1,9 +1,10 @@
-"""The cache of animate-diff's weights is bounded in bytes."""
+"""How many bytes animate-diff's cache of weights keeps, and what it drops first."""
 
 from __future__ import annotations
 
 import pytest
-from animate_diff.cache import ByteLRU
+import torch
+from animate_diff.cache import ByteLRU, convert_dtype
 
 
 def test_the_least_recently_used_value_is_dropped_when_the_bytes_exceed_the_capacity() -> None:
@@ -31,3 +32,12 @@ def test_a_value_whose_load_fails_is_not_cached() -> None:
     with pytest.raises(KeyboardInterrupt):
         cache.get("a", interrupt)
     assert cache.get("a", lambda: (5, 1)) == 5
+
+
+def test_only_wider_tensors_are_converted() -> None:
+    tensors = {"wide": torch.ones(8), "half": torch.ones(8, dtype=torch.bfloat16)}
+    result, size = convert_dtype(tensors, torch.float16)
+    assert result["wide"].dtype == torch.float16
+    assert result["half"] is tensors["half"]
+    assert size == 16
+    assert convert_dtype(tensors, torch.float32) == (tensors, 0)

@@ -35,7 +35,7 @@ from sd_animation.weights import FILES
 from videokit.prompts import encode_windows, token_windows
 from videokit.runtime import Device, Stages, pick_device
 from videokit.video.encode import encode_gif
-from videokit.video.frame_store import FrameStore, ping_pong
+from videokit.video.frame_store import FrameStore
 from videokit.video.frames import frames_from_tensor
 from videokit.weights.store import WeightStore
 
@@ -57,8 +57,6 @@ def ours(pipeline: Pipeline, inputs: Inputs, directory: Path) -> None:
     with contextlib.redirect_stderr(io.StringIO()), FrameStore(directory) as keyframes:  # progress bars
         latents = pipeline.animate(inputs, 3, Stages(pipeline.device), keyframes)
         frames = pipeline.interpolate(inputs, latents, keyframes)
-        if inputs.ping_pong:
-            frames = ping_pong(frames, directory)
         encode_gif(frames, directory / "ours.gif", fps=inputs.fps)
 
 
@@ -143,7 +141,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from benchmarks.measure import peak_memory
-from videokit.video.frame_store import FrameStore, ping_pong
+from sd_animation.ping_pong import ping_pong
 from videokit.video.encode import encode_gif
 directory, num_frames, content = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 ramp = np.add.outer(np.arange(128), np.arange(128)).astype(np.uint8)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from videokit.errors import WeightsError
-from videokit.weights.tensors import convert_dtype, fill, open_tensors, tensors_for
+from videokit.weights.tensors import fill, open_tensors, tensors_for
 
 
 class Trap:
@@ -82,12 +82,3 @@ def test_of_many_missing_keys_the_error_has_the_number_and_five_names(tmp_path: 
     parameters = {f"p{index}": torch.empty(1) for index in range(30)}
     with pytest.raises(WeightsError, match=r"lacks 30 keys, such as k\.p0, k\.p1, k\.p2, k\.p3, k\.p4; use"):
         tensors_for(parameters, {}, lambda name: f"k.{name}", tmp_path / "file")
-
-
-def test_only_wider_tensors_are_converted() -> None:
-    tensors = {"wide": torch.ones(8), "half": torch.ones(8, dtype=torch.bfloat16)}
-    result, size = convert_dtype(tensors, torch.float16)
-    assert result["wide"].dtype == torch.float16
-    assert result["half"] is tensors["half"]
-    assert size == 16
-    assert convert_dtype(tensors, torch.float32) == (tensors, 0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -53,13 +53,3 @@ class FrameStore:
         self._file.seek(0, 2)
         self._file.write(np.ascontiguousarray(frame).data)
         self._length += 1
-
-
-def ping_pong(frames: Iterable[Frame], directory: Path) -> Iterator[Frame]:
-    """Yield the frames, then the same ones in reverse without the first and the last, read back from disk."""
-    with FrameStore(directory) as store:
-        for frame in frames:
-            store.append(frame)
-            yield frame
-        for index in reversed(range(1, len(store) - 1)):
-            yield store[index]

@@ -94,15 +94,6 @@ def fill(parameters: Tensors, tensors: Tensors) -> None:
             parameter.copy_(tensors[name])
 
 
-def convert_dtype(tensors: Tensors, dtype: torch.dtype) -> tuple[dict[str, torch.Tensor], int]:
-    """Return the tensors, those wider than `dtype` converted to it, and the bytes of memory of the converted ones.
-
-    The other tensors stay mapped to their file.
-    """
-    result = {name: t.to(dtype) if t.itemsize > dtype.itemsize else t for name, t in tensors.items()}
-    return result, sum(t.nbytes for name, t in result.items() if t is not tensors[name])
-
-
 def format_keys(keys: Iterable[str]) -> str:
     """Return keys as text for a message: the first few, and the number if there are more."""
     listed = list(keys)
