@@ -1,4 +1,4 @@
-"""Small weights in the real layout, and a pipeline on them."""
+"""Random weights in the layout of the real ones, and a pipeline with them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from videokit.weights.store import WeightStore
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> WeightStore:
-    """A store with everything, made once, that never connects."""
+    """Return a store with every file, which opens no connection."""
     directory = tmp_path_factory.mktemp("random-weights")
     recipe.write(directory, recipe.SMALL)
     return WeightStore(FILES, directories=[directory], cache=None)
@@ -25,14 +25,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> WeightStore:
 
 @pytest.fixture(scope="session")
 def pipeline(store: WeightStore) -> Pipeline:
-    """A pipeline on the CPU that all tests share: no test may change what the next one gets."""
+    """Return the pipeline that all tests share; no test may change the frames that the next test gets."""
     return Pipeline(store, CPU)
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Iterator[FrameStore]:
-    with FrameStore(tmp_path) as pictures:
-        yield pictures
+def keyframes(tmp_path: Path) -> Iterator[FrameStore]:
+    with FrameStore(tmp_path) as keyframes:
+        yield keyframes
 
 
 @pytest.fixture

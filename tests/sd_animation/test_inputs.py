@@ -1,4 +1,4 @@
-"""What may be asked for, what a wrong input is told, and the counts that follow."""
+"""Which inputs of sd-animation are valid, the message for each invalid one, and the counts that follow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from sd_animation.inputs import Inputs
 from videokit.errors import InvalidInput
 
-GOOD = Inputs("a red circle", "a blue square")
+INPUTS = Inputs("a red circle", "a blue square")
 
 
 @pytest.mark.parametrize(
@@ -17,10 +17,7 @@ GOOD = Inputs("a red circle", "a blue square")
     [
         ({"prompt_end": ""}, "prompt_end is empty; describe the end of the animation"),
         ({"prompt_end": "  "}, "prompt_end is empty; describe the end of the animation"),
-        (
-            {"prompt_end": "a | | b"},
-            "prompt_end: prompt 2 of 3 between the | is empty; write one, or remove its |",
-        ),
+        ({"prompt_end": "a | | b"}, "prompt_end: prompt 2 of 3 between the | is empty; write one, or remove its |"),
         ({"prompt_end": "a|"}, "prompt_end: prompt 2 of 2 between the | is empty; write one, or remove its |"),
         ({"width": 640}, "width=640 is unknown; choose one of 128, 256, 512, 768, 1024"),
         ({"height": 1024}, "height=1024 is unknown; choose one of 128, 256, 512, 768"),
@@ -36,54 +33,50 @@ GOOD = Inputs("a red circle", "a blue square")
         ({"fps": 51}, "gif_frames_per_second=51 is out of range (1 to 50); try 50"),
         ({"output_format": "webm"}, "output_format=webm is unknown; choose one of gif, mp4"),
         ({"seed": -1}, "seed=-1 is out of range (0 to 2147483647); omit it for a random one"),
-        (
-            {"seed": 2147483648},
-            "seed=2147483648 is out of range (0 to 2147483647); omit it for a random one",
-        ),
+        ({"seed": 2147483648}, "seed=2147483648 is out of range (0 to 2147483647); omit it for a random one"),
     ],
 )
-def test_a_wrong_input_is_told_what_is_allowed(change: dict[str, object], message: str) -> None:
+def test_an_invalid_input_is_reported_with_the_allowed_values(change: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidInput) as raised:
-        dataclasses.replace(GOOD, **change).check()
+        dataclasses.replace(INPUTS, **change).check()
     assert str(raised.value) == message
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     with pytest.raises(InvalidInput) as raised:
         Inputs("", "|", width=5, prompt_strength=2, seed=-1).check()
     assert len(raised.value.faults) == 5  # both prompts of "|" are empty
 
 
-def test_prompts_are_split_at_the_pipe_and_stripped_but_the_first_is_taken_as_it_is() -> None:
+def test_prompt_end_is_split_at_pipes_and_stripped_and_prompt_start_is_not() -> None:
     inputs = Inputs("a | b", " c|d \n| e f ")
     inputs.check()
     assert inputs.prompts == ["a | b", "c", "d", "e f"]
 
 
 @pytest.mark.parametrize("seed", [None, 0, 1, 2147483647])
-def test_every_seed_is_taken_and_only_none_is_random(seed: int | None) -> None:
-    inputs = dataclasses.replace(GOOD, seed=seed)
+def test_every_seed_is_accepted_and_only_none_is_random(seed: int | None) -> None:
+    inputs = dataclasses.replace(INPUTS, seed=seed)
     inputs.check()
     resolved = inputs.resolved_seed()
     assert 0 <= resolved <= 2147483647
     assert seed is None or resolved == seed
 
 
-def test_every_combination_has_the_promised_number_of_frames() -> None:
+def test_the_number_of_frames_follows_from_the_counts_and_ping_pong() -> None:
     for ends, frames, n in itertools.product((1, 2, 3), (2, 10, 50), (1, 2, 5, 50)):
         inputs = Inputs("a", "|".join("bcd"[:ends]), num_animation_frames=frames, num_interpolation_steps=n)
-        there = (ends * frames - 1) * n + 1  # issue 6, A.2 and A.5
-        assert inputs.num_frames == there
-        assert dataclasses.replace(inputs, ping_pong=True).num_frames == there + there - 2  # A.6
-    # the issue's largest: "2,451 pictures, 4,900 with ping-pong"
+        forward = (ends * frames - 1) * n + 1
+        assert inputs.num_frames == forward
+        assert dataclasses.replace(inputs, ping_pong=True).num_frames == 2 * forward - 2
     largest = Inputs("a", "b", num_animation_frames=50, num_interpolation_steps=50)
     assert (largest.num_frames, dataclasses.replace(largest, ping_pong=True).num_frames) == (2451, 4900)
 
 
 @pytest.mark.parametrize(
     ("steps", "strength", "shared"),
-    # 1 - 0.8 is 0.19999999999999996: cutting it down gave the original one step too few
+    # 1 - 0.8 is 0.19999999999999996; the original rounded down and had one step too few
     [(50, 0.8, 10), (25, 0.8, 5), (10, 0.8, 2), (30, 0.7, 9), (50, 1.0, 0), (50, 0.0, 50), (1, 0.8, 0), (1, 0.0, 1)],
 )
-def test_the_shared_steps_are_rounded_to_the_nearest(steps: int, strength: float, shared: int) -> None:
+def test_the_number_of_shared_steps_is_rounded_to_nearest(steps: int, strength: float, shared: int) -> None:
     assert Inputs("a", "b", num_inference_steps=steps, prompt_strength=strength).num_shared_steps == shared

@@ -1,4 +1,4 @@
-"""The path through the prompts: where frames stand, and the embedding there."""
+"""The positions of the frames on the walk through the prompts, and the embedding at a position."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from sd_animation.prompt_walk import embeddings_at, frame_positions, slerp
 
 @pytest.mark.parametrize(("prompts", "frames"), [(2, 2), (2, 10), (3, 20), (4, 7)])
 def test_positions_are_even_from_the_first_prompt_to_the_last(prompts: int, frames: int) -> None:
-    places = frame_positions(prompts, frames)
-    assert (places[0], places[-1], len(places)) == (0, prompts - 1, frames)
-    assert np.allclose(np.diff(places), (prompts - 1) / (frames - 1))
+    positions = frame_positions(prompts, frames)
+    assert (positions[0], positions[-1], len(positions)) == (0, prompts - 1, frames)
+    assert np.allclose(np.diff(positions), (prompts - 1) / (frames - 1))
 
 
-def test_at_a_prompt_the_embedding_is_the_prompts_own() -> None:
+def test_at_the_position_of_a_prompt_the_embedding_equals_that_of_the_prompt() -> None:
     prompts = torch.randn(4, 77, 8)
     assert torch.equal(embeddings_at([0, 1, 2, 3], prompts), prompts)
 
 
 @pytest.mark.parametrize("t", [0.1, 0.25, 0.5, 0.9])
 def test_slerp_keeps_the_length_and_divides_the_angle(t: float) -> None:
-    """By its definition: of two vectors of length r it lies on their arc of radius r, the part t of the angle away."""
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 5, 7))
     b *= np.linalg.norm(a) / np.linalg.norm(b)
@@ -39,12 +38,12 @@ def test_slerp_keeps_the_length_and_divides_the_angle(t: float) -> None:
 
 
 @pytest.mark.parametrize("b", [torch.ones(3), torch.zeros(3), torch.tensor([1.0, 1.0, 1.001])])
-def test_nearly_parallel_vectors_and_zeros_are_mixed_on_a_straight_line(b: torch.Tensor) -> None:
+def test_nearly_parallel_vectors_and_zeros_are_interpolated_linearly(b: torch.Tensor) -> None:
     torch.testing.assert_close(slerp(torch.ones(3), b, 0.25), 0.75 * torch.ones(3) + 0.25 * b)
 
 
-def test_half_precision_does_not_overflow() -> None:
-    # CLIP's embeddings have a norm of about 250 with single values over 30; their squares' sum is past 65504
+def test_slerp_of_half_precision_does_not_overflow() -> None:
+    # CLIP's embeddings have a norm of about 250 and values over 30; the sum of squares exceeds 65504
     a, b = (28 * torch.randn(2, 77, 768, generator=torch.Generator().manual_seed(0))).half()
     between = slerp(a, b, 0.5)
     assert between.dtype == torch.float32
