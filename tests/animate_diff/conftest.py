@@ -1,4 +1,4 @@
-"""Small weights in the real layouts, and a pipeline on them."""
+"""Random weights in the layouts of the real ones, and a pipeline with them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from videokit.runtime import Stages
 
 @pytest.fixture(scope="session")
 def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A weights directory with everything, made once."""
+    """Return a weights directory with every file."""
     directory = tmp_path_factory.mktemp("random-weights")
     recipe.write(directory, recipe.SMALL)
     return directory
@@ -21,7 +21,7 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def pipeline(random_weights: Path) -> Pipeline:
-    """A pipeline on the CPU that all tests share: no test may change what the next one gets."""
+    """Return the pipeline that all tests share; no test may change the frames that the next test gets."""
     return Pipeline(store_of(random_weights), CPU)
 
 

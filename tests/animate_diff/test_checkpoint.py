@@ -1,4 +1,4 @@
-"""A single-file checkpoint gives the modules exactly what it holds, and a file that cannot is refused by key."""
+"""How a single-file checkpoint becomes the parameters of three modules, and which files are rejected."""
 
 from __future__ import annotations
 
@@ -19,45 +19,39 @@ from safetensors.torch import load_file, save_file
 from stores import CPU, store_of
 from videokit.errors import WeightsError
 from videokit.runtime import Stages
+from videokit.weights.store import WeightStore
 
 NAME = CHECKPOINTS[0]
 Tensors = dict[str, torch.Tensor]
 
 
 @pytest.fixture
-def published(random_weights: Path) -> Tensors:
+def tensors(random_weights: Path) -> Tensors:
+    """Return the tensors of a checkpoint in the published layout."""
     return load_file(random_weights / "checkpoints" / NAME)
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Callable[[Tensors], Path]:
-    """Save tensors as a user's own checkpoint, and return the weights directory that holds it."""
+def store_with(tmp_path: Path, random_weights: Path) -> Callable[[Tensors], WeightStore]:
+    """Return a function that saves tensors as the default checkpoint and returns a store with it and random weights."""
 
-    def save(tensors: Tensors) -> Path:
+    def save(tensors: Tensors) -> WeightStore:
         file = tmp_path / "checkpoints" / NAME
         file.parent.mkdir()
         save_file(tensors, file)
-        return tmp_path
+        return store_of(tmp_path, random_weights)
 
     return save
 
 
-def loaded(directory: Path, random_weights: Path) -> Pipeline:
-    """A pipeline with the checkpoint from `directory`, the rest from the small weights."""
-    pipeline = Pipeline(store_of(directory, random_weights), CPU)
-    pipeline.load(NAME, "mm_sd_v14", Stages(CPU))
-    return pipeline
-
-
-def same(ours: torch.nn.Module, expected: Tensors) -> None:
-    parameters = dict(ours.named_parameters())
+def assert_parameters(module: torch.nn.Module, expected: Tensors) -> None:
+    parameters = dict(module.named_parameters())
     assert parameters.keys() == expected.keys()
     for name, parameter in parameters.items():
         assert torch.equal(parameter, expected[name].float()), name
 
 
-def test_the_parts_are_what_diffusers_own_converter_reads(pipeline: Pipeline, random_weights: Path) -> None:
-    """Three conversions written by others, of the same file."""
+def test_every_part_equals_the_conversion_by_diffusers(pipeline: Pipeline, random_weights: Path) -> None:
     pipeline.load(NAME, "mm_sd_v14", Stages(CPU))
     file, base = random_weights / "checkpoints" / NAME, random_weights / "stable-diffusion-v1-5"
     unet = UNet2DConditionModel.from_single_file(str(file), config=str(base), subfolder="unet", local_files_only=True)
@@ -66,14 +60,13 @@ def test_the_parts_are_what_diffusers_own_converter_reads(pipeline: Pipeline, ra
 
     for name, expected in unet.named_parameters():
         assert torch.equal(pipeline.unet.get_parameter(name), expected), name
-    same(pipeline.vae, dict(vae.named_parameters()))
-    same(pipeline.text_encoder, {name.removeprefix("text_model."): tensor for name, tensor in text.items()})
+    assert_parameters(pipeline.vae, dict(vae.named_parameters()))
+    assert_parameters(
+        pipeline.text_encoder, {name.removeprefix("text_model."): tensor for name, tensor in text.items()}
+    )
 
 
-def test_known_modules_written_in_the_files_names_give_their_outputs_again(
-    random_weights: Path, tmp_path: Path, stages: Stages
-) -> None:
-    """Modules with values -> a checkpoint -> our modules: the same function, for UNet, VAE and text encoder."""
+def test_modules_saved_as_a_checkpoint_compute_the_same_after_loading(random_weights: Path, stages: Stages) -> None:
     name = CHECKPOINTS[1]
     tokens = recipe.write_tokenizer(None)
     known = {
@@ -90,7 +83,7 @@ def test_known_modules_written_in_the_files_names_give_their_outputs_again(
     pipeline.load(name, "mm_sd_v15_v2", stages)
     for key, parameter in pipeline.unet.named_parameters():
         if ".motion_modules." in key and "proj_out" in key:
-            parameter.zero_()  # a motion module that adds nothing leaves the spatial network
+            parameter.zero_()  # motion modules that add nothing leave the network for single frames
     generator = torch.Generator().manual_seed(1)
     latents = torch.randn(16, 4, 16, 16, generator=generator)
     text = torch.randn(1, 77, 64, generator=generator)
@@ -113,63 +106,72 @@ def test_known_modules_written_in_the_files_names_give_their_outputs_again(
         ("model.diffusion_model.output_blocks.5.2.conv.weight", None),
         ("first_stage_model.decoder.up.3.block.0.conv1.bias", None),
         ("cond_stage_model.transformer.text_model.final_layer_norm.weight", None),
-        ("model.diffusion_model.input_blocks.0.0.weight", (32, 9, 3, 3)),  # as an inpainting checkpoint has it
+        ("model.diffusion_model.input_blocks.0.0.weight", (32, 9, 3, 3)),  # an inpainting checkpoint
     ],
 )
-def test_a_missing_or_misshapen_key_is_named(
-    published: Tensors, own: Callable[[Tensors], Path], random_weights: Path, key: str, shape: tuple[int, ...] | None
+def test_a_missing_or_misshapen_tensor_is_named(
+    tensors: Tensors,
+    store_with: Callable[[Tensors], WeightStore],
+    key: str,
+    shape: tuple[int, ...] | None,
 ) -> None:
-    published.pop(key)
+    tensors.pop(key)
     if shape:
-        published[key] = torch.zeros(shape, dtype=torch.float16)
+        tensors[key] = torch.zeros(shape, dtype=torch.float16)
     with pytest.raises(WeightsError, match=re.escape(key)) as raised:
-        loaded(own(published), random_weights)
+        Pipeline(store_with(tensors), CPU)
     assert str(shape and list(shape)) in str(raised.value) or "lacks" in str(raised.value)
 
 
-def test_a_refused_file_leaves_the_weights_that_were_there(
-    published: Tensors, own: Callable[[Tensors], Path], random_weights: Path
+def test_a_rejected_checkpoint_leaves_the_parameters_unchanged(
+    tensors: Tensors, store_with: Callable[[Tensors], WeightStore], random_weights: Path
 ) -> None:
     pipeline = Pipeline(store_of(random_weights), CPU)
     pipeline.load(CHECKPOINTS[1], "mm_sd_v14", Stages(CPU))
     before = {name: p.clone() for name, p in pipeline.unet.named_parameters()}
-    published.pop("model.diffusion_model.out.2.bias")
-    pipeline.store = store_of(own(published), random_weights)
+    tensors.pop("model.diffusion_model.out.2.bias")
+    pipeline.store = store_with(tensors)
     with pytest.raises(WeightsError):
         pipeline.load(NAME, "mm_sd_v14", Stages(CPU))
     assert all(torch.equal(before[name], p) for name, p in pipeline.unet.named_parameters())
 
 
 @pytest.mark.parametrize("prefix", [VAE, TEXT_ENCODER])
-def test_a_part_that_the_file_lacks_comes_from_the_base(
-    published: Tensors, own: Callable[[Tensors], Path], random_weights: Path, prefix: str
+def test_a_part_missing_from_the_checkpoint_is_loaded_from_stable_diffusion(
+    tensors: Tensors, store_with: Callable[[Tensors], WeightStore], random_weights: Path, prefix: str
 ) -> None:
-    pipeline = loaded(own({k: t for k, t in published.items() if not k.startswith(prefix)}), random_weights)
+    pipeline = Pipeline(store_with({k: t for k, t in tensors.items() if not k.startswith(prefix)}), CPU)
     base = random_weights / "stable-diffusion-v1-5"
     if prefix == VAE:
-        # diffusers knows the old names of the base's attention itself
-        same(pipeline.vae, dict(AutoencoderKL.from_pretrained(base / "vae", variant="fp16").named_parameters()))
+        # diffusers converts the older names of the attention itself
+        assert_parameters(
+            pipeline.vae, dict(AutoencoderKL.from_pretrained(base / "vae", variant="fp16").named_parameters())
+        )
     else:
-        tensors = load_file(base / "text_encoder" / "model.fp16.safetensors")
-        same(pipeline.text_encoder, {key.removeprefix("text_model."): tensor for key, tensor in tensors.items()})
+        expected = load_file(base / "text_encoder" / "model.fp16.safetensors")
+        assert_parameters(
+            pipeline.text_encoder, {key.removeprefix("text_model."): tensor for key, tensor in expected.items()}
+        )
 
 
-def test_a_lora_is_refused_as_what_it_is(tmp_path: Path) -> None:
+def test_a_lora_is_rejected_with_advice(tmp_path: Path) -> None:
     file = tmp_path / "style.safetensors"
     save_file({"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": torch.zeros(4, 32)}, file)
     with pytest.raises(WeightsError, match=r"is a LoRA .* merge it into a Stable Diffusion 1.5 checkpoint"):
         Checkpoint(file)
 
 
-def test_a_file_without_unet_is_refused(published: Tensors, tmp_path: Path) -> None:
+def test_a_file_without_a_unet_is_rejected(tensors: Tensors, tmp_path: Path) -> None:
     file = tmp_path / "vae-only.safetensors"
-    save_file({key: tensor for key, tensor in published.items() if not key.startswith(UNET)}, file)
+    save_file({key: tensor for key, tensor in tensors.items() if not key.startswith(UNET)}, file)
     with pytest.raises(WeightsError, match=r"has no UNet \(no key begins with model.diffusion_model."):
         Checkpoint(file)
 
 
-def test_known_extras_are_passed_over_and_unknown_ones_are_counted_in_one_line(
-    published: Tensors, own: Callable[[Tensors], Path], random_weights: Path, caplog: pytest.LogCaptureFixture
+def test_unknown_keys_are_logged_in_one_line_without_the_known_extras(
+    tensors: Tensors,
+    store_with: Callable[[Tensors], WeightStore],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     known = [
         "model_ema.diffusion_modeltime_embed0weight",
@@ -192,7 +194,7 @@ def test_known_extras_are_passed_over_and_unknown_ones_are_counted_in_one_line(
     unknown = ["embedding_manager.x", *(f"copy_of.vae.{index}" for index in range(6))]
     extras = {key: torch.zeros(3) for key in (*known, *unknown)}
     with caplog.at_level(logging.INFO, logger="videokit"):
-        loaded(own(published | extras), random_weights)
+        Pipeline(store_with(tensors | extras), CPU)
     lines = [record.getMessage() for record in caplog.records if "ignored" in record.getMessage()]
     assert len(lines) == 1
     assert "ignored 7 unknown keys: 7 keys, such as copy_of.vae.0, copy_of.vae.1" in lines[0]
@@ -200,11 +202,11 @@ def test_known_extras_are_passed_over_and_unknown_ones_are_counted_in_one_line(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_other_precisions_load_as_half_does(
-    published: Tensors, own: Callable[[Tensors], Path], random_weights: Path, dtype: torch.dtype
+def test_a_checkpoint_in_another_precision_is_converted(
+    tensors: Tensors, store_with: Callable[[Tensors], WeightStore], dtype: torch.dtype
 ) -> None:
-    pipeline = loaded(own({key: tensor.to(dtype) for key, tensor in published.items()}), random_weights)
+    pipeline = Pipeline(store_with({key: tensor.to(dtype) for key, tensor in tensors.items()}), CPU)
     for name in ("conv_in.weight", "up_blocks.3.resnets.2.conv2.weight"):
         key = {"conv_in.weight": "input_blocks.0.0.weight"}.get(name, "output_blocks.11.0.out_layers.3.weight")
-        assert torch.equal(pipeline.unet.get_parameter(name), published[UNET + key].to(dtype).float())
+        assert torch.equal(pipeline.unet.get_parameter(name), tensors[UNET + key].to(dtype).float())
     assert {p.dtype for p in pipeline.unet.parameters()} == {torch.float32}

@@ -1,4 +1,4 @@
-"""What may be asked for, and what a wrong input is told."""
+"""Which inputs of animate-diff are valid, and the message for each invalid one."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ import pytest
 from animate_diff.inputs import Inputs
 from videokit.errors import InvalidInput
 
-GOOD = Inputs(prompt="a red circle moving right")
+INPUTS = Inputs(prompt="a red circle moving right")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"seed": -1},
-            "seed=-1 is out of range (0 to 2147483647); omit it or give 0 for a random one",
-        ),
+        ({"seed": -1}, "seed=-1 is out of range (0 to 2147483647); omit it or give 0 for a random one"),
         (
             {"seed": 2147483648},
             "seed=2147483648 is out of range (0 to 2147483647); omit it or give 0 for a random one",
@@ -32,23 +29,23 @@ GOOD = Inputs(prompt="a red circle moving right")
         ),
     ],
 )
-def test_a_wrong_input_is_told_what_is_allowed(change: dict[str, object], message: str) -> None:
+def test_an_invalid_input_is_reported_with_the_allowed_values(change: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidInput) as raised:
-        dataclasses.replace(GOOD, **change).check()
+        dataclasses.replace(INPUTS, **change).check()
     assert str(raised.value) == message
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     with pytest.raises(InvalidInput) as raised:
         Inputs(prompt="", checkpoint="nothing.ckpt", num_inference_steps=500, seed=-3).check()
     assert [fault.partition("=")[0] for fault in raised.value.faults] == ["path", "steps", "seed"]
 
 
 @pytest.mark.parametrize("seed", [None, 0, 1, 2147483647])
-def test_every_documented_seed_is_taken(seed: int | None) -> None:
-    inputs = dataclasses.replace(GOOD, seed=seed)
+def test_every_documented_seed_is_accepted(seed: int | None) -> None:
+    inputs = dataclasses.replace(INPUTS, seed=seed)
     inputs.check()
     resolved = inputs.resolved_seed()
-    # the contract: 0 is random, the maximum is 2147483647
+    # documented: 0 is random, the maximum is 2147483647
     assert 1 <= resolved <= 2147483647
     assert resolved == seed or not seed

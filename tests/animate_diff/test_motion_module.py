@@ -1,4 +1,4 @@
-"""Motion modules of every layout and kind give the UNet the same tensors; what does not fit is refused by key."""
+"""How motion modules of every layout and kind become the UNet's parameters, and which files are rejected."""
 
 from __future__ import annotations
 
@@ -27,25 +27,26 @@ def read(pipeline: Pipeline, path: Path) -> MotionModule:
     return read_motion_module(path, parameters)
 
 
-def written(path: Path, kind: str) -> Path:
+def write_module(path: Path, kind: str) -> Path:
+    """Write a motion module in the layout of the path's suffix, and return the path."""
     recipe.write_motion_module(path, recipe.SMALL, kind)
     return path
 
 
 @pytest.mark.parametrize("kind", [V14, V2])
-def test_all_layouts_hold_the_same_tensors(pipeline: Pipeline, tmp_path: Path, kind: str) -> None:
-    pickled = read(pipeline, written(tmp_path / f"{kind}.ckpt", kind))
-    plain = read(pipeline, written(tmp_path / f"{kind}.safetensors", kind))
-    folder = read(pipeline, written(tmp_path / kind, kind))
-    adapter = MotionAdapter.from_pretrained(tmp_path / kind)  # diffusers' own reading of the folder
+def test_every_layout_gives_the_same_tensors(pipeline: Pipeline, tmp_path: Path, kind: str) -> None:
+    pickled = read(pipeline, write_module(tmp_path / f"{kind}.ckpt", kind))
+    plain = read(pipeline, write_module(tmp_path / f"{kind}.safetensors", kind))
+    folder = read(pipeline, write_module(tmp_path / kind, kind))
+    adapter = MotionAdapter.from_pretrained(tmp_path / kind)  # read by diffusers
     for name, expected in adapter.named_parameters():
         for module in (pickled, plain, folder):
             assert torch.equal(module.tensors[name], expected), name
     assert pickled.max_frames == plain.max_frames == folder.max_frames
 
 
-def test_the_original_names_are_those_that_diffusers_converts_from(tmp_path: Path) -> None:
-    original = load_file(written(tmp_path / "module.safetensors", V2))
+def test_the_original_keys_are_those_that_diffusers_converts(tmp_path: Path) -> None:
+    original = load_file(write_module(tmp_path / "module.safetensors", V2))
     converted = convert_animatediff_checkpoint_to_diffusers(dict(original))
     assert {original_key(name) for name in converted} == {key for key in original if "pos_encoder" not in key}
     for name, tensor in converted.items():
@@ -54,27 +55,24 @@ def test_the_original_names_are_those_that_diffusers_converts_from(tmp_path: Pat
 
 @pytest.mark.parametrize(("kind", "max_frames", "mid_block"), [(V14, 24, False), (V15, 24, False), (V2, 32, True)])
 @pytest.mark.parametrize("layout", [".ckpt", ".safetensors", ""])
-def test_the_kind_is_recognised_by_content(
+def test_the_kind_is_determined_by_the_content(
     pipeline: Pipeline, tmp_path: Path, kind: str, max_frames: int, mid_block: bool, layout: str
 ) -> None:
-    module = read(pipeline, written(tmp_path / f"some{layout}", kind))
+    module = read(pipeline, write_module(tmp_path / f"some{layout}", kind))
     assert (module.max_frames, module.has_mid_block, module.norms_over_frames) == (max_frames, mid_block, not mid_block)
 
 
-def test_without_a_mid_block_the_mid_block_adds_exactly_nothing(
-    pipeline: Pipeline, stages: Stages, random_weights: Path
-) -> None:
-    own = Pipeline(store_of(random_weights), CPU)
-    own.load("toonyou_beta3.safetensors", V2, stages)
-    own.load("toonyou_beta3.safetensors", V14, stages)  # after a kind that has one
+def test_a_module_without_mid_block_leaves_the_mid_block_input_unchanged(pipeline: Pipeline, stages: Stages) -> None:
+    pipeline.load("toonyou_beta3.safetensors", V2, stages)
+    pipeline.load("toonyou_beta3.safetensors", V14, stages)  # after a kind with a mid block
     hidden = torch.randn(32, 64, 4, 4, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        assert torch.equal(own.unet.mid_block.motion_modules[0](hidden, num_frames=16), hidden)
+        assert torch.equal(pipeline.unet.mid_block.motion_modules[0](hidden, num_frames=16), hidden)
 
 
 @pytest.mark.parametrize("wrap", ["state_dict", "module."])
-def test_wrappers_of_trained_files_are_taken_off(pipeline: Pipeline, tmp_path: Path, wrap: str) -> None:
-    plain = written(tmp_path / "plain.ckpt", V14)
+def test_wrapped_state_dicts_are_unwrapped(pipeline: Pipeline, tmp_path: Path, wrap: str) -> None:
+    plain = write_module(tmp_path / "plain.ckpt", V14)
     tensors = torch.load(plain, weights_only=True)
     wrapped = tmp_path / "wrapped.ckpt"
     if wrap == "state_dict":
@@ -83,20 +81,22 @@ def test_wrappers_of_trained_files_are_taken_off(pipeline: Pipeline, tmp_path: P
         )
     else:
         torch.save({f"module.{key}": tensor for key, tensor in tensors.items()}, wrapped)
-    ours, expected = read(pipeline, wrapped), read(pipeline, plain)
-    assert all(torch.equal(ours.tensors[name], tensor) for name, tensor in expected.tensors.items())
+    module, expected = read(pipeline, wrapped), read(pipeline, plain)
+    assert all(torch.equal(module.tensors[name], tensor) for name, tensor in expected.tensors.items())
 
 
-def test_position_tables_may_be_missing(pipeline: Pipeline, tmp_path: Path) -> None:
-    tensors = load_file(written(tmp_path / "with.safetensors", V2))
+def test_without_position_tables_the_kind_gives_their_length(pipeline: Pipeline, tmp_path: Path) -> None:
+    tensors = load_file(write_module(tmp_path / "with.safetensors", V2))
     save_file({k: t for k, t in tensors.items() if "pos_encoder" not in k}, tmp_path / "without.safetensors")
     assert read(pipeline, tmp_path / "without.safetensors").max_frames == 32
 
 
 @pytest.mark.parametrize("shape", [None, (3, 3)])
-def test_a_missing_or_misshapen_key_is_named(pipeline: Pipeline, tmp_path: Path, shape: tuple[int, ...] | None) -> None:
+def test_a_missing_or_misshapen_tensor_is_named(
+    pipeline: Pipeline, tmp_path: Path, shape: tuple[int, ...] | None
+) -> None:
     key = "up_blocks.2.motion_modules.1.temporal_transformer.transformer_blocks.0.attention_blocks.1.to_q.weight"
-    tensors = load_file(written(tmp_path / "whole.safetensors", V15))
+    tensors = load_file(write_module(tmp_path / "whole.safetensors", V15))
     del tensors[key]
     if shape:
         tensors[key] = torch.zeros(shape)
@@ -105,23 +105,23 @@ def test_a_missing_or_misshapen_key_is_named(pipeline: Pipeline, tmp_path: Path,
         read(pipeline, tmp_path / "broken.safetensors")
 
 
-def test_foreign_keys_are_counted_in_one_line(
+def test_unknown_keys_are_logged_in_one_line(
     pipeline: Pipeline, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tensors = load_file(written(tmp_path / "whole.safetensors", V15))
+    tensors = load_file(write_module(tmp_path / "whole.safetensors", V15))
     save_file(tensors | {"animatediff_config": torch.zeros(1)}, tmp_path / "more.safetensors")
     with caplog.at_level(logging.INFO, logger="videokit"):
         read(pipeline, tmp_path / "more.safetensors")
     assert [r.getMessage() for r in caplog.records] == ["more.safetensors: ignored 1 unknown keys: animatediff_config"]
 
 
-def test_what_is_no_motion_module_is_refused(pipeline: Pipeline, random_weights: Path) -> None:
+def test_a_file_that_is_not_a_motion_module_is_rejected(pipeline: Pipeline, random_weights: Path) -> None:
     with pytest.raises(WeightsError, match="is not a motion module"):
         read(pipeline, random_weights / "checkpoints" / "lyriel_v16.safetensors")
 
 
-def test_a_module_with_too_few_positions_is_refused(random_weights: Path, tmp_path: Path, stages: Stages) -> None:
-    file = written(tmp_path / "motion_modules" / "mm_sd_v15.ckpt", V15)
+def test_a_module_with_too_few_positions_is_rejected(random_weights: Path, tmp_path: Path, stages: Stages) -> None:
+    file = write_module(tmp_path / "motion_modules" / "mm_sd_v15.ckpt", V15)
     tensors = torch.load(file, weights_only=True)
     torch.save({k: t[:, :8] if k.endswith(".pe") else t for k, t in tensors.items()}, file)
     pipeline = Pipeline(store_of(tmp_path, random_weights), CPU)

@@ -1,4 +1,4 @@
-"""The network is AnimateDiff's own, with each kind of motion module."""
+"""What the UNet computes with each kind of motion module, compared with AnimateDiff's definition."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ TIMESTEP = 521
 
 def sample_and_text(pipeline: Pipeline) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(7)
-    # twice the small weights' own side: with a single pixel at the lowest level a group would be two numbers, whose
-    # norm is ill-conditioned in any implementation
+    # twice the native side, because with a single pixel at the lowest level the norm of a group would be that of two
+    # numbers, which is ill-conditioned in any implementation
     side, width = 2 * pipeline.unet.config.sample_size, pipeline.unet.config.cross_attention_dim
     sample = torch.randn(1, 4, NUM_FRAMES, side, side, generator=generator)
     return sample, torch.randn(1, 77, width, generator=generator)
 
 
-def relative_error(ours: torch.Tensor, reference: torch.Tensor) -> float:
-    return float((ours.double() - reference).norm() / reference.norm())
+def relative_error(output: torch.Tensor, reference: torch.Tensor) -> float:
+    return float((output.double() - reference).norm() / reference.norm())
 
 
 def original_module(directory: Path, kind: str) -> dict[str, torch.Tensor]:
@@ -38,7 +38,7 @@ def original_module(directory: Path, kind: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_unet_computes_what_animatediff_defines(
+def test_the_unet_computes_the_same_as_the_reference(
     pipeline: Pipeline, random_weights: Path, stages: Stages, tmp_path: Path, kind: str
 ) -> None:
     checkpoint = load_file(random_weights / "checkpoints" / CHECKPOINTS[0])
@@ -48,17 +48,17 @@ def test_the_unet_computes_what_animatediff_defines(
 
     pipeline.load(CHECKPOINTS[0], kind, stages)
     with torch.inference_mode():
-        ours = pipeline.unet(sample, TIMESTEP, text.repeat_interleave(NUM_FRAMES, dim=0)).sample
+        output = pipeline.unet(sample, TIMESTEP, text.repeat_interleave(NUM_FRAMES, dim=0)).sample
 
-    # the best that was measured against the original's code itself is 8e-6 (float32, another network)
-    assert relative_error(ours, expected) < 2e-5
+    # The original's code differs from the reference by 8e-6 at best (float32, another network).
+    assert relative_error(output, expected) < 2e-5
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_stock_diffusers_computes_something_else(
+def test_diffusers_norms_compute_something_else(
     pipeline: Pipeline, random_weights: Path, tmp_path: Path, kind: str
 ) -> None:
-    """Why the norms' scope is set: without that, the error is thousands of times larger."""
+    """This is why the axes of the norms are set: with diffusers' own the error is thousands of times larger."""
     checkpoint = load_file(random_weights / "checkpoints" / CHECKPOINTS[0])
     sample, text = sample_and_text(pipeline)
     expected = ReferenceUNet(checkpoint, original_module(tmp_path, kind))(sample, TIMESTEP, text)
@@ -70,8 +70,8 @@ def test_stock_diffusers_computes_something_else(
         subfolder="unet",
         local_files_only=True,
     )
-    stock = UNetMotionModel.from_unet2d(unet, MotionAdapter.from_pretrained(tmp_path / kind)).eval()
+    unchanged = UNetMotionModel.from_unet2d(unet, MotionAdapter.from_pretrained(tmp_path / kind)).eval()
     with torch.inference_mode():
-        theirs = stock(sample, TIMESTEP, text.repeat_interleave(NUM_FRAMES, dim=0)).sample
+        output = unchanged(sample, TIMESTEP, text.repeat_interleave(NUM_FRAMES, dim=0)).sample
 
-    assert relative_error(theirs, expected) > 0.02
+    assert relative_error(output, expected) > 0.02

@@ -1,4 +1,4 @@
-"""The table of weight files, what is fetched when, and the small weights that stand in for them."""
+"""Which weight files animate-diff needs, and when each is fetched."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from videokit.weights.store import Url, WeightFile, WeightStore
 
 
 @pytest.fixture
-def served(random_weights: Path, tmp_path: Path) -> Iterator[tuple[WeightStore, list[str]]]:
-    """A store whose files all come from a web server, and the paths that were asked for."""
-    asked: list[str] = []
+def downloads(random_weights: Path, tmp_path: Path) -> Iterator[tuple[WeightStore, list[str]]]:
+    """Yield a store whose files are all on a web server, and the paths of the server's requests."""
+    requests: list[str] = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path.removeprefix("/"))
+            requests.append(self.path.removeprefix("/"))
             super().do_GET()
 
         def log_message(self, *_: object) -> None:
@@ -37,45 +37,44 @@ def served(random_weights: Path, tmp_path: Path) -> Iterator[tuple[WeightStore, 
     handler = functools.partial(Handler, directory=str(random_weights))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    # motion modules are fetched as pickles in the original layout, as the table has them
+    # the table lists the motion modules as pickles in the original layout
     for name in MOTION_MODULES:
         file = random_weights / "motion_modules" / f"{name}.ckpt"
         if not file.exists():
             recipe.write_motion_module(file, recipe.SMALL, name)
     address = f"http://127.0.0.1:{server.server_port}"
     files = [WeightFile(file.path, Url(f"{address}/{file.path}"), file.licence) for file in FILES]
-    yield WeightStore(files, directories=[], cache=tmp_path / "cache"), asked
+    yield WeightStore(files, directories=[], cache=tmp_path / "cache"), requests
     server.shutdown()
     server.server_close()
 
 
-def test_only_what_is_needed_is_fetched_and_only_once(served: tuple[WeightStore, list[str]], stages: Stages) -> None:
-    store, asked = served
+def test_each_file_is_fetched_once_when_it_is_needed(downloads: tuple[WeightStore, list[str]], stages: Stages) -> None:
+    store, requests = downloads
     first = Inputs("a cat", num_inference_steps=1, seed=1)
     pipeline = Pipeline(store, CPU)
-    pipeline.load(first.checkpoint, first.motion_module, stages)  # what set-up does
-    at_set_up = {*CONFIGS, *TOKENIZER, f"checkpoints/{CHECKPOINTS[0]}", f"motion_modules/{MOTION_MODULES[0]}.ckpt"}
-    assert sorted(asked) == sorted(at_set_up)
+    in_setup = {*CONFIGS, *TOKENIZER, f"checkpoints/{CHECKPOINTS[0]}", f"motion_modules/{MOTION_MODULES[0]}.ckpt"}
+    assert sorted(requests) == sorted(in_setup)
 
-    asked.clear()
+    requests.clear()
     other = Inputs("a cat", "", CHECKPOINTS[2], MOTION_MODULES[2], 1, seed=1)
     for inputs in (first, other, first, other):
         assert len(list(pipeline.generate(inputs, 1, stages))) == 16
-    assert asked == [f"checkpoints/{CHECKPOINTS[2]}", f"motion_modules/{MOTION_MODULES[2]}.ckpt"]
+    assert requests == [f"checkpoints/{CHECKPOINTS[2]}", f"motion_modules/{MOTION_MODULES[2]}.ckpt"]
 
 
-def test_all_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
+def test_all_missing_files_are_named_at_once(tmp_path: Path) -> None:
     store = WeightStore.from_environment(
         FILES, "animate-diff", tmp_path, {"WEIGHTS_OFFLINE": "1", "HOME": str(tmp_path)}
     )
     with pytest.raises(WeightsMissing) as raised:
         fetch(store, CHECKPOINTS[1], MOTION_MODULES[2])
-    needed = (*CONFIGS, *TOKENIZER, f"checkpoints/{CHECKPOINTS[1]}", f"motion_modules/{MOTION_MODULES[2]}.ckpt")
-    assert all(f"\n  {path}\n" in str(raised.value) for path in needed)
-    assert f"run: script/weights animate-diff {' '.join(needed)}" in str(raised.value)
+    files = (*CONFIGS, *TOKENIZER, f"checkpoints/{CHECKPOINTS[1]}", f"motion_modules/{MOTION_MODULES[2]}.ckpt")
+    assert all(f"\n  {path}\n" in str(raised.value) for path in files)
+    assert f"run: script/weights animate-diff {' '.join(files)}" in str(raised.value)
 
 
-def test_the_table_has_every_documented_file_with_size_hash_and_licence() -> None:
+def test_the_table_has_size_hash_and_licence_of_every_documented_file() -> None:
     paths = {file.path for file in FILES}
     assert paths >= {f"checkpoints/{name}" for name in CHECKPOINTS}
     assert paths >= {f"motion_modules/{name}.ckpt" for name in MOTION_MODULES}
@@ -83,10 +82,10 @@ def test_the_table_has_every_documented_file_with_size_hash_and_licence() -> Non
     assert all(file.size and file.sha256 and file.licence for file in FILES)
 
 
-def test_a_tokenizer_in_two_places_is_refused(random_weights: Path, tmp_path: Path) -> None:
-    half = tmp_path / TOKENIZER[0]
-    half.parent.mkdir(parents=True)
-    half.write_bytes((random_weights / TOKENIZER[0]).read_bytes())
+def test_a_tokenizer_in_two_folders_is_rejected(random_weights: Path, tmp_path: Path) -> None:
+    part = tmp_path / TOKENIZER[0]
+    part.parent.mkdir(parents=True)
+    part.write_bytes((random_weights / TOKENIZER[0]).read_bytes())
     with pytest.raises(WeightsError, match=r"belong together but are in .* and .*; put all into one folder"):
         Pipeline(store_of(tmp_path, random_weights), CPU)
 
