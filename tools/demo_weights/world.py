@@ -129,7 +129,7 @@ def signed_distance(shape: str, x: torch.Tensor, y: torch.Tensor, radius: torch.
 
 
 def _bounds(margin: float) -> tuple[float, float]:
-    """Return the range that keeps a margin on both sides; the middle if there is no room."""
+    """Return the range that keeps a margin on both sides; the middle if the margins overlap."""
     return min(margin, 0.5), max(1 - margin, 0.5)
 
 
