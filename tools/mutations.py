@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tree import ROOT
 
-NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "wheels", "weights", "node_modules")
+NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "wheels", "node_modules")
 FAILED_TEST = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 MEANING = "tests/end_to_end/test_meaning.py"
 TESTS = {
@@ -74,7 +74,7 @@ def undetected(names: list[str]) -> list[str]:
     """
     with tempfile.TemporaryDirectory() as directory:
         tree = Path(directory) / "tree"
-        shutil.copytree(ROOT, tree, ignore=NOT_COPIED)
+        shutil.copytree(ROOT, tree, ignore=_not_copied)
         for model in dict.fromkeys(MUTATIONS[name].model for name in names):
             if failed := failing_tests(tree, model):
                 raise MutationError(f"{model}: tests that fail without a mutation: {', '.join(failed)}")
@@ -106,3 +106,8 @@ def failing_tests(tree: Path, model: str, *options: str) -> list[str]:
     if completed.returncode not in (0, 1) or bool(completed.returncode) != bool(failed):
         raise MutationError(f"pytest ended with status {completed.returncode}:\n{completed.stdout}{completed.stderr}")
     return failed
+
+
+def _not_copied(directory: str, names: list[str]) -> set[str]:
+    """Return what a copy of a directory leaves out: caches, and the weights in a model's directory."""
+    return NOT_COPIED(directory, names) | ({"weights"} if "cog.yaml" in names else set())
