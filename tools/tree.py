@@ -1,4 +1,4 @@
-"""The repository's root and its models. Supports Python 3.8 and needs no package."""
+"""The repository's root and models, and the parser of scripts' arguments. Supports Python 3.8, needs no package."""
 
 from __future__ import annotations
 
@@ -24,3 +24,8 @@ def model_name(text: str) -> str:
     if name not in models():
         raise argparse.ArgumentTypeError(f"{text!r} is not a model; models: {', '.join(models())}")
     return name
+
+
+def script_parser(doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose help is a script's docstring."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)

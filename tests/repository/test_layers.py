@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "tree": set(),
     **{tool: {"tree", *TOOLS, *MODEL_CODE} for tool in TOOLS},
     "cog_local": {"tree", "videokit"},
+    "benchmarks": {"tree", *TOOLS, *MODEL_CODE, "cog"},  # its *_model.py are served by Cog
     "script": {"tree", *TOOLS, *MODEL_CODE, *SCRIPT_MODULES},
 }
 NAMES = {*FILES, *MODEL_CODE, *SCRIPT_MODULES, *TEST_SUPPORT, "cog", "coglet"}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import re
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +18,18 @@ from videokit.files import atomic_write
 from cog_local.schema import FILE_NAME, read_schema
 
 DIRECTORY = ROOT / ".predictions"  # of the API: this configuration, its database, its files
-# Parts of a model's directory that do not change the model's code.
-_IGNORED_NAMES = {"wheels", "weights", "demo-weights", "examples", "__pycache__"}  # and all that begin with a dot
-_IGNORED_SUFFIXES = {".md", ".gif", ".mp4"}
+# Paths in a model's directory that are not its code.
+_IGNORED = re.compile(r"(wheels|weights|demo-weights|examples)/.*|(.*/)?(\.|__pycache__/).*|.*\.(md|gif|mp4)")
 
 
 def write_config(weights: str) -> Path:
     """Write the configuration for all models and return its path. Raises SchemaError for one without openapi.json."""
     if weights not in ("demo", "full"):
         weights = str(Path(weights).resolve())
-    lines = [f"data = {_toml(str(DIRECTORY))}"]
+    toml = partial(json.dumps, ensure_ascii=False)  # a JSON string or array is also TOML
+    lines = [f"data = {toml(str(DIRECTORY))}"]
     for model in models():
-        lines += ["", "[[models]]", *(f"{key} = {_toml(value)}" for key, value in _settings(model, weights).items())]
+        lines += ["", "[[models]]", *(f"{key} = {toml(value)}" for key, value in _settings(model, weights).items())]
     DIRECTORY.mkdir(exist_ok=True)
     config = DIRECTORY / "config.toml"
     with atomic_write(config) as part:
@@ -60,15 +62,10 @@ def content_id(model: str) -> str:
     digest = hashlib.sha256()
     for place in (ROOT / model, ROOT / "shared" / "videokit" / "src"):
         for path in sorted(place.rglob("*")):
-            inside = path.relative_to(place)
-            if path.is_file() and path.suffix not in _IGNORED_SUFFIXES and not any(map(_is_ignored, inside.parts)):
-                content = hashlib.sha256(path.read_bytes()).hexdigest()
-                digest.update(f"{inside.as_posix()} {content}\n".encode())
+            name = path.relative_to(place).as_posix()
+            if path.is_file() and not _IGNORED.fullmatch(name):
+                digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
-
-
-def _is_ignored(part: str) -> bool:
-    return part in _IGNORED_NAMES or part.startswith(".")
 
 
 def _description(model: str) -> str:
@@ -76,7 +73,3 @@ def _description(model: str) -> str:
     readme = ROOT / model / "README.md"
     lines = readme.read_text("utf-8").splitlines()[1:] if readme.exists() else []
     return next(filter(None, lines), "")
-
-
-def _toml(value: str | list[str]) -> str:
-    return json.dumps(value, ensure_ascii=False)  # a JSON string or array is also TOML

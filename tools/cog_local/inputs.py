@@ -44,7 +44,6 @@ def read_inputs(schema: Schema, pairs: list[str], json_argument: str | None = No
     fields = {name: _resolve(schemas, field) for name, field in schemas["Input"]["properties"].items()}
     inputs: dict[str, Any] = {}
     faults: list[str] = []
-    unreadable: set[str] = set()  # names whose fault is already in the list
     try:
         inputs.update(_read_json(json_argument))
     except InvalidInputs as error:
@@ -62,12 +61,12 @@ def read_inputs(schema: Schema, pairs: list[str], json_argument: str | None = No
         except InvalidInputs as error:
             faults += error.faults
             inputs.pop(name, None)
-            unreadable.add(name)
-    required = schemas["Input"].get("required", [])
-    faults += [f"{name} is required" for name in required if name not in inputs and name not in unreadable]
+    faults += [f"{name} is required" for name in schemas["Input"].get("required", []) if name not in {*inputs, *texts}]
     for name, value in list(inputs.items()):
         if name not in fields:
-            faults.append(_unknown(name, list(fields)))
+            nearest = difflib.get_close_matches(name, fields, n=1)
+            guess = f"; did you mean {nearest[0]}?" if nearest else ""
+            faults.append(f"{name} is not an input{guess} (all: {', '.join(fields)})")
         elif value is None and "nullable" in fields[name]:
             del inputs[name]  # the server refuses null, and accepts a missing name
         else:
@@ -148,12 +147,6 @@ def _data_uri(name: str, file: str) -> str:
 
 def _reason(error: Exception) -> str:
     return (getattr(error, "strerror", None) or str(error)).lower()
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    guess = f"; did you mean {nearest[0]}?" if nearest else ""
-    return f"{name} is not an input{guess} (all: {', '.join(known)})"
 
 
 def _faults(name: str, value: Any, field: Schema) -> Iterator[str]:

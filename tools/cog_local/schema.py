@@ -1,17 +1,15 @@
 """The OpenAPI schema of a model: `MODEL/openapi.json`, and the generator that writes this file from predict.py.
 
-`cog build` writes the same document into an image, where Cog's server validates inputs with it. predict.py is parsed,
-never imported. Cog's own generator silently misreads some declarations. This generator accepts one form, which Cog
-reads as Python does, and raises SchemaError for all others:
+`cog build` writes the same document into an image. Cog's generator silently misreads some declarations. This generator
+accepts one form, which Cog reads as Python does, and raises SchemaError for all others:
 
     name: type = Input(literal arguments only)
 
 The `cog` package cannot write the document: `cog._inspector` imports predict.py, returns fields without the document
-around them, and no longer knows whether `default=None` was written or where a default came from.
+around them, and no longer knows whether `default=None` was written.
 
 Sources, replicate/cog at 6110c91 (0.22.0): pkg/schema/openapi.go for the format and for document.json, the part that
-all models share; pkg/schema/python/literals.go for the literals that Cog reads correctly. These are one string without
-escapes, a plain number, and a list of these without comments.
+all models share; pkg/schema/python/literals.go for the literals that Cog reads correctly.
 """
 
 from __future__ import annotations
@@ -46,7 +44,6 @@ _KEYWORDS = {  # Input's argument -> its name in the schema
     "min_length": "minLength",
     "max_length": "maxLength",
     "regex": "pattern",
-    "deprecated": "deprecated",
     "choices": "enum",
 }
 _NUMBER = r"-?\d+(?:\.\d*)?(?:e[+-]?\d+)?"
@@ -94,11 +91,8 @@ def schema_fault(model_dir: Path) -> str | None:
 
 def openapi_schema(predict_py: Path) -> Schema:
     """Return the OpenAPI 3.0.2 document of `Predictor`, read from the text of predict.py. Raises SchemaError."""
-    source = predict_py.read_text("utf-8")
     try:
-        return _Reader(source).schema()
-    except _DeclarationError as error:
-        raise SchemaError(f"{predict_py}:{error.line}: {error}") from None
+        return _Reader(predict_py.read_text("utf-8")).schema()
     except SyntaxError as error:
         raise SchemaError(f"{predict_py}:{error.lineno}: {error.msg}") from None
 
@@ -111,15 +105,13 @@ def _command(model_dir: Path) -> str:
     return f"script/schema {os.path.relpath(model_dir, ROOT)}"
 
 
-class _DeclarationError(Exception):
+class _DeclarationError(SyntaxError):
     def __init__(self, node: ast.AST, text: str) -> None:
         super().__init__(text)
-        self.line = getattr(node, "lineno", 1)
+        self.lineno = getattr(node, "lineno", 1)
 
 
 class _Reader:
-    """Reads one predict.py."""
-
     def __init__(self, source: str) -> None:
         self.source = source
         self.tree = ast.parse(source)
@@ -143,11 +135,10 @@ class _Reader:
             if "default" not in field and "nullable" not in field:
                 inputs.setdefault("required", []).append(name)
         output = {**self._output(method), "title": "Output"}
-        streaming = any(ast.unparse(node) in ("streaming", "cog.streaming") for node in method.decorator_list)
         document: Schema = json.loads(_DOCUMENT.read_text("utf-8"))
         components = document["components"]
         components["schemas"] = {"Input": inputs, "Output": output, **enums, **components["schemas"]}
-        if streaming:
+        if any(ast.unparse(node) in ("streaming", "cog.streaming") for node in method.decorator_list):
             document["paths"]["/predictions"]["post"]["x-cog-streaming"] = True
         return document
 
@@ -160,15 +151,15 @@ class _Reader:
                 raise _DeclarationError(node, "class Predictor has no method `run`")
         raise _DeclarationError(self.tree, "there is no class Predictor")
 
-    def _arguments(self, method: ast.FunctionDef) -> list[tuple[ast.arg, ast.expr | None]]:
+    def _arguments(self, method: ast.FunctionDef) -> list[tuple[ast.arg, ast.expr]]:
         a = method.args
-        if a.posonlyargs or a.kwonlyargs or a.vararg or a.kwarg or not a.args or a.args[0].arg != "self":
-            raise _DeclarationError(method, f"{method.name} takes `self` and plain arguments only")
-        named = a.args[1:]
-        return list(zip(named, [*[None] * (len(named) - len(a.defaults)), *a.defaults], strict=True))
+        self_and_inputs = len(a.args) == len(a.defaults) + 1 and a.args[0].arg == "self"
+        if a.posonlyargs or a.kwonlyargs or a.vararg or a.kwarg or not self_and_inputs:
+            raise _DeclarationError(method, f"{method.name} takes `self` and arguments `name: type = Input(...)` only")
+        return list(zip(a.args[1:], a.defaults, strict=True))
 
-    def _input(self, argument: ast.arg, value: ast.expr | None) -> tuple[Schema, Schema | None]:
-        """Return an input's own schema, and that of its choices if it has any."""
+    def _input(self, argument: ast.arg, value: ast.expr) -> tuple[Schema, Schema | None]:
+        """Return the schemas of an input and of its choices."""
         name = argument.arg
         if argument.annotation is None:
             raise _DeclarationError(argument, f"{name} has no type")
@@ -176,19 +167,13 @@ class _Reader:
         field: Schema = {"title": " ".join(word.capitalize() for word in name.split("_")), **kind}
         if nullable:
             field["nullable"] = True
-        if value is None:
-            return field, None
         if not (isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "Input"):
             raise _DeclarationError(value, f"{name} is not declared as `{name}: type = Input(...)`")
-        if value.args:
-            raise _DeclarationError(value, f"Input of {name} has an argument without a name")
-        for keyword in value.keywords:
-            if keyword.arg not in _KEYWORDS:
-                raise _DeclarationError(keyword, f"Input of {name} has an unknown argument: {keyword.arg}")
+        for keyword in [*value.args, *value.keywords]:
+            if not isinstance(keyword, ast.keyword) or keyword.arg not in _KEYWORDS:
+                raise _DeclarationError(keyword, f"Input of {name}: write only {', '.join(_KEYWORDS)}, by name")
             field[_KEYWORDS[keyword.arg]] = self._literal(name, keyword)
         self._check(name, value, field, nullable)
-        if field.get("deprecated") is False:
-            del field["deprecated"]
         if "enum" not in field:
             return field, None
         del field["title"]

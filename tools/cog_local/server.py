@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 HOST = "127.0.0.1"
+_READY_SECONDS = 3600.0
 _SLOT_SECONDS = 5.0  # Cog answers a prediction a moment before it accepts the next one
 _STOP_SECONDS = 20.0  # for a cancelled prediction to end, and then for the server, before the server is killed
 _CANCEL_AGAIN_SECONDS = 3.0  # coglet 0.23.1 loses a cancel that arrives just as a prediction starts
@@ -48,7 +49,7 @@ class CogServer:
     port: 0 picks a free port, which is then the attribute `port`.
     weights: "demo", "full" or a directory.
     on_log: called from another thread with each line that the model prints in set-up and predictions.
-    cancel_event: when it is set, `start` raises StartCancelled.
+    cancel_event: when it is set, a start raises StartCancelled.
     python: the interpreter whose environment has cog and the model's packages.
     """
 
@@ -62,7 +63,6 @@ class CogServer:
         on_log: Callable[[str], None] | None = None,
         cancel_event: threading.Event | None = None,
         python: Path = Path(sys.executable),
-        ready_seconds: float = 3600.0,
     ) -> None:
         self.model_dir = model_dir.resolve()
         self.port = port
@@ -70,7 +70,6 @@ class CogServer:
         self._env = dict(env or {})
         self._on_log = on_log
         self._python = python
-        self._ready_seconds = ready_seconds
         self._cancel_event = cancel_event or threading.Event()
         self._process: subprocess.Popen[str] | None = None
         self._cleanup = contextlib.ExitStack()
@@ -80,25 +79,27 @@ class CogServer:
         self._latest_id: str | None = None  # of the last prediction, of any client
 
     def __enter__(self) -> Self:
+        """Start the server and wait until it is ready.
+
+        Raises SchemaError for a model without openapi.json, ServerError for one whose set-up fails, StartCancelled.
+        """
         try:
-            self.start()
+            self._start()
+            self._wait_until_ready()
         except BaseException:
-            self.stop()
+            self._cleanup.close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        """Cancel the running prediction, end all processes of the server and remove their temporary files."""
+        self._cleanup.close()
 
     @property
     def url(self) -> str:
         return f"http://{HOST}:{self.port}"
 
-    def start(self) -> None:
-        """Start the server and wait until it is ready.
-
-        Raises SchemaError for a model without openapi.json, ServerError for one whose set-up fails, StartCancelled.
-        """
+    def _start(self) -> None:
         _copy_schema(self.model_dir)
         self.port = _free_port(self.port)
         temporary = self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cog-server-"))
@@ -124,11 +125,6 @@ class CogServer:
         self._cleanup.callback(reader.join)
         self._cleanup.callback(_end_group, process, read_end)
         self._cleanup.callback(self._cancel_running)
-        self._wait_until_ready()
-
-    def stop(self) -> None:
-        """Cancel the running prediction, end all processes of the server and remove their temporary files."""
-        self._cleanup.close()
 
     def _cancel_running(self) -> None:
         """Cancel the running prediction of any client and wait for its end, which the server does not do by itself."""
@@ -181,7 +177,6 @@ class CogServer:
         return self._request("POST", f"/predictions/{prediction_id}/cancel", {})[0] == http.HTTPStatus.OK
 
     def get(self, path: str) -> dict[str, Any]:
-        """Return the JSON at a path such as /openapi.json or /health-check."""
         return self._request("GET", path)[1]
 
     def _request(
@@ -199,7 +194,7 @@ class CogServer:
             connection.close()
 
     def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + self._ready_seconds
+        deadline = time.monotonic() + _READY_SECONDS
         while True:
             self.check()
             if self._cancel_event.is_set():
@@ -215,11 +210,11 @@ class CogServer:
             if health["status"] not in ("STARTING", "UNKNOWN"):
                 self._fail(f"set-up failed: {health['setup']['logs'].rpartition('etup failed: ')[2]}")
             if time.monotonic() > deadline:
-                self._fail(f"not ready after {self._ready_seconds:.0f} s")
+                self._fail(f"not ready after {_READY_SECONDS:.0f} s")
 
     def _fail(self, text: str) -> NoReturn:
         """Stop the server, so that all of its lines have been read, and raise ServerError with the last ones."""
-        self.stop()
+        self._cleanup.close()
         raise ServerError("\n  ".join([f"{self.model_dir.name}: {text}", *self._last_lines]))
 
     def _read(self, lines: IO[str]) -> None:

@@ -48,7 +48,7 @@ def test_a_version_id_changes_only_with_the_code_of_its_model(changed_repository
     (changed_repository / "several-files" / "more.py").write_text("")
     assert evaluate(changed_repository, "content_id('one-file')") == before
     ids = {before}
-    for path in (model / "predict.py", changed_repository / "shared/videokit/src/videokit/errors.py"):
+    for path in (model / "predict.py", changed_repository / "shared/videokit/src/videokit/weights/store.py"):
         path.write_text(path.read_text() + os.linesep)
         ids.add(evaluate(changed_repository, "content_id('one-file')"))
     assert len(ids) == 3

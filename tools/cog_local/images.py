@@ -1,4 +1,4 @@
-"""Builds videokit's wheel into the models' wheels/ directories, where each requirements.txt names it.
+"""What images need: videokit's wheel in each model's wheels/ directory, and the `cog` program that builds and pushes.
 
 The same sources give the same bytes. A wheel that already has these bytes is not touched, so that an image keeps its
 layer of requirements.
@@ -7,6 +7,7 @@ layer of requirements.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,33 +16,34 @@ from pathlib import Path
 from tree import ROOT
 from videokit.files import atomic_write
 
-_PACKAGE = ROOT / "shared" / "videokit"
 _EPOCH = "1577836800"  # 2020-01-01, the time of all files in the wheel
+
+
+def cog(model: str, *arguments: str) -> None:
+    """Run `cog` in a model's directory. Exits if cog or Docker is missing, or if cog fails."""
+    for program, url in (("cog", "https://cog.run"), ("docker", "https://docs.docker.com/engine/install")):
+        if shutil.which(program) is None:
+            sys.exit(f"{program} is not installed; see {url}")
+    print(f"{model}: cog {' '.join(arguments)}", flush=True)
+    if code := subprocess.run(["cog", *arguments], cwd=ROOT / model, check=False).returncode:
+        sys.exit(code)
 
 
 def install_wheel(models: list[str]) -> None:
     """Build the wheel once and copy it to each model. Exits with a message if that is impossible."""
     with tempfile.TemporaryDirectory() as directory:
-        wheel = _build(Path(directory))
+        # not in an isolated environment, so without network
+        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", directory]
+        environ = {**os.environ, "SOURCE_DATE_EPOCH": _EPOCH}
+        package = ROOT / "shared" / "videokit"
+        done = subprocess.run(command, cwd=package, env=environ, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"videokit cannot be built:\n{done.stderr}")
+        wheel = next(Path(directory).glob("*.whl"))
         for model in models:
             if f"./wheels/{wheel.name}" not in (ROOT / model / "requirements.txt").read_text().split():
                 sys.exit(f"{model}/requirements.txt does not name ./wheels/{wheel.name}")
             _copy(wheel, ROOT / model / "wheels")
-
-
-def _build(directory: Path) -> Path:
-    """Build the wheel without an isolated environment, so without network, and return its path."""
-    done = subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(directory)],
-        cwd=_PACKAGE,
-        env={**os.environ, "SOURCE_DATE_EPOCH": _EPOCH},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        sys.exit(f"videokit cannot be built:\n{done.stderr}")
-    return next(directory.glob("*.whl"))
 
 
 def _copy(wheel: Path, wheels: Path) -> None:

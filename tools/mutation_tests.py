@@ -68,10 +68,7 @@ MUTATIONS = {
 
 
 def undetected(names: list[str]) -> list[str]:
-    """Apply mutations one at a time in a copy of the tree, print the failing tests, and return what none detects.
-
-    Raises MutationError.
-    """
+    """Apply mutations one at a time in a copy of the tree, print the failing tests, and return what none detects."""
     with tempfile.TemporaryDirectory() as directory:
         tree = Path(directory) / "tree"
         shutil.copytree(ROOT, tree, ignore=_not_copied)
@@ -86,8 +83,7 @@ def is_detected(tree: Path, name: str) -> bool:
     mutation = MUTATIONS[name]
     file = tree / mutation.file
     text = file.read_text()
-    if text.count(mutation.original) != 1:
-        count = text.count(mutation.original)
+    if (count := text.count(mutation.original)) != 1:
         raise MutationError(f"{name}: {mutation.file} must have {mutation.original!r} once, but has it {count} times")
     file.write_text(text.replace(mutation.original, mutation.replacement))
     failed = failing_tests(tree, mutation.model, "-x")
