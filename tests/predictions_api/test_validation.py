@@ -132,7 +132,7 @@ def test_the_events_of_a_webhook_are_a_list_or_a_comma_separated_string() -> Non
     body = {"version": "v", "input": {}, "webhook": "https://host/"}
     for events in (["start", "completed"], "start,completed", " start, completed,"):
         request = check_request({**body, "webhook_events_filter": events}, needs_version=True)
-        assert request.webhook_events_filter == ("start", "completed")
+        assert request.webhook_events_filter == ["start", "completed"]
     assert check_request(body, needs_version=True).webhook_events_filter is None
 
 

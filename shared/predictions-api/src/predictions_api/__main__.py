@@ -36,7 +36,6 @@ class BaseServer(uvicorn.Server):
     """A uvicorn server that closes idle connections when it stops, also those accepted during the shutdown."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop: answer open requests and close idle connections."""
         close_task = asyncio.create_task(self._close_connections())
         try:
             await super().shutdown(sockets)
@@ -70,7 +69,6 @@ class Server(BaseServer):
         self._inner_task: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and print the address."""
         await super().startup(sockets)
         if not self.started:
             return
@@ -81,7 +79,6 @@ class Server(BaseServer):
         sys.stdout.flush()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop, the inner server first."""
         if self._inner_task is not None:
             self._inner.should_exit = True
             await self._inner_task

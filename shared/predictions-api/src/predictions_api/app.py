@@ -49,7 +49,6 @@ def create_app(settings: Settings) -> ASGIApp:
     )
     app.state.settings = settings
     app.state.service = service
-    app.state.files = service.files
     for router in (
         streams.router,  # before files, as /files/stream-KEY also matches /files/{file_id}
         prediction_routes.router,

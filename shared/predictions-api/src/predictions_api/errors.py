@@ -1,8 +1,4 @@
-"""Errors of requests, answered as RFC 7807 problems with Replicate's texts.
-
-The application turns a Problem into an `application/problem+json` answer. The failure of a prediction is not a Problem:
-it is recorded in the prediction.
-"""
+"""Errors of requests, answered as RFC 7807 problems with Replicate's texts. Failures of predictions are not errors."""
 
 from __future__ import annotations
 
@@ -32,14 +28,20 @@ class Problem(Exception):
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
-        """Return the members of the JSON body."""
-        title = {} if self.title is None else {"title": self.title}
+        title = {"title": self.title} if self.title else {}
         return {**title, "detail": self.detail, "status": self.status, **self.fields}
 
 
 def not_found() -> Problem:
     """Return Replicate's 404 for unknown paths and ids."""
     return Problem(404, "The requested resource could not be found.")
+
+
+def invalid_fields(faults: list[dict[str, str]]) -> Problem:
+    """Return a 422 with one line for each fault. The keys of a fault: type, field, description."""
+    lines = [": ".join(filter(None, (fault["field"], fault["description"]))) for fault in faults]
+    detail = "".join(f"- {line}\n" for line in lines)
+    return Problem(422, detail, title="Input validation failed", fields={"invalid_fields": faults})
 
 
 def unavailable(detail: str, *, retry_after: int = 2) -> Problem:

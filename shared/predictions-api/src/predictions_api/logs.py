@@ -11,18 +11,14 @@ from dbos._error import DBOSAwaitedWorkflowCancelledError
 
 
 class JsonLines(logging.Formatter):
-    """Formats a record as one line of JSON."""
-
     def format(self, record: logging.LogRecord) -> str:
-        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         members = {
-            "time": moment,
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "part": record.name.removeprefix("predictions_api."),
             "message": record.getMessage(),
         }
-        prediction = getattr(record, "prediction", None)
-        if prediction:
+        if prediction := getattr(record, "prediction", None):
             members["prediction"] = str(prediction)
         if record.exc_info:
             members["exception"] = self.formatException(record.exc_info)
@@ -30,7 +26,6 @@ class JsonLines(logging.Formatter):
 
 
 def set_up(level: str) -> None:
-    """Send all logs of this process to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

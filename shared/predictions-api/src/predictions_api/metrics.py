@@ -13,8 +13,6 @@ BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)  # seconds
 
 
 class Metrics:
-    """The counters and histograms of one server."""
-
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.end_count = Counter(

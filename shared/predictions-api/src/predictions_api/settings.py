@@ -68,33 +68,25 @@ class Settings:
 
     @property
     def database_url(self) -> str:
-        """Return the SQLAlchemy URL of the database."""
         return self.database or f"sqlite:///{self.data.resolve() / 'predictions.sqlite'}"
 
     @property
     def files(self) -> Path:
-        """Return the directory of the stored files."""
         return self.data / "files"
 
     @property
     def callback_url(self) -> str:
         """Return the base URL of this process for Cog servers."""
-        if self.internal_url:
-            return self.internal_url.rstrip("/")
-        return self.address
+        return (self.internal_url or self.address).rstrip("/")
 
     @property
     def address(self) -> str:
         """Return the base URL of this process for clients on this machine."""
+        scheme = "https" if self.certfile else "http"
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def default_base(self) -> str:
         """Return the base URL for clients where there is no request, as in webhooks."""
-        return self.public_url.rstrip("/") if self.public_url else self.address
-
-    @property
-    def scheme(self) -> str:
-        """Return http or https, whichever this server uses."""
-        return "https" if self.certfile else "http"
+        return (self.public_url or self.address).rstrip("/")

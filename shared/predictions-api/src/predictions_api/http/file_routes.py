@@ -20,7 +20,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from predictions_api.errors import Problem, unavailable
-from predictions_api.http.requests import base_url
+from predictions_api.http.requests import base_url, service_of
 from predictions_api.run.representation import rfc3339
 from predictions_api.store.file_urls import DEFAULT_TYPE, media_type
 from predictions_api.store.files import UPLOAD_LIMIT, too_large_problem
@@ -82,9 +82,7 @@ async def list_files(
 ) -> JSONResponse:
     """List uploads, newest first, 100 a page."""
     position = None if cursor is None else Cursor.parse(cursor)
-    files = await _files(request).list_uploads(
-        size=PAGE_SIZE + 1, before=None if position is None else (position.created_at, position.id)
-    )
+    files = await _files(request).list_uploads(size=PAGE_SIZE + 1, cursor=position)
     next_url = None
     if len(files) > PAGE_SIZE:
         last = files[PAGE_SIZE - 1]
@@ -200,9 +198,7 @@ async def _read_form(request: Request) -> AsyncIterator[FormData]:
 async def _part_text(form: FormData, name: str) -> str:
     """Return a part as text. The JavaScript client sends `metadata` as a file, the Python client as a field."""
     part = form.get(name, "")
-    if isinstance(part, str):
-        return part
-    return (await part.read(65536)).decode(errors="replace")
+    return part if isinstance(part, str) else (await part.read(65536)).decode(errors="replace")
 
 
 def _metadata(text: str) -> dict[str, Any]:
@@ -218,11 +214,7 @@ def _metadata(text: str) -> dict[str, Any]:
 async def _file_body(request: Request, file: File) -> dict[str, Any]:
     """Return schemas_file_response of Replicate's OpenAPI document, with what the Python client needs besides."""
     expiry = file.expires_at // 1_000_000
-    signed_query = {
-        "owner": OWNER,
-        "expiry": expiry,
-        "signature": await _signature(request, OWNER, file.id, expiry),
-    }
+    signed_query = {"owner": OWNER, "expiry": expiry, "signature": await _signature(request, OWNER, file.id, expiry)}
     url = f"{base_url(request)}/v1/files/{file.id}"
     return {
         "id": file.id,
@@ -252,8 +244,7 @@ async def _upload(request: Request, file_id: str) -> File:
 
 
 def _files(request: Request) -> Files:
-    files: Files = request.app.state.service.files
-    return files
+    return service_of(request).files
 
 
 def _file_not_found() -> Problem:

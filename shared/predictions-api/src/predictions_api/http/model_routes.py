@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 
 def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
-    """Return the routes. Prefixes and tokens are handled by the gate."""
     router = APIRouter(tags=["models"])
 
     async def model_bodies(models: Iterable[Model], request: Request) -> list[dict[str, Any]]:
@@ -29,11 +27,15 @@ def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
             _model_body(
                 model,
                 await newest_version(model),
-                await database.read(partial(_count_runs, model.full_name)),
+                await run_count(model),
                 base_url(request),
             )
             for model in models
         ]
+
+    async def run_count(model: Model) -> int:
+        query = sa.select(sa.func.count()).select_from(predictions).where(predictions.c.model == model.full_name)
+        return int((await database.rows(query))[0][0])
 
     async def newest_version(model: Model) -> Version | None:
         try:
@@ -80,11 +82,6 @@ def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
         return _version_body(await catalogue.version(catalogue.model(owner, name), version_id))
 
     return router
-
-
-def _count_runs(model: str, connection: sa.Connection) -> int:
-    count = sa.select(sa.func.count()).select_from(predictions).where(predictions.c.model == model)
-    return int(connection.scalar(count) or 0)
 
 
 def _page_body(results: list[dict[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ table { border-collapse: collapse; } td { padding: .15rem 1.5rem .15rem 0; verti
 
 
 def render_page(document: Mapping[str, Any]) -> str:
-    """Return the HTML page for an OpenAPI document."""
     info = document["info"]
     sections = [
         _section(method, path, operation)

@@ -10,8 +10,21 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from predictions_api.errors import Problem, not_found
-from predictions_api.http.requests import CALLBACK_LIMIT, base_url, read_json, seconds_to_live, seconds_to_wait
-from predictions_api.http.validation import EVENTS, CreateRequest, check_inputs, check_request
+from predictions_api.http.requests import (
+    CALLBACK_LIMIT,
+    base_url,
+    read_json,
+    seconds_to_live,
+    seconds_to_wait,
+    service_of,
+)
+from predictions_api.http.validation import (
+    BY_MODEL_SCHEMA,
+    BY_VERSION_SCHEMA,
+    CreateRequest,
+    check_inputs,
+    check_request,
+)
 from predictions_api.run.representation import prediction_body
 from predictions_api.store.database import now, random_key
 from predictions_api.store.file_urls import with_absolute_urls
@@ -20,7 +33,6 @@ from predictions_api.store.predictions import Prediction, new_id
 
 if TYPE_CHECKING:
     from predictions_api.run.catalogue import Version
-    from predictions_api.run.service import Service
 
 router = APIRouter(tags=["predictions"])
 callbacks = APIRouter(include_in_schema=False)
@@ -33,42 +45,26 @@ CancelAfter = Annotated[
 ]
 
 
-def _body(*, needs_version: bool) -> dict[str, Any]:
-    properties: dict[str, Any] = {
-        "input": {"type": "object", "description": "The model's inputs; files as URLs or data: URIs"},
-        "webhook": {"type": "string", "format": "uri", "description": "Called when the prediction changes"},
-        "webhook_events_filter": {
-            "description": "Changes to call for, as a list or a string with commas. Default: output, completed",
-            "type": "array",
-            "items": {"type": "string", "enum": list(EVENTS)},
-        },
-        "stream": {"type": "boolean", "deprecated": True, "description": "Ignored: urls.stream is always returned"},
-    }
-    required = ["input"]
-    if needs_version:
-        description = "64 hexadecimal digits, owner/name:digits, or owner/name for its newest version"
-        properties = {"version": {"type": "string", "description": description}, **properties}
-        required = ["version", "input"]
-    schema = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+def _body(schema: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-@router.post("/predictions", status_code=201, openapi_extra=_body(needs_version=True))
+@router.post("/predictions", status_code=201, openapi_extra=_body(BY_VERSION_SCHEMA))
 async def create_prediction(request: Request, prefer: Wait = "", cancel_after: CancelAfter = None) -> JSONResponse:
     """Create and queue a prediction. Answers at once, or with `Prefer: wait` when it has ended."""
     arrived = time.monotonic()
     create_request = check_request(await read_json(request), needs_version=True)
-    version = await _service(request).catalogue.find(create_request.version or "")
+    version = await service_of(request).catalogue.find(create_request.version or "")
     return await _create(request, create_request, version, prefer, cancel_after, arrived)
 
 
-@router.post("/models/{owner}/{name}/predictions", status_code=201, openapi_extra=_body(needs_version=False))
+@router.post("/models/{owner}/{name}/predictions", status_code=201, openapi_extra=_body(BY_MODEL_SCHEMA))
 async def create_model_prediction(
     request: Request, owner: str, name: str, prefer: Wait = "", cancel_after: CancelAfter = None
 ) -> JSONResponse:
     """Create a prediction of a model's newest version."""
     arrived = time.monotonic()
-    catalogue = _service(request).catalogue
+    catalogue = service_of(request).catalogue
     model = catalogue.model(owner, name)
     create_request = check_request(await read_json(request), needs_version=False)
     return await _create(request, create_request, await catalogue.find(model.full_name), prefer, cancel_after, arrived)
@@ -82,7 +78,7 @@ async def _create(
     cancel_after: str | None,
     arrived: float,
 ) -> JSONResponse:
-    service = _service(request)
+    service = service_of(request)
     wait, lifetime = seconds_to_wait(prefer), seconds_to_live(cancel_after)
     inputs = check_inputs(version.openapi_schema, create_request.input)
     await service.files.resolve(inputs)  # reports a missing upload now rather than after the queue
@@ -100,9 +96,7 @@ async def _create(
         callback_key=random_key(),
         deadline=None if lifetime is None else moment + lifetime * 1_000_000,
         webhook=create_request.webhook,
-        webhook_events_filter=None
-        if create_request.webhook_events_filter is None
-        else list(create_request.webhook_events_filter),
+        webhook_events_filter=create_request.webhook_events_filter,
         stream_key=random_key() if version.streams else None,
         streams_files=version.streams_files,
     )
@@ -139,10 +133,9 @@ async def list_predictions(
     if source not in (None, "web", "api"):
         raise Problem(422, f"source={source[:32]!r} is unknown; give web or api, or omit it", title="Invalid query")
     position = None if cursor is None else Cursor.parse(cursor)
-    rows = await _service(request).records.page(
+    rows = await service_of(request).records.page(
         size=PAGE_SIZE + 1,
-        before=None if position is None or position.newer else (position.created_at, position.id),
-        after=(position.created_at, position.id) if position is not None and position.newer else None,
+        cursor=position,
         created_after=None if created_after is None else parse_time("created_after", created_after),
         created_before=None if created_before is None else parse_time("created_before", created_before),
         source=source,
@@ -166,7 +159,7 @@ async def list_predictions(
 @router.get("/predictions/{prediction_id}")
 async def get_prediction(request: Request, prediction_id: str) -> JSONResponse:
     """Return a prediction as it is now."""
-    prediction = await _service(request).records.get(prediction_id)
+    prediction = await service_of(request).records.get(prediction_id)
     if prediction is None:
         raise not_found()
     return JSONResponse(_response_body(request, prediction))
@@ -175,7 +168,7 @@ async def get_prediction(request: Request, prediction_id: str) -> JSONResponse:
 @router.post("/predictions/{prediction_id}/cancel")
 async def cancel_prediction(request: Request, prediction_id: str) -> JSONResponse:
     """Cancel a queued or running prediction. A prediction that has ended is returned unchanged."""
-    prediction = await _service(request).cancel(prediction_id)
+    prediction = await service_of(request).cancel(prediction_id)
     if prediction is None:
         raise not_found()
     return JSONResponse(_response_body(request, prediction))
@@ -184,7 +177,7 @@ async def cancel_prediction(request: Request, prediction_id: str) -> JSONRespons
 @callbacks.post("/callbacks/{prediction_id}/{key}")
 async def receive(request: Request, prediction_id: str, key: str) -> Response:
     """Record the progress that a Cog server reports."""
-    service = _service(request)
+    service = service_of(request)
     prediction = await service.records.get(prediction_id)
     if prediction is None or prediction.has_ended or prediction.callback_key != key:
         return Response(status_code=404)
@@ -205,8 +198,3 @@ async def receive(request: Request, prediction_id: str, key: str) -> Response:
 def _response_body(request: Request, prediction: Prediction, *, with_logs: bool = True) -> dict[str, Any]:
     user_agent = request.headers.get("user-agent", "")
     return prediction_body(prediction, base_url(request), user_agent=user_agent, with_logs=with_logs)
-
-
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service

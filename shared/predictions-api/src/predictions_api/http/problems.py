@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from predictions_api.errors import Problem, not_found, unavailable
+from predictions_api.errors import Problem, invalid_fields, not_found, unavailable
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -24,8 +24,6 @@ LOG = logging.getLogger("predictions_api.problems")
 
 
 class ProblemResponse(JSONResponse):
-    """The answer to a Problem."""
-
     media_type = "application/problem+json"
 
     def render(self, content: Any) -> bytes:
@@ -33,7 +31,6 @@ class ProblemResponse(JSONResponse):
 
 
 def problem_response(problem: Problem) -> ProblemResponse:
-    """Return the answer to a Problem."""
     return ProblemResponse(problem.body(), problem.status, problem.headers)
 
 
@@ -46,8 +43,7 @@ def to_problem(error: Exception) -> Problem:
             {"type": fault["type"], "field": ".".join(map(str, fault["loc"])), "description": fault["msg"]}
             for fault in error.errors()
         ]
-        detail = "".join(f"- {fault['field']}: {fault['description']}\n" for fault in faults)
-        return Problem(422, detail, title="Input validation failed", fields={"invalid_fields": faults})
+        return invalid_fields(faults)
     if isinstance(error, HTTPException):
         if error.status_code == HTTPStatus.NOT_FOUND:
             return not_found()
@@ -60,8 +56,6 @@ def to_problem(error: Exception) -> Problem:
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Make the application answer all errors with Problems."""
-
     async def handle(_request: Request, error: Exception) -> Response:
         problem = to_problem(error)
         if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:

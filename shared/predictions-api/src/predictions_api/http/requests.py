@@ -10,7 +10,9 @@ from predictions_api.errors import Problem
 from predictions_api.http.validation import parse_json
 
 if TYPE_CHECKING:
-    from starlette.requests import HTTPConnection, Request
+    from starlette.requests import Request
+
+    from predictions_api.run.service import Service
 
 BYTES_PER_VALUE: Final = 32  # one JSON value per 32 bytes of a limit: a million values in a client's body
 THREAD_THRESHOLD: Final = 2**20  # bytes; larger bodies are parsed in a thread
@@ -93,9 +95,12 @@ def seconds_to_live(cancel_after: str | None) -> int | None:
     return seconds
 
 
-def base_url(request: HTTPConnection) -> str:
+def service_of(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def base_url(request: Request) -> str:
     """Return scheme://host[:port] without a trailing slash, from the settings or else from the request."""
     public_url: str | None = request.app.state.settings.public_url
-    if public_url:
-        return public_url.rstrip("/")
-    return f"{request.url.scheme}://{request.url.netloc}"
+    return (public_url or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import sqlalchemy as sa
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from predictions_api.http.page import render_page
-
-if TYPE_CHECKING:
-    from predictions_api.run.service import Service
+from predictions_api.http.requests import service_of
 
 webhook_router = APIRouter(tags=["webhooks"])
 router = APIRouter(tags=["server"])
@@ -22,7 +18,7 @@ open_router = APIRouter(tags=["server"])
 @webhook_router.get("/webhooks/default/secret")
 async def default_secret(request: Request) -> dict[str, str]:
     """Return the secret that signs all webhooks of this server."""
-    return {"key": request.app.state.service.webhooks.secret}
+    return {"key": service_of(request).webhooks.secret}
 
 
 @router.get("/account")
@@ -40,15 +36,13 @@ async def hardware() -> list[dict[str, str]]:
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
     """Return metrics in Prometheus's text format."""
-    service: Service = request.app.state.service
-    return Response(await service.metrics_text(), media_type=CONTENT_TYPE_LATEST)
+    return Response(await service_of(request).metrics_text(), media_type=CONTENT_TYPE_LATEST)
 
 
 @open_router.get("/health")
 async def health(request: Request) -> dict[str, str]:
     """Return ok if the server and its database work. 503 if the database does not."""
-    service: Service = request.app.state.service
-    await service.database.read(lambda connection: connection.execute(sa.text("SELECT 1")))
+    await service_of(request).database.rows(sa.select(sa.literal(1)))
     return {"status": "ok"}
 
 
@@ -56,7 +50,5 @@ async def health(request: Request) -> dict[str, str]:
 @open_router.get("/docs", include_in_schema=False)
 async def page(request: Request) -> HTMLResponse:
     """Return the documentation page, which loads nothing from other servers."""
-    document: dict[str, Any] = request.app.openapi()
-    return HTMLResponse(
-        render_page(document), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
-    )
+    headers = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
+    return HTMLResponse(render_page(request.app.openapi()), headers=headers)

@@ -1,7 +1,6 @@
 """Streams of server-sent events with the outputs and logs of a prediction.
 
-Events are numbered and stored in the database, so any server can continue a stream. The `id` of an event is its time
-and number. A reader that reconnects with `Last-Event-ID` gets the events after it. The URL contains a secret key.
+Events are stored in the database, so any server can continue a stream. The `id` of an event is its time and number.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import StreamingResponse
 
 from predictions_api.errors import Problem, not_found
-from predictions_api.http.requests import base_url
+from predictions_api.http.requests import base_url, service_of
 from predictions_api.store.file_urls import with_absolute_urls
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ HEADERS: Final = {
 @router.get("/files/stream-{stream_key}", response_class=StreamingResponse)
 async def stream(request: Request, stream_key: str, last_event_id: str = Header("")) -> StreamingResponse:
     """Send a prediction's events: `output`, `logs`, `error`, `done`."""
-    service: Service = request.app.state.service
+    service = service_of(request)
     prediction = await service.records.find_by_stream_key(stream_key)
     if prediction is None or prediction.data_removed:
         raise not_found()
@@ -72,11 +71,5 @@ def format_event(event: Event, base_url: str) -> str:
     """Return an event in the format of server-sent events (HTML standard), with ids in Replicate's form."""
     data = with_absolute_urls(event.data, base_url) if event.kind == "output" else event.data
     lines = re.split(r"\r\n|\r|\n", data)
-    return "".join(
-        [
-            f"event: {event.kind}\n",
-            f"id: {event.at // 1_000_000}:{event.seq}\n",
-            *(f"data: {line}\n" for line in lines),
-            "\n",
-        ]
-    )
+    head = f"event: {event.kind}\nid: {event.at // 1_000_000}:{event.seq}\n"
+    return head + "".join(f"data: {line}\n" for line in lines) + "\n"

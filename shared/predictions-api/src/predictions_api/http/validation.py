@@ -17,29 +17,37 @@ from urllib.parse import urlsplit
 from jsonschema import Draft202012Validator, FormatChecker
 from referencing import Registry
 
-from predictions_api.errors import Problem
+from predictions_api.errors import Problem, invalid_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from jsonschema.exceptions import ValidationError
 
-EVENTS: Final = ("start", "output", "logs", "completed")
 MAX_DEPTH: Final = 64  # levels of JSON, far above any model's input; deep nesting could exhaust the stack
 
-_COMMON_PROPERTIES: dict[str, Any] = {
-    "input": {"type": "object"},
-    "stream": {"type": "boolean"},  # deprecated and ignored
-    "webhook": {"type": "string"},
-    "webhook_events_filter": {"type": "array", "items": {"type": "string", "enum": list(EVENTS)}},
+_VERSION = "64 hexadecimal digits, owner/name:digits, or owner/name for its newest version"
+_PROPERTIES: dict[str, Any] = {
+    "input": {"type": "object", "description": "The model's inputs; files as URLs or data: URIs"},
+    "webhook": {"type": "string", "format": "uri", "description": "Called when the prediction changes"},
+    "webhook_events_filter": {
+        "description": "Changes to call for, as a list or a string with commas. Default: output, completed",
+        "type": "array",
+        "items": {"type": "string", "enum": ["start", "output", "logs", "completed"]},
+    },
+    "stream": {"type": "boolean", "deprecated": True, "description": "Ignored: urls.stream is always returned"},
 }
-_BY_VERSION = {
+BY_MODEL_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
-    "required": ["version", "input"],
-    "properties": {"version": {"type": "string"}, **_COMMON_PROPERTIES},
+    "properties": _PROPERTIES,
+    "required": ["input"],
     "additionalProperties": False,
 }
-_BY_MODEL = {"type": "object", "required": ["input"], "properties": _COMMON_PROPERTIES, "additionalProperties": False}
+BY_VERSION_SCHEMA: Final[dict[str, Any]] = {
+    **BY_MODEL_SCHEMA,
+    "properties": {"version": {"type": "string", "description": _VERSION}, **_PROPERTIES},
+    "required": ["version", "input"],
+}
 
 _MESSAGES = {  # keyword in jsonschema -> (type, text) in gojsonschema
     "anyOf": ("number_any_of", "Must validate at least one schema (anyOf)"),
@@ -64,7 +72,7 @@ class CreateRequest:
     version: str | None
     input: dict[str, Any]
     webhook: str | None = None
-    webhook_events_filter: tuple[str, ...] | None = None
+    webhook_events_filter: list[str] | None = None
 
 
 def parse_json(body: bytes) -> Any:
@@ -116,7 +124,7 @@ def check_request(body: object, *, needs_version: bool) -> CreateRequest:
     if isinstance(body, dict) and isinstance(body.get("webhook_events_filter"), str):
         events = [event.strip() for event in body["webhook_events_filter"].split(",")]
         body = {**body, "webhook_events_filter": [event for event in events if event]}
-    schema = _BY_VERSION if needs_version else _BY_MODEL
+    schema = BY_VERSION_SCHEMA if needs_version else BY_MODEL_SCHEMA
     _raise_if_any(Draft202012Validator(schema).iter_errors(body), prefix=())
     assert isinstance(body, dict)
     events_filter = body.get("webhook_events_filter")
@@ -124,7 +132,7 @@ def check_request(body: object, *, needs_version: bool) -> CreateRequest:
         version=body.get("version"),
         input=body["input"],
         webhook=body.get("webhook"),
-        webhook_events_filter=None if events_filter is None else tuple(dict.fromkeys(events_filter)),
+        webhook_events_filter=None if events_filter is None else list(dict.fromkeys(events_filter)),
     )
 
 
@@ -157,21 +165,13 @@ def _is_file(value: object) -> bool:
 
 
 def _raise_if_any(errors: Iterable[ValidationError], *, prefix: tuple[str, ...]) -> None:
-    """Raise Problem 422 if there is an error. `prefix`: path of the checked value in the body."""
     ordered = sorted(islice(errors, _MAX_FAULTS), key=lambda error: len(error.path))  # objects before their members
-    fields = [field for error in ordered for field in _faults(error, prefix)][:_MAX_FAULTS]
-    if fields:
-        lines = [": ".join(filter(None, (field["field"], field["description"]))) for field in fields]
-        raise Problem(
-            422,
-            "".join(f"- {line}\n" for line in lines),
-            title="Input validation failed",
-            fields={"invalid_fields": fields},
-        )
+    faults = [fault for error in ordered for fault in _faults(error, prefix)][:_MAX_FAULTS]
+    if faults:
+        raise invalid_fields(faults)
 
 
 def _faults(error: ValidationError, prefix: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    """Yield the entries of `invalid_fields` for one error."""
     path = [str(part) for part in error.path]
     field = ".".join([*prefix, *path])
     rule = str(error.validator)
@@ -195,11 +195,8 @@ def _faults(error: ValidationError, prefix: tuple[str, ...]) -> Iterator[dict[st
         yield {"type": "invalid_type", "field": field, "description": text}
     else:
         kind, text = _MESSAGES.get(rule, (rule, error.message[:500]))
-        yield {"type": kind, "field": field, "description": text.replace("{}", _limit_text(limit))}
-
-
-def _limit_text(limit: Any) -> str:
-    return limit if isinstance(limit, str) else json.dumps(limit)
+        limit_text = limit if isinstance(limit, str) else json.dumps(limit)
+        yield {"type": kind, "field": field, "description": text.replace("{}", limit_text)}
 
 
 def _json_type(value: Any) -> str:

@@ -64,7 +64,6 @@ class Resolver:
         return list(dict.fromkeys(str(entry[4][0]) for entry in resolved))
 
     def close(self) -> None:
-        """Stop the threads without waiting for them."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -89,7 +88,6 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         self._transport = httpx.AsyncHTTPTransport(verify=verify, limits=limits, trust_env=False)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send one request. Raises ForbiddenAddress."""
         host, scheme = request.url.host, request.url.scheme
         try:
             addresses = await self.resolver.resolve(host)
@@ -117,5 +115,4 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        """Close the connections."""
         await self._transport.aclose()

@@ -33,7 +33,6 @@ class Model:
 
     @property
     def full_name(self) -> str:
-        """Return owner/name."""
         return f"{self.owner}/{self.name}"
 
 
@@ -49,12 +48,10 @@ class Version:
 
     @property
     def streams(self) -> bool:
-        """Return whether the output is an iterator."""
         return self._output.get("x-cog-array-type") == "iterator"
 
     @property
     def streams_files(self) -> bool:
-        """Return whether the output is an iterator of files."""
         return self.streams and (self._output.get("items") or {}).get("format") == "uri"
 
     @property
@@ -75,7 +72,7 @@ def _is_file(schema: Mapping[str, Any]) -> bool:
 
 
 def _model(settings: ModelSettings) -> Model:
-    owner, _, name = settings.name.partition("/")
+    owner, name = settings.name.split("/")
     return Model(owner, name, settings.description, settings.versions)
 
 
@@ -93,7 +90,6 @@ class Catalogue:
         self._locks = {model.full_name: asyncio.Lock() for model in self.models}
 
     def model(self, owner: str, name: str) -> Model:
-        """Return the model. Raises Problem 404."""
         model = self._by_name.get(f"{owner}/{name}")
         if model is None:
             raise not_found()

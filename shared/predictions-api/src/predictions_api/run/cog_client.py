@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 COG_END_STATUSES: Final = frozenset({"succeeded", "failed", "canceled"})
-_EVENTS = ("start", "output", "logs", "completed")
-_PREFIXES = ("Prediction failed: ", "Generator iteration error: ")  # Cog adds the first one twice
+_PREFIXES = re.compile("(Prediction failed: )*(Generator iteration error: )*")  # Cog adds the first one twice
 _SLOT_TIMEOUT = 5.0  # seconds; Cog reports the end of a prediction just before it accepts the next one
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
@@ -47,8 +46,6 @@ class Unreachable(CogError):
 
 
 class CogClient:
-    """The client of the Cog server at `url`."""
-
     def __init__(self, url: str, http: httpx.AsyncClient) -> None:
         self.url = url.rstrip("/")
         self._http = http
@@ -62,7 +59,7 @@ class CogClient:
             "id": prediction_id,
             "input": dict(inputs),
             "webhook": webhook,
-            "webhook_events_filter": list(_EVENTS),
+            "webhook_events_filter": ["start", "output", "logs", "completed"],
         }
         began = time.monotonic()
         while True:
@@ -98,7 +95,6 @@ class CogClient:
         return version.get("python_sdk") or version.get("cog")
 
     async def schema(self) -> dict[str, Any]:
-        """Return the OpenAPI schema of the model. Raises Unreachable."""
         return await self._get("/openapi.json")
 
     async def wait_for_failure(self) -> str:
@@ -149,7 +145,6 @@ def _error(answer: httpx.Response) -> CogError:
 
 
 def _input_faults(answer: httpx.Response) -> str:
-    """Return one line for each fault in Cog's answer."""
     try:
         return "\n".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in answer.json()["detail"])
     except (ValueError, KeyError, TypeError, IndexError):
@@ -168,7 +163,6 @@ class Progress:
 
     @property
     def has_ended(self) -> bool:
-        """Return whether the status is final."""
         return self.status in COG_END_STATUSES
 
     def with_later(self, other: Progress) -> Progress:
@@ -209,11 +203,7 @@ def parse_progress(payload: Mapping[str, Any], *, streams: bool) -> Progress:
 
 
 def strip_error_prefixes(text: str) -> str:
-    """Return an error's text without the prefixes that Cog adds."""
-    for prefix in _PREFIXES:
-        while text.startswith(prefix):
-            text = text.removeprefix(prefix)
-    return text
+    return _PREFIXES.sub("", text, count=1)
 
 
 def split_progress_lines(logs: str) -> str:

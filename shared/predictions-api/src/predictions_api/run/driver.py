@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from predictions_api.errors import Problem
 from predictions_api.run.cog_client import Busy, CogClient, CogError, Progress, parse_progress
+from predictions_api.run.tasks import first_result
 from predictions_api.store.database import random_key
 from predictions_api.store.records import UNCHANGED
 
@@ -43,26 +44,19 @@ INTERRUPTED_ERROR: Final = (
 )
 
 
+@dataclass
 class Driver:
-    """Runs the predictions of this process. `workers`: Cog servers by the model's owner/name."""
+    """Runs the predictions of this process."""
 
-    def __init__(
-        self,
-        records: Records,
-        changes: Changes,
-        files: Files,
-        workers: Mapping[str, Workers],
-        http: httpx.AsyncClient,
-        callback_url: str,
-        silence: float,
-    ) -> None:
-        self.records = records
-        self.changes = changes
-        self.files = files
-        self.workers = workers
-        self.http = http
-        self.callback_url = callback_url
-        self.silence = silence  # seconds
+    records: Records
+    changes: Changes
+    files: Files
+    workers: Mapping[str, Workers]  # by the model's owner/name
+    http: httpx.AsyncClient
+    callback_url: str
+    silence: float  # seconds
+
+    def __post_init__(self) -> None:
         self._attempts_by_key: dict[str, _Attempt] = {}  # callback key -> attempt
         self._running_since: dict[str, tuple[str, float]] = {}  # id -> (model, time.monotonic() at the start)
 
@@ -97,16 +91,8 @@ class Driver:
         if prediction.model not in self.workers:
             await self.fail(prediction_id, f"The model {prediction.model} is not served any more")
             return
-        run = asyncio.create_task(self._attempt_until_accepted(prediction))
-        end = asyncio.create_task(self._wait_for_end(prediction_id))
         try:
-            await asyncio.wait({run, end}, return_when=asyncio.FIRST_COMPLETED)
-            if end.done():
-                end.result()
-            if not run.done():
-                run.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await run
+            await first_result(self._attempt_until_accepted(prediction), self._wait_for_end(prediction_id))
         except CogError as error:
             await self.fail(prediction_id, str(error))
         except Problem as problem:
@@ -116,10 +102,6 @@ class Driver:
         except Exception as error:
             LOG.exception("the driver failed", extra={"prediction": prediction_id})
             await self.fail(prediction_id, f"The server failed to run this prediction: {type(error).__name__}")
-        finally:
-            for task in (run, end):
-                task.cancel()
-            await asyncio.gather(run, end, return_exceptions=True)
 
     async def _attempt_until_accepted(self, prediction: Prediction) -> None:
         while not await self._attempt(prediction):
@@ -164,19 +146,13 @@ class Driver:
 
     async def _follow(self, cog: CogClient, prediction_id: str, key: str, send: Callable[[], Awaitable[bool]]) -> None:
         """Wait until the prediction has ended or a newer attempt runs it. Fail it if Cog will not report an end."""
-        end = asyncio.create_task(self._wait_for_end(prediction_id, key))
-        failures = [
-            asyncio.create_task(cog.wait_for_failure()),
-            asyncio.create_task(self._watch_for_lost_completion(cog, key, send)),
-        ]
-        try:
-            done, _ = await asyncio.wait({end, *failures}, return_when=asyncio.FIRST_COMPLETED)
-            if not end.done():
-                await self.fail(prediction_id, f"Prediction interrupted: {done.pop().result()}")
-        finally:
-            for task in (end, *failures):
-                task.cancel()
-            await asyncio.gather(end, *failures, return_exceptions=True)
+        failure = await first_result(
+            self._wait_for_end(prediction_id, key),
+            cog.wait_for_failure(),
+            self._watch_for_lost_completion(cog, key, send),
+        )
+        if failure is not None:
+            await self.fail(prediction_id, f"Prediction interrupted: {failure}")
 
     async def _watch_for_lost_completion(self, cog: CogClient, key: str, send: Callable[[], Awaitable[bool]]) -> str:
         """Wait until the Cog server no longer has the prediction, but its end was not reported. Return the reason.

@@ -1,9 +1,8 @@
 """Durable queues and workflows, based on DBOS Transact.
 
-A workflow is a registered function with one argument, the id of a row that holds all of its state. DBOS stores which
-workflows wait and which run. It runs the workflows of a queue in order, up to a number at the same time. After a crash
-it runs them again. With SQLite a single process recovers its own workflows when it starts. With PostgreSQL each server
-writes a heartbeat every 2 s, and any server takes over the workflows of a crashed one.
+A workflow is a registered function whose argument is the id of a row with all of its state. After a crash it is called
+again. With SQLite a single process recovers its own workflows when it starts. With PostgreSQL each server writes a
+heartbeat, and any server takes over the workflows of a crashed one.
 """
 
 from __future__ import annotations
@@ -141,24 +140,24 @@ class Engine:
             await asyncio.to_thread(self._heartbeat_thread.join)
         await asyncio.to_thread(DBOS.destroy, workflow_completion_timeout_sec=0)  # also shuts down the loop's executor
         if self._heartbeat_engine is not None:
+            # Others take over at their next heartbeat.
+            expired = {"seen_at": sa.func.now() - timedelta(seconds=HEARTBEAT_TIMEOUT * 2)}
+            change = sa.update(servers).where(servers.c.id == self.executor).values(expired)
             with contextlib.suppress(Problem):  # database unavailable: others see the missing heartbeat
-                await self.database.run(lambda connection: connection.execute(_expire_heartbeat(self.executor)))
+                await self.database.run(lambda connection: connection.execute(change))
             self._heartbeat_engine.dispose()
         if self._lock is not None:
             self._lock.close()
 
-    def has_queue(self, queue: str) -> bool:
-        """Return whether this process has a queue of that name."""
-        return queue in self._enqueue_locks
-
     async def enqueue(self, queue: str, workflow: str, workflow_id: str, argument: str) -> None:
-        """Append a workflow to a queue. Does nothing if one with this id is waiting, running or has ended."""
+        """Append a workflow to a queue, unless one with this id is waiting, running or has ended."""
+        if queue not in self._enqueue_locks:
+            return  # the queue of a model that only another server may have
         async with self._enqueue_locks[queue]:  # DBOS orders by the millisecond of the call
             with SetWorkflowID(workflow_id):
                 await DBOS.enqueue_workflow_async(queue, self._workflows[workflow], argument)  # type: ignore[arg-type]
 
     async def set_pace(self, busy: set[str]) -> None:
-        """Poll the `busy` queues often and the others less often."""
         for name in busy ^ self._busy_queues:
             if name in self._queues:
                 await self._queues[name].set_polling_interval_sec_async(
@@ -167,7 +166,6 @@ class Engine:
         self._busy_queues = busy
 
     async def remove_from_queue(self, workflow_id: str) -> None:
-        """Remove a waiting workflow from its queue."""
         await DBOS.cancel_workflow_async(workflow_id)
 
     async def delete_workflows(self, workflow_ids: list[str]) -> None:
@@ -206,15 +204,6 @@ class Engine:
             connection.execute(heartbeat.on_conflict_do_update(index_elements=["id"], set_={"seen_at": sa.func.now()}))
             is_late = servers.c.seen_at < sa.func.now() - timedelta(seconds=HEARTBEAT_TIMEOUT)
             return list(connection.scalars(sa.select(servers.c.id).where(is_late)))
-
-
-def _expire_heartbeat(executor: str) -> sa.Update:
-    """Return the update after which other servers take over at their next heartbeat."""
-    return (
-        sa.update(servers)
-        .where(servers.c.id == executor)
-        .values(seen_at=sa.func.now() - timedelta(seconds=HEARTBEAT_TIMEOUT * 2))
-    )
 
 
 def _sqlite_engine(path: Path) -> sa.Engine:

@@ -16,6 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from predictions_api.run.cog_client import CogClient, CogError
+from predictions_api.run.tasks import first_result
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -93,7 +94,6 @@ class NativeCog:
         await self._exit_event.wait()
 
     async def _run(self) -> None:
-        """Run the process from its start to its end."""
         try:
             self._process = process = await asyncio.create_subprocess_exec(
                 *self._model.command,
@@ -142,14 +142,7 @@ class _NativeCogClient(CogClient):
         self._last_lines = last_lines
 
     async def wait_for_failure(self) -> str:
-        """Wait until the process has ended or the server has failed. Return the reason."""
-        tasks = [asyncio.create_task(super().wait_for_failure()), asyncio.create_task(self._wait_for_exit())]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            return done.pop().result()
-        finally:
-            for task in tasks:
-                task.cancel()
+        return await first_result(super().wait_for_failure(), self._wait_for_exit())
 
     async def _wait_for_exit(self) -> str:
         await self._exit_event.wait()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from predictions_api.store.file_urls import with_absolute_urls
+from predictions_api.store.paging import EPOCH
 
 if TYPE_CHECKING:
     from predictions_api.store.predictions import Prediction
-
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 # These official clients do not know `aborted`. replicate 1.x for Python rejects the answer, even a page of a list.
 # replicate 1.x for JavaScript polls forever. They receive `canceled`, Replicate's status for a deadline during the run.

@@ -1,7 +1,4 @@
-"""One server: its parts, and the operations on predictions that the routes use.
-
-Housekeeping runs in the background: deadlines, the removal of old data, and recovery after a crash.
-"""
+"""One server: its parts, its operations on predictions, and its housekeeping in the background."""
 
 from __future__ import annotations
 
@@ -55,13 +52,7 @@ class Service:
         self.catalogue = Catalogue(settings.models, self.workers)
         self.files = Files(self.database, settings.files, retention=settings.keep, cog_base=settings.callback_url)
         self.driver = Driver(
-            self.records,
-            self.changes,
-            self.files,
-            self.workers,
-            self.http,
-            settings.callback_url,
-            settings.silence,
+            self.records, self.changes, self.files, self.workers, self.http, settings.callback_url, settings.silence
         )
         self.engine = Engine(self.database, settings.data)
         self.engine.register(PREDICT, self.driver.drive)
@@ -123,8 +114,6 @@ class Service:
         The client has been promised the recorded prediction, and without a place in the queue it would wait forever.
         """
         await asyncio.sleep(delay)
-        if not self.engine.has_queue(model):
-            return  # another server may have the model
         try:
             await self.engine.enqueue(model, PREDICT, prediction_id, prediction_id)
         except SQLAlchemyError as error:
@@ -171,7 +160,6 @@ class Service:
             LOG.info("%s at its deadline", status, extra={"prediction": prediction.id})
 
     async def pace_queues(self) -> None:
-        """Poll the queues often where predictions wait and the model has capacity."""
         await self.engine.set_pace(set(filter(self.driver.has_capacity_soon, await count_waiting(self.database))))
 
     async def sweep(self) -> None:

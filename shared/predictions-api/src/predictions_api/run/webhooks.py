@@ -1,8 +1,7 @@
-"""Send signed webhooks about the changes of predictions.
+"""Send signed webhooks about the changes of predictions, each prediction in its own workflow.
 
-Each prediction with a webhook has its own workflow from its first change on. Events for the start, outputs and logs are
-sent once, without retries. The event for the end is retried for about a minute until the receiver accepts it. The table
-of deliveries records the calls, so that another process can continue after a crash.
+Events for the start, outputs and logs are sent once. The event for the end is retried for about a minute until the
+receiver accepts it. The table of deliveries records the calls, so that another process can continue after a crash.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from standardwebhooks import Webhook
 
-from predictions_api.errors import Problem
+from predictions_api.errors import Problem, invalid_fields
 from predictions_api.run.addresses import CheckedTransport, Resolver, address_fault
 from predictions_api.run.representation import prediction_body
 from predictions_api.run.upkeep import list_undelivered
@@ -31,6 +30,7 @@ from predictions_api.store.database import deliveries, get_or_create_secret, now
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Collection
 
     from predictions_api.run.engine import Engine
     from predictions_api.settings import Settings
@@ -60,7 +60,6 @@ class Delivery:
 
 
 def workflow_id(prediction_id: str) -> str:
-    """Return the workflow id of a prediction's webhook."""
     return f"webhook-{prediction_id}"
 
 
@@ -153,12 +152,7 @@ class Webhooks:
             else:
                 fault = address_fault(host, scheme, await self._addresses(host), allow_private=self._allow_private)
         if fault is not None:
-            raise Problem(
-                422,
-                f"- webhook: {fault}\n",
-                title="Input validation failed",
-                fields={"invalid_fields": [{"type": "format", "field": "webhook", "description": fault}]},
-            )
+            raise invalid_fields([{"type": "format", "field": "webhook", "description": fault}])
 
     async def _addresses(self, host: str) -> list[str]:
         try:
@@ -175,7 +169,7 @@ class Webhooks:
             await self._deliver_end(prediction_id)
 
     async def _deliver_changes(self, latest: Prediction) -> None:
-        selected = webhook_events(latest)
+        selected = _selected_events(latest)
         is_start_due = "start" in selected and (await self.delivery(latest.id, "start")).attempts == 0
         output, logs = None, ""  # as last sent
         clock, earliest = asyncio.get_running_loop().time, 0.0
@@ -199,7 +193,7 @@ class Webhooks:
     async def _deliver_end(self, prediction_id: str) -> None:
         while True:
             prediction = await self.records.get(prediction_id)
-            if prediction is None or prediction.webhook is None or "completed" not in webhook_events(prediction):
+            if prediction is None or prediction.webhook is None or "completed" not in _selected_events(prediction):
                 return
             previous = await self.delivery(prediction_id, "completed")
             if previous.delivered_at is not None or previous.attempts > len(self.settings.webhook_retry_delays):
@@ -212,11 +206,10 @@ class Webhooks:
 
     async def delivery(self, prediction_id: str, event: str) -> Delivery:
         """Return the delivery of an event. Only `start` and `completed` are recorded."""
-        query = sa.select(deliveries).where(deliveries.c.prediction_id == prediction_id, deliveries.c.event == event)
-        columns = query.with_only_columns(
-            deliveries.c.attempts, deliveries.c.last_status, deliveries.c.error, deliveries.c.delivered_at
-        )
-        return await self.database.read(lambda connection: Delivery(*(connection.execute(columns).one_or_none() or ())))
+        columns = (deliveries.c.attempts, deliveries.c.last_status, deliveries.c.error, deliveries.c.delivered_at)
+        is_this = (deliveries.c.prediction_id == prediction_id, deliveries.c.event == event)
+        rows = await self.database.rows(sa.select(*columns).where(*is_this))
+        return Delivery(*rows[0]) if rows else Delivery()
 
     async def _send_and_record(self, prediction: Prediction, event: str, previous_attempts: int = 0) -> Delivery:
         status, error = await self._send(prediction, event, f"msg_{prediction.id}_{event}")
@@ -249,14 +242,9 @@ class Webhooks:
                 error = f"no answer within {RESPONSE_TIMEOUT:g} s"
             except Exception as failure:  # any fault of the receiver or the URL is recorded
                 error = f"{type(failure).__name__}: {failure}"
-        LOG.log(
-            logging.INFO if error is None else logging.WARNING,
-            "webhook %s to %s: %s",
-            event,
-            host,
-            error or status,
-            extra={"prediction": prediction.id},
-        )
+        level = logging.INFO if error is None else logging.WARNING
+        extra = {"prediction": prediction.id}
+        LOG.log(level, "webhook %s to %s: %s", event, host, error or status, extra=extra)
         return status, error
 
     async def _post(self, url: str, message_id: str, body: str) -> int:
@@ -276,13 +264,11 @@ def _started_state(prediction: Prediction) -> Prediction:
     )
 
 
-def webhook_events(prediction: Prediction) -> tuple[str, ...]:
-    """Return the events for which a prediction's webhook is called."""
-    events_filter = prediction.webhook_events_filter
-    return DEFAULT_EVENTS if events_filter is None else tuple(events_filter)
+def _selected_events(prediction: Prediction) -> Collection[str]:
+    return DEFAULT_EVENTS if prediction.webhook_events_filter is None else prediction.webhook_events_filter
 
 
-def _due_event(prediction: Prediction, selected: tuple[str, ...], output: Any, logs: str) -> str | None:
+def _due_event(prediction: Prediction, selected: Collection[str], output: Any, logs: str) -> str | None:
     """Return the event that is due after `output` and `logs` were sent, or None. `completed` includes all others."""
     if prediction.has_ended and "completed" in selected:
         return None

@@ -173,7 +173,6 @@ class NativeWorkers(Workers):
             return await _describe(client, self.model.cog_version)
 
     async def close(self) -> None:
-        """Stop the process, also while it is lent."""
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         await self._stop()

@@ -31,11 +31,9 @@ class Changes:
         records.change_listeners.append(self._wake)
 
     async def open(self) -> None:
-        """Start polling."""
         self._poller = asyncio.create_task(self._poll())
 
     async def close(self) -> None:
-        """Stop polling and cancel all waiters."""
         if self._poller is not None:
             self._poller.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -1,8 +1,8 @@
 """Store bytes on disk by their SHA-256. Equal files share one path, and a path never holds an incomplete file.
 
-Several servers may share the directory, on a network file system whose rename is atomic. Content is referenced by rows
-of the table of files. A row is written first, and its content is renamed into place second. Unreferenced content is
-moved aside, and the table is checked again before it is deleted. A file stored during that removal is not lost.
+Several servers may share the directory, on a network file system whose rename is atomic. A row of the table of files
+is written before its content is renamed into place. Unreferenced content is moved aside, and the table is checked again
+before it is deleted, so a file stored during that removal is not lost.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class ContentStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._directory = root / "aside"  # of temporary files
 
     def path(self, sha256: str) -> Path:
         """Return the path for content with this hash, stored or not."""
@@ -83,7 +84,6 @@ class ContentStore:
         return aside
 
     def put_back(self, aside: Path, sha256: str) -> None:
-        """Move content from its temporary path back, unless another server already has."""
         with contextlib.suppress(FileNotFoundError):
             aside.replace(self.path(sha256))
 
@@ -96,10 +96,6 @@ class ContentStore:
                     name = path.name.partition(".")[0]
                     abandoned.append((path, None if name == "part" else name))
         return abandoned
-
-    @property
-    def _directory(self) -> Path:
-        return self.root / "aside"
 
     def _temporary_path(self, name: str) -> Path:
         return self._directory / f"{name}.{os.getpid()}.{secrets.token_hex(8)}"

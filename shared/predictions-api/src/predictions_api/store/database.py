@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from predictions_api.errors import unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 T = TypeVar("T")
 
@@ -139,7 +139,6 @@ class Database:
             sa.event.listen(self.engine, "begin", _begin_sqlite)
 
     async def open(self) -> None:
-        """Create missing tables."""
         await self.run(_create_tables)
 
     async def close(self) -> None:
@@ -157,6 +156,10 @@ class Database:
     async def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Return the result of `work`, which must only read. Unlike `run`, it does not wait for writers."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, _transaction, self._reader, work)
+
+    async def rows(self, query: sa.Select[Any]) -> Sequence[sa.Row[*tuple[Any, ...]]]:
+        """Return the rows of a query that only reads."""
+        return await self.read(lambda connection: connection.execute(query).all())
 
 
 def _transaction(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
@@ -191,20 +194,19 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 async def get_or_create_secret(database: Database, name: str, create: Callable[[], str]) -> str:
     """Return the secret called `name`. The first server to ask creates it with `create`."""
 
-    def work(connection: sa.Connection) -> str | None:
-        query = sa.select(secret_values.c.value).where(secret_values.c.name == name)
-        secret = connection.scalar(query)
+    def work(connection: sa.Connection) -> str:
+        secret = connection.scalar(sa.select(secret_values.c.value).where(secret_values.c.name == name))
         if secret is None:
             secret = create()
             connection.execute(sa.insert(secret_values).values(name=name, value=secret))
         return str(secret)
 
     try:
-        return str(await database.run(work))
+        return await database.run(work)
     except IntegrityError:  # another server was first
-        return str(await database.run(work))
+        return await database.run(work)
 
 
-def random_key() -> str:
-    """Return 52 random lower-case letters and digits (260 bits)."""
-    return "".join(secrets.choice("0123456789abcdefghjkmnpqrstvwxyz") for _ in range(52))
+def random_key(length: int = 52) -> str:
+    """Return random lower-case letters and digits of Crockford's base32, 5 bits each."""
+    return "".join(secrets.choice("0123456789abcdefghjkmnpqrstvwxyz") for _ in range(length))

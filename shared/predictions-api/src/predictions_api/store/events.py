@@ -27,7 +27,6 @@ class Event:
 
 
 def add_events(connection: sa.Connection, old: Prediction, new: Prediction) -> None:
-    """Append the events for the difference between `old` and `new` to the stream."""
     entries: list[tuple[str, str]] = []
     if new.logs != old.logs:  # a new attempt starts new logs
         entries.append(("logs", new.logs[len(old.logs) if new.logs.startswith(old.logs) else 0 :]))

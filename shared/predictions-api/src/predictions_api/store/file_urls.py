@@ -33,7 +33,6 @@ class OwnFile:
 
 
 def delivery_path(file_id: str, name: str) -> str:
-    """Return the path of a file's public URL."""
     return f"/v1/delivery/{file_id}/{quote(name, safe='')}"
 
 
@@ -85,7 +84,6 @@ def media_type(claimed: str | None) -> str:
 
 
 def encode_data_uri(content_type: str, content: bytes) -> str:
-    """Return `content` as a base64 data: URI."""
     return f"data:{content_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 

@@ -1,7 +1,4 @@
-"""Files uploaded by clients and produced by models: rows in a table, bytes in a ContentStore.
-
-Anyone who knows an id may read the file. Ids have 260 random bits.
-"""
+"""Files uploaded by clients and produced by models: rows in a table, bytes in a ContentStore."""
 
 from __future__ import annotations
 
@@ -36,6 +33,7 @@ if TYPE_CHECKING:
 
     from predictions_api.store.content import Part
     from predictions_api.store.database import Database
+    from predictions_api.store.paging import Cursor
 
 LOG = logging.getLogger("predictions_api.files")
 UPLOAD_LIMIT: Final = 100 * 2**20  # 100 MiB by the JavaScript client's README; "100MB" in Replicate's error
@@ -63,7 +61,6 @@ class File:
 
     @property
     def path(self) -> str:
-        """Return the path of the public URL."""
         return delivery_path(self.id, self.name)
 
 
@@ -161,18 +158,15 @@ class Files:
         return file
 
     async def get(self, file_id: str) -> File | None:
-        """Return the file, or None if it is missing or expired."""
         return next(iter(await self._rows(sa.select(table).where(table.c.id == file_id, _is_retained()))), None)
 
-    async def list_uploads(self, *, size: int, before: tuple[int, str] | None = None) -> list[File]:
-        """Return up to `size` uploads, newest first. `before`: only those older than this (created_at, id)."""
+    async def list_uploads(self, *, size: int, cursor: Cursor | None = None) -> list[File]:
         query = sa.select(table).where(table.c.kind == "upload", _is_retained())
-        if before is not None:
-            query = query.where(sa.tuple_(table.c.created_at, table.c.id) < sa.tuple_(*map(sa.literal, before)))
+        if cursor is not None:
+            query = query.where(cursor.condition(table))
         return await self._rows(query.order_by(table.c.created_at.desc(), table.c.id.desc()).limit(size))
 
     async def delete_upload(self, file_id: str) -> bool:
-        """Delete an upload. Return whether it existed."""
         chosen = sa.select(table.c.id, table.c.sha256).where(
             table.c.id == file_id, table.c.kind == "upload", _is_retained()
         )
@@ -249,9 +243,7 @@ class Files:
         return bool(await self._rows(sa.select(table).where(table.c.sha256 == sha256).limit(1)))
 
     async def _rows(self, query: sa.Select[Any]) -> list[File]:
-        return await self.database.read(
-            lambda connection: [File(**row) for row in connection.execute(query).mappings()]
-        )
+        return [File(**row._mapping) for row in await self.database.rows(query)]
 
 
 def too_large_problem() -> Problem:

@@ -1,7 +1,4 @@
-"""Pages of lists. A page starts at a row, not at an offset, so rows added meanwhile do not shift pages.
-
-A cursor is the position of that row in base64, in the style of Replicate's cursors. It is opaque to clients.
-"""
+"""Pages of lists. A page starts at a row, not at an offset, so rows added meanwhile do not shift pages."""
 
 from __future__ import annotations
 
@@ -12,18 +9,20 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, urlencode
 
+import sqlalchemy as sa
+
 from predictions_api.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PAGE_SIZE: Final = 100  # as at Replicate
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """The rows older than (created_at, id), or newer if `newer` is set."""
+    """The rows older than (created_at, id), or newer if `newer` is set. As text it looks like Replicate's cursors."""
 
     created_at: int
     id: str
@@ -32,6 +31,12 @@ class Cursor:
     def __str__(self) -> str:
         members = {"p": f"{self.created_at}.{self.id}", **({"r": "1"} if self.newer else {})}
         return base64.urlsafe_b64encode(urlencode(members).encode()).decode()
+
+    def condition(self, table: sa.Table) -> sa.ColumnElement[bool]:
+        """Return the condition on the rows of a table with the columns created_at and id."""
+        columns = sa.tuple_(table.c.created_at, table.c.id)
+        position = sa.tuple_(sa.literal(self.created_at), sa.literal(self.id))
+        return columns > position if self.newer else columns < position
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
@@ -48,7 +53,6 @@ class Cursor:
 
 
 def page_url(base: str, path: str, cursor: Cursor, query: Mapping[str, str]) -> str:
-    """Return the URL of the page at `cursor`."""
     return f"{base}/v1{path}?{urlencode({'cursor': str(cursor), **query})}"
 
 
@@ -58,7 +62,7 @@ def parse_time(name: str, text: str) -> int:
         moment = datetime.fromisoformat(text.strip().replace(" ", "+") if "T" in text else text)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-        return (moment - _EPOCH) // timedelta(microseconds=1)
+        return (moment - EPOCH) // timedelta(microseconds=1)
     except (ValueError, OverflowError):
         raise Problem(
             422, f"{name}={text[:64]!r} is not an ISO 8601 time; give e.g. 2026-01-31T12:00:00Z", title="Invalid query"

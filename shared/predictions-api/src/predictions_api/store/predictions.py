@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
+from predictions_api.store.database import random_key
+
 END_STATUSES: Final = frozenset({"succeeded", "failed", "canceled", "aborted"})
-CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # alphabet of Replicate's ids since 2024
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,9 @@ class Prediction:
 
     @property
     def has_ended(self) -> bool:
-        """Return whether the status is final."""
         return self.status in END_STATUSES
 
 
 def new_id() -> str:
-    """Return 26 letters and digits (130 random bits), in the form of Replicate's ids."""
-    return "".join(secrets.choice(CROCKFORD) for _ in range(26))
+    """Return 130 random bits in the form of Replicate's ids since 2024."""
+    return random_key(26)

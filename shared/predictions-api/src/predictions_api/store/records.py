@@ -19,14 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from predictions_api.store.database import Database
+    from predictions_api.store.paging import Cursor
 
 UNCHANGED: Final = object()  # the default where None is a value
 RESTART_NOTICE: Final = "The server stopped while this prediction was running; it is run again.\n"
 
 
 class Records:
-    """The predictions of a database."""
-
     def __init__(self, database: Database) -> None:
         self.database = database
         # Called on the event loop with the changed Prediction, after the commit.
@@ -47,73 +46,43 @@ class Records:
         return await self.database.run(work)
 
     async def get(self, prediction_id: str) -> Prediction | None:
-        """Return the prediction, or None if it is missing."""
-        return await self._get_where(predictions.c.id == prediction_id)
+        return next(iter(await self._list(sa.select(predictions).where(predictions.c.id == prediction_id))), None)
 
     async def find_by_stream_key(self, stream_key: str) -> Prediction | None:
-        """Return the prediction whose stream has this key, or None if it is missing."""
-        return await self._get_where(predictions.c.stream_key == stream_key)
+        return next(iter(await self._list(sa.select(predictions).where(predictions.c.stream_key == stream_key))), None)
 
-    async def _get_where(self, condition: sa.ColumnElement[bool]) -> Prediction | None:
-        def work(connection: sa.Connection) -> Prediction | None:
-            row = connection.execute(sa.select(predictions).where(condition)).mappings().one_or_none()
-            return None if row is None else Prediction(**row)
-
-        return await self.database.read(work)
+    async def _list(self, query: sa.Select[Any]) -> list[Prediction]:
+        return [Prediction(**row._mapping) for row in await self.database.rows(query)]
 
     async def list_changed(self, revisions: dict[str, int]) -> list[Prediction]:
         """Return the predictions whose revision is later than the given one. `revisions`: id -> revision."""
-
-        def work(connection: sa.Connection) -> list[Prediction]:
-            query = sa.select(predictions).where(predictions.c.id.in_(revisions))
-            revisions_now = connection.execute(query.with_only_columns(predictions.c.id, predictions.c.revision))
-            later = [row.id for row in revisions_now if row.revision > revisions[row.id]]
-            return (
-                [
-                    Prediction(**row)
-                    for row in connection.execute(sa.select(predictions).where(predictions.c.id.in_(later))).mappings()
-                ]
-                if later
-                else []
-            )
-
-        return await self.database.read(work)
+        query = sa.select(predictions.c.id, predictions.c.revision).where(predictions.c.id.in_(revisions))
+        later = [row.id for row in await self.database.rows(query) if row.revision > revisions[row.id]]
+        return await self._list(sa.select(predictions).where(predictions.c.id.in_(later))) if later else []
 
     async def page(
         self,
         *,
         size: int,
-        before: tuple[int, str] | None = None,
-        after: tuple[int, str] | None = None,
+        cursor: Cursor | None = None,
         created_after: int | None = None,
         created_before: int | None = None,
         source: str | None = None,
     ) -> list[Prediction]:
-        """Return up to `size` predictions, newest first, without their logs, which may be long.
-
-        `before` and `after` are the (created_at, id) of a row. The page then holds the next older or next newer rows.
-        """
-        position = sa.tuple_(predictions.c.created_at, predictions.c.id)
+        """Return up to `size` predictions, newest first, without their logs, which may be long."""
         columns = [column for column in predictions.c if column.name != "logs"]
         query = sa.select(*columns).limit(size)
-        if before is not None:
-            query = query.where(position < sa.tuple_(*map(sa.literal, before)))
-        if after is not None:
-            query = query.where(position > sa.tuple_(*map(sa.literal, after)))
+        if cursor is not None:
+            query = query.where(cursor.condition(predictions))
         if created_after is not None:
             query = query.where(predictions.c.created_at >= created_after)
         if created_before is not None:
             query = query.where(predictions.c.created_at < created_before)
         if source is not None:
             query = query.where(predictions.c.source == source)
-        order = [predictions.c.created_at, predictions.c.id]
-        query = query.order_by(*(order if after is not None else [column.desc() for column in order]))
-
-        def work(connection: sa.Connection) -> list[Prediction]:
-            return [Prediction(**row) for row in connection.execute(query).mappings()]
-
-        rows = await self.database.read(work)
-        return rows[::-1] if after is not None else rows
+        if cursor is not None and cursor.newer:
+            return (await self._list(query.order_by(predictions.c.created_at, predictions.c.id)))[::-1]
+        return await self._list(query.order_by(predictions.c.created_at.desc(), predictions.c.id.desc()))
 
     async def update(
         self,
@@ -204,20 +173,12 @@ class Records:
 
     async def events(self, prediction_id: str, from_seq: int) -> list[Event]:
         """Return the events of a stream, starting at number `from_seq`."""
-
-        def work(connection: sa.Connection) -> list[Event]:
-            query = (
-                sa.select(events.c.seq, events.c.kind, events.c.data, events.c.at)
-                .where(events.c.prediction_id == prediction_id, events.c.seq >= from_seq)
-                .order_by(events.c.seq)
-            )
-            return [Event(*row) for row in connection.execute(query)]
-
-        return await self.database.read(work)
+        query = sa.select(events.c.seq, events.c.kind, events.c.data, events.c.at).order_by(events.c.seq)
+        query = query.where(events.c.prediction_id == prediction_id, events.c.seq >= from_seq)
+        return [Event(*row) for row in await self.database.rows(query)]
 
 
 def _with_times(new: Prediction) -> Prediction:
-    """Return `new` with the times set that its status implies."""
     moment = now()
     if new.status == "processing" and new.started_at is None:
         new = dataclasses.replace(new, started_at=moment)
