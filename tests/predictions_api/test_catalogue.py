@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-import replicate.model
-import replicate.version
 import sqlalchemy as sa
 from fastapi import FastAPI
 from predictions_api.errors import Problem
@@ -186,20 +184,6 @@ def test_run_count_is_the_number_of_predictions_and_is_read_from_an_index(routes
     assert {model["name"]: model["run_count"] for model in routes.get("/models")["results"]} == {
         "animate-diff": 2,
         "unreachable": 1,
-    }
-
-
-def test_the_official_client_reads_models_and_versions(routes: Routes) -> None:
-    for row in routes.get("/models")["results"]:
-        replicate.model.Model(**row)
-    model = replicate.model.Model(**routes.get("/models/lucataco/animate-diff"))
-    version = replicate.version.Version(**routes.get(f"/models/lucataco/animate-diff/versions/{DOCUMENTED}"))
-    assert model.latest_version is not None
-    assert model.latest_version.id == OURS
-    assert version.openapi_schema["components"]["schemas"]["Output"] == {
-        "title": "Output",
-        "type": "string",
-        "format": "uri",
     }
 
 

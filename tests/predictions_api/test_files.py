@@ -18,7 +18,6 @@ from typing import Any
 
 import httpx
 import pytest
-import replicate
 import sqlalchemy as sa
 from api_in_process import TOKEN, ApiInProcess
 from predictions_api.errors import Problem
@@ -31,12 +30,6 @@ from predictions_api.store.files import INLINE_LIMIT, UPLOAD_LIMIT, too_large_pr
 PIXEL = base64.b64decode(  # a PNG of one pixel
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
 )
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiInProcess]:
-    with ApiInProcess(tmp_path_factory.mktemp("files")) as running:
-        yield running
 
 
 def upload(api: ApiInProcess, content: bytes, name: str = "a.txt", content_type: str = "text/plain") -> dict[str, Any]:
@@ -52,25 +45,6 @@ def content_path(api: ApiInProcess, content: bytes) -> Path:
 
 
 # Uploads
-
-
-def test_the_official_python_client_uploads_reads_lists_and_deletes_a_file(api: ApiInProcess) -> None:
-    client = replicate.Client(api_token=TOKEN, base_url=api.url)
-    content = io.BytesIO(b"hello, file")
-    content.name = "hello.txt"
-    file = client.files.create(content, content_type="text/plain", metadata={"customer_reference_id": 123})
-    assert (file.name, file.content_type, file.size) == ("hello.txt", "text/plain", 11)
-    assert file.etag == hashlib.md5(b"hello, file").hexdigest()
-    assert file.checksums["sha256"] == hashlib.sha256(b"hello, file").hexdigest()
-    assert file.metadata == {"customer_reference_id": 123}
-    assert client.files.get(file.id).id == file.id
-    assert client.files.list()[0].id == file.id
-    assert client.files.delete(file.id)
-    client._client.close()
-    answer = api.http.get(f"/v1/files/{file.id}")
-    assert answer.status_code == 404
-    assert answer.json()["detail"] == "File not found"  # Replicate's OpenAPI, files.get
-    assert answer.headers["content-type"] == "application/problem+json"
 
 
 def test_metadata_may_be_a_part_with_a_filename_as_the_javascript_client_sends_it(api: ApiInProcess) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import postgres
 import psycopg
 import pytest
-from api_server import ApiServer, CogProcess
+from api_server import ApiServer, CogProcess, wait_for_runs
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +65,13 @@ def test_a_paused_server_does_not_disturb_a_prediction_that_another_has_taken_ov
     paused = ApiServer(tmp_path / "a", models=["text"], urls=urls, database=database)
     with paused:
         running = paused.create("text", text="x", mark=str(runs), hold=str(go))["id"]
-        while not runs.exists():
-            time.sleep(0.02)
+        wait_for_runs(runs)
         with ApiServer(tmp_path / "b", models=["text"], urls=urls, database=database) as other:
             assert paused.process is not None
             paused.process.send_signal(signal.SIGSTOP)
             try:
                 query_value(database, "UPDATE servers SET seen_at = now() - interval '1 min' RETURNING 1")
-                while len(runs.read_text().split()) < 2:
-                    time.sleep(0.02)
+                wait_for_runs(runs, 2)
             finally:
                 paused.process.send_signal(signal.SIGCONT)
             paused.create("text", text="y")  # its answer shows that the server runs again
@@ -88,8 +86,7 @@ def test_all_predictions_succeed_when_one_of_two_servers_is_killed(database: str
     first = ApiServer(tmp_path / "a", models=["text"], urls=urls, database=database)
     with first, ApiServer(tmp_path / "b", models=["text"], urls=urls, database=database) as second:
         running = first.create("text", text="running", mark=str(runs), hold=str(go))["id"]
-        while not runs.exists():
-            time.sleep(0.02)
+        wait_for_runs(runs)
         queued = [first.create("text", text=str(number), mark=str(runs))["id"] for number in range(10)]
         # Kill the server that runs the prediction.
         log = "sent to"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,6 +159,7 @@ def test_a_model_without_an_iterator_has_no_stream(client: replicate.Client) -> 
 def test_a_file_is_uploaded_read_listed_and_deleted(client: replicate.Client, upload: replicate.file.File) -> None:
     assert (upload.name, upload.content_type, upload.size) == ("notes.txt", "text/plain", 10)
     assert upload.metadata == {"customer": 123}
+    assert upload.etag == hashlib.md5(b"some bytes").hexdigest()
     assert upload.checksums["sha256"] == "0d22cdcc10e6d049dbe1af5123d50873fdfc1a4f58306e58cb6241be9472014d"
     assert client.files.get(upload.id).dict() == upload.dict()
     other = client.files.create(io.BytesIO(b""), filename="empty")

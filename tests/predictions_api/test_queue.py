@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from api_server import VERSIONS, ApiServer, CogProcess
+from api_server import VERSIONS, ApiServer, CogProcess, wait_for_runs
 from predictions_api.__main__ import BaseServer
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -148,8 +148,7 @@ def test_running_and_queued_predictions_end_after_two_restarts(tmp_path: Path) -
         words = server.create("words", text="a " * 600, sleep=0.1)["id"]
         queued = server.create("text", text="later")["id"]
         for attempt in (1, 2):  # two kills would fail the running one
-            while not runs.exists() or len(runs.read_text().split()) < attempt:
-                time.sleep(0.02)
+            wait_for_runs(runs, attempt)
             server.stop(signal.SIGTERM)
             assert server.logged_errors() == []
             if attempt == 2:

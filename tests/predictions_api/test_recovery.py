@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import sqlite3
 import threading
 import time
@@ -11,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
-from api_server import ApiServer, CogProcess
+from api_server import ApiServer, CogProcess, wait_for_runs
 
 
 def test_a_hundred_queued_predictions_and_a_running_one_succeed_after_a_kill(tmp_path: Path) -> None:
@@ -21,8 +20,7 @@ def test_a_hundred_queued_predictions_and_a_running_one_succeed_after_a_kill(tmp
         running = server.create("text", text="running", mark=str(runs), hold=str(go))["id"]
         queued = [server.create("text", text=str(number), mark=str(runs))["id"] for number in range(100)]
         server.wait_for(running, "processing")
-        while not runs.exists():
-            time.sleep(0.02)
+        wait_for_runs(runs)
         server.kill()
         go.touch()
         server.start()
@@ -41,8 +39,7 @@ def test_a_prediction_interrupted_by_two_kills_fails(tmp_path: Path) -> None:
     with server:
         running = server.create("text", text="x", mark=str(runs), hold=str(tmp_path / "never"))["id"]
         for attempt in (1, 2):
-            while not runs.exists() or len(runs.read_text().split()) < attempt:
-                time.sleep(0.02)
+            wait_for_runs(runs, attempt)
             server.kill()
             server.start()
         body = server.wait_for(running)
@@ -59,12 +56,10 @@ def test_a_remote_cog_server_cancels_the_prediction_of_a_killed_server(tmp_path:
         server = ApiServer(tmp_path, models=["text"], urls={"text": [cog.url]})
         with server:
             running = server.create("text", text="x", mark=str(runs), hold=str(tmp_path / "go"))["id"]
-            while not runs.exists():
-                time.sleep(0.02)
+            wait_for_runs(runs)
             server.kill()
             server.start()
-            while len(runs.read_text().split()) < 2:
-                time.sleep(0.02)
+            wait_for_runs(runs, 2)
             (tmp_path / "go").touch()
             assert server.wait_for(running)["status"] == "succeeded"
             # A kill during a cancel leaves a prediction that has ended in the database only.
@@ -90,22 +85,6 @@ def test_an_invalid_webhook_from_cog_fails_its_prediction_with_the_reason(tmp_pa
         body = server.get(running)
     assert body["status"] == "failed"
     assert body["error"] == f"The report of the Cog server was refused: {answer.json()['detail']}"
-
-
-def test_the_cog_servers_of_a_killed_server_end(tmp_path: Path) -> None:
-    server = ApiServer(tmp_path, models=["text"])
-    with server:
-        server.create("text", wait=True)
-        lines = [line for line in server.log.read_text().splitlines() if "is ready at http" in line]
-        port = int(lines[-1].split("is ready at http://127.0.0.1:")[1].split('"')[0])
-        server.kill()
-        for _ in range(1000):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) != 0:
-                    break
-            time.sleep(0.02)
-        else:
-            raise AssertionError("the Cog server still listens")
 
 
 def test_predictions_fail_if_cogs_webhooks_cannot_reach_the_server(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,12 +16,6 @@ from predictions_api.store.records import RESTART_NOTICE, Event
 from replicate.stream import EventSource, ServerSentEvent
 
 CLIENT = replicate.Client(api_token=TOKEN)  # sends nothing; the decoder needs one
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiInProcess]:
-    with ApiInProcess(tmp_path_factory.mktemp("streams")) as running:
-        yield running
 
 
 @pytest.fixture
@@ -110,24 +103,19 @@ def test_many_readers_follow_a_running_prediction_to_its_end(api: ApiInProcess, 
 
 
 @pytest.mark.parametrize(
-    "text", ["two\nlines", "\nfirst is empty", "last is empty\n", "a\r\nb\rc", " a space", ": colon", ""]
+    ("text", "expected"),
+    [
+        *((text, text) for text in ("two\nlines", "\nfirst is empty", "last is empty\n", " a space", ": colon", "")),
+        ("a\r\nb\rc", "a\nb\nc"),  # server-sent events do not distinguish line ends: HTML standard, 9.2.6
+        ("x\n\nevent: done\nid: 7\ndata: {}\n\n",) * 2,  # looks like an event
+        ("a\0b", "ab"),  # PostgreSQL refuses NUL
+    ],
 )
-def test_text_is_unchanged_except_for_line_ends_which_become_newlines(
-    api: ApiInProcess, prediction: Prediction, text: str
+def test_a_text_is_one_output_unchanged_except_for_line_ends_and_nul(
+    api: ApiInProcess, prediction: Prediction, text: str, expected: str
 ) -> None:
-    # Server-sent events do not distinguish line ends: HTML standard, 9.2.6.
     api.update(prediction, output=[text], status="succeeded")
-    assert kind_and_data(read(api, prediction))[0] == ("output", text.replace("\r\n", "\n").replace("\r", "\n"))
-
-
-def test_a_text_that_looks_like_an_event_is_one_output(api: ApiInProcess, prediction: Prediction) -> None:
-    api.update(prediction, output=["x\n\nevent: done\nid: 7\ndata: {}\n\n"], status="succeeded")
-    assert [event.event.value for event in read(api, prediction)] == ["output", "done"]
-
-
-def test_nul_which_postgresql_refuses_is_removed_from_text(api: ApiInProcess, prediction: Prediction) -> None:
-    api.update(prediction, output=["a\0b"], status="succeeded")
-    assert kind_and_data(read(api, prediction))[0] == ("output", "ab")
+    assert kind_and_data(read(api, prediction)) == [("output", expected), ("done", "{}")]
 
 
 def test_a_second_attempt_is_announced_in_the_logs_of_the_stream(api: ApiInProcess) -> None:

@@ -6,12 +6,12 @@ Requests go over real connections. `run` runs a coroutine on the event loop of t
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import socket
 import threading
+import time
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 import uvicorn
@@ -23,43 +23,35 @@ from predictions_api.store.predictions import Prediction, new_id
 
 T = TypeVar("T")
 TOKEN = "r8_test"
+RETRY_DELAYS = (0.05, 0.05, 0.05)  # seconds between the calls of a webhook
 
 
 class ApiInProcess:
     """A server on a free port of loopback. A process can run one at a time, because DBOS has global state."""
 
-    def __init__(self, data: Path, **settings: Any) -> None:
+    def __init__(self, data: Path) -> None:
         # With an explicit IPPROTO_TCP asyncio sets TCP_NODELAY, which saves Nagle's delay of 40 ms.
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self.socket.bind(("127.0.0.1", 0))
         port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        defaults = Settings(models=(), data=data, port=port, tokens=(TOKEN,))
-        self.settings = dataclasses.replace(defaults, **settings)
+        self.settings = Settings((), data, port=port, tokens=(TOKEN,), webhook_retry_delays=RETRY_DELAYS)
         self.http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {TOKEN}"})
         self.anonymous_http = httpx.Client(base_url=self.url)
-        self._ready = threading.Event()
+        app: Any = create_app(self.settings)
+        self.service: Service = app.app.state.service
+        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None))
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
-        app: Any = create_app(self.settings)
-        self.service: Service = app.app.state.service
-        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None))
-        readiness = asyncio.create_task(self._set_when_ready())
         await self._server.serve(sockets=[self.socket])
-        readiness.cancel()
-        self._ready.set()
 
-    async def _set_when_ready(self) -> None:
-        while not self._server.started:
-            await asyncio.sleep(0.01)
-        self._ready.set()
-
-    def __enter__(self) -> ApiInProcess:
+    def __enter__(self) -> Self:
         self._thread.start()
-        assert self._ready.wait(60)
-        assert self._server.started, "the server did not start; see its log"
+        while not self._server.started:
+            assert self._thread.is_alive(), "the server did not start; see its log"
+            time.sleep(0.01)
         return self
 
     def __exit__(self, *_: object) -> None:

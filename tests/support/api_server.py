@@ -28,6 +28,12 @@ def cog_command(name: str) -> list[str]:
     return [sys.executable, str(COG_MODEL), str(MODELS / name)]
 
 
+def wait_for_runs(mark: Path, count: int = 1) -> None:
+    """Wait until a test model has begun this many runs, which it records in the file `mark`."""
+    while not mark.exists() or len(mark.read_text().split()) < count:
+        time.sleep(0.02)
+
+
 class ApiServer:
     """A running server; a context manager that leaves no process behind.
 
@@ -67,31 +73,15 @@ class ApiServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self, *flags: str) -> None:
+    def start(self) -> None:
         """Start the process and wait until it is ready."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("REPLICATE", "DBOS"))}
         if self.token:
             environ["REPLICATE_API_TOKEN"] = self.token
+        # Warnings are errors. -X dev would slow the queue down.
+        command = [sys.executable, "-W", "error", "-m", "predictions_api", "--config", str(self.config), "--port", "0"]
         with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                # Warnings are errors. -X dev would slow the queue down.
-                [
-                    sys.executable,
-                    "-W",
-                    "error",
-                    "-m",
-                    "predictions_api",
-                    "--config",
-                    str(self.config),
-                    "--port",
-                    "0",
-                    *flags,
-                ],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=environ,
-                encoding="utf-8",
-            )
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environ, encoding="utf-8")
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if " is ready at " not in line:
@@ -132,16 +122,16 @@ class ApiServer:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def wait_for(self, prediction_id: str, *statuses: str, seconds: float = 60) -> Any:
+    def wait_for(self, prediction_id: str, *statuses: str) -> Any:
         """Return a prediction once it has one of the statuses, by default one of those that end it."""
         wanted = statuses or ("succeeded", "failed", "canceled", "aborted")
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             prediction = self.get(prediction_id)
             if prediction["status"] in wanted:
                 return prediction
             time.sleep(0.02)
-        raise AssertionError(f"not {wanted} within {seconds} s: {prediction}\n{self.log.read_text()[-3000:]}")
+        raise AssertionError(f"not {wanted} within 60 s: {prediction}\n{self.log.read_text()[-3000:]}")
 
     def logged_errors(self) -> list[dict[str, Any]]:
         """Return the lines of the log that are errors."""
