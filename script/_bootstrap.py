@@ -35,9 +35,8 @@ def in_environment() -> None:
 def fingerprint() -> str:
     """Return a hash of the requirements, of script/setup and of the repository's path."""
     digest = hashlib.sha256(str(ROOT).encode())
-    setup = [ROOT / "script" / "setup", ROOT / "script" / "cpu_torch.py", ROOT / "pyproject.toml"]
-    requirements = [*sorted(ROOT.glob("*/requirements.txt")), *sorted(ROOT.glob("shared/*/pyproject.toml"))]
-    for path in [*setup, *requirements]:
+    sources = "script/setup", "script/cpu_torch.py", "pyproject.toml", "*/requirements.txt", "shared/*/pyproject.toml"
+    for path in [path for pattern in sources for path in sorted(ROOT.glob(pattern))]:
         digest.update(f"\n{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 

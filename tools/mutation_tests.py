@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from tree import ROOT
@@ -35,35 +34,27 @@ class MutationError(Exception):
     """The tests cannot run, or fail without a mutation, or a mutation's text is not in its file exactly once."""
 
 
-@dataclass(frozen=True)
-class Mutation:
-    """A text of one file that is replaced by another."""
-
-    model: str
-    file: str
-    original: str
-    replacement: str
-
-
-ANIMATE_DIFF = "animate-diff", "animate-diff/animate_diff/pipeline.py"
-SD_ANIMATION = "sd-animation", "sd-animation/sd_animation/pipeline.py"
-ZEROSCOPE = "zeroscope", "zeroscope/zeroscope/pipeline.py"
-ZEROSCOPE_SAMPLER = "zeroscope", "zeroscope/zeroscope/sampler.py"
+ANIMATE_DIFF = "animate-diff/animate_diff/pipeline.py"
+SD_ANIMATION = "sd-animation/sd_animation/pipeline.py"
+ZEROSCOPE = "zeroscope/zeroscope/pipeline.py"
+ZEROSCOPE_SAMPLER = "zeroscope/zeroscope/sampler.py"
 PROMPTS = "[inputs.negative_prompt, inputs.prompt] if", "[inputs.prompt, inputs.negative_prompt] if"
 NO_GUIDANCE = "noise_pred_uncond + guidance_scale * (noise_pred_text - noise_pred_uncond)", "noise_pred_text"
-MUTATIONS = {
-    "animate-diff-schedule": Mutation(*ANIMATE_DIFF, 'beta_schedule="linear"', 'beta_schedule="scaled_linear"'),
-    "animate-diff-prompts": Mutation(*ANIMATE_DIFF, *PROMPTS),
-    "animate-diff-norms": Mutation(*ANIMATE_DIFF, "NUM_FRAMES if motion.norms_over_frames else 1", "1"),
-    "animate-diff-guidance": Mutation(*ANIMATE_DIFF, *NO_GUIDANCE),
-    "sd-animation-schedule": Mutation(*SD_ANIMATION, 'beta_schedule="scaled_linear"', 'beta_schedule="linear"'),
-    "sd-animation-prompts": Mutation(
-        *SD_ANIMATION, "noise_pred_uncond, noise_pred_text = ", "noise_pred_text, noise_pred_uncond = "
+MUTATIONS = {  # name: (file, original, replacement)
+    "animate-diff-schedule": (ANIMATE_DIFF, 'beta_schedule="linear"', 'beta_schedule="scaled_linear"'),
+    "animate-diff-prompts": (ANIMATE_DIFF, *PROMPTS),
+    "animate-diff-norms": (ANIMATE_DIFF, "NUM_FRAMES if motion.norms_over_frames else 1", "1"),
+    "animate-diff-guidance": (ANIMATE_DIFF, *NO_GUIDANCE),
+    "sd-animation-schedule": (SD_ANIMATION, 'beta_schedule="scaled_linear"', 'beta_schedule="linear"'),
+    "sd-animation-prompts": (
+        SD_ANIMATION,
+        "noise_pred_uncond, noise_pred_text = ",
+        "noise_pred_text, noise_pred_uncond = ",
     ),
-    "sd-animation-guidance": Mutation(*SD_ANIMATION, *NO_GUIDANCE),
-    "zeroscope-schedule": Mutation(*ZEROSCOPE_SAMPLER, '"beta_schedule", ', ""),
-    "zeroscope-prompts": Mutation(*ZEROSCOPE, *PROMPTS),
-    "zeroscope-guidance": Mutation(*ZEROSCOPE_SAMPLER, *NO_GUIDANCE),
+    "sd-animation-guidance": (SD_ANIMATION, *NO_GUIDANCE),
+    "zeroscope-schedule": (ZEROSCOPE_SAMPLER, '"beta_schedule", ', ""),
+    "zeroscope-prompts": (ZEROSCOPE, *PROMPTS),
+    "zeroscope-guidance": (ZEROSCOPE_SAMPLER, *NO_GUIDANCE),
 }
 
 
@@ -72,7 +63,7 @@ def undetected(names: list[str]) -> list[str]:
     with tempfile.TemporaryDirectory() as directory:
         tree = Path(directory) / "tree"
         shutil.copytree(ROOT, tree, ignore=_not_copied)
-        for model in dict.fromkeys(MUTATIONS[name].model for name in names):
+        for model in sorted({_model_of(name) for name in names}):
             if failed := failing_tests(tree, model):
                 raise MutationError(f"{model}: tests that fail without a mutation: {', '.join(failed)}")
         return [name for name in names if not is_detected(tree, name)]
@@ -80,14 +71,13 @@ def undetected(names: list[str]) -> list[str]:
 
 def is_detected(tree: Path, name: str) -> bool:
     """Return whether a test fails with a mutation; print its name."""
-    mutation = MUTATIONS[name]
-    file = tree / mutation.file
-    text = file.read_text()
-    if (count := text.count(mutation.original)) != 1:
-        raise MutationError(f"{name}: {mutation.file} must have {mutation.original!r} once, but has it {count} times")
-    file.write_text(text.replace(mutation.original, mutation.replacement))
-    failed = failing_tests(tree, mutation.model, "-x")
-    file.write_text(text)
+    file, original, replacement = MUTATIONS[name]
+    text = (tree / file).read_text()
+    if (count := text.count(original)) != 1:
+        raise MutationError(f"{name}: {file} must have {original!r} once, but has it {count} times")
+    (tree / file).write_text(text.replace(original, replacement))
+    failed = failing_tests(tree, _model_of(name), "-x")
+    (tree / file).write_text(text)
     print(f"{name}: {', '.join(failed) or 'UNDETECTED'}", flush=True)
     return bool(failed)
 
@@ -102,6 +92,10 @@ def failing_tests(tree: Path, model: str, *options: str) -> list[str]:
     if completed.returncode not in (0, 1) or bool(completed.returncode) != bool(failed):
         raise MutationError(f"pytest ended with status {completed.returncode}:\n{completed.stdout}{completed.stderr}")
     return failed
+
+
+def _model_of(name: str) -> str:
+    return MUTATIONS[name][0].partition("/")[0]
 
 
 def _not_copied(directory: str, names: list[str]) -> set[str]:

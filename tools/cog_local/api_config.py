@@ -40,11 +40,13 @@ def write_config(weights: str) -> Path:
 def _settings(model: str, weights: str) -> dict[str, Any]:
     name, _, documented = documented_name(model).partition(":")
     read_schema(ROOT / model)  # raises SchemaError
+    readme = ROOT / model / "README.md"
+    lines = readme.read_text("utf-8").splitlines()[1:] if readme.exists() else []  # the first one after the title
     serve = [sys.executable, str(ROOT / "script" / "serve"), model, "--port", "0", "--weights", weights]
     return {
         "name": name,
         "versions": [content_id(model), *filter(None, [documented])],
-        "description": _description(model),
+        "description": next(filter(None, lines), ""),
         "schema": str(ROOT / model / FILE_NAME),
         "cog_version": importlib.metadata.version("cog"),
         "command": [*serve, "--until-stdin-ends"],
@@ -66,10 +68,3 @@ def content_id(model: str) -> str:
             if path.is_file() and not _IGNORED.fullmatch(name):
                 digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
-
-
-def _description(model: str) -> str:
-    """Return the first line after the title of a model's README."""
-    readme = ROOT / model / "README.md"
-    lines = readme.read_text("utf-8").splitlines()[1:] if readme.exists() else []
-    return next(filter(None, lines), "")

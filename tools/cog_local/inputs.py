@@ -88,14 +88,13 @@ def _read_json(argument: str | None) -> dict[str, Any]:
     if argument is None:
         return {}
     text = argument
-    if not argument.lstrip().startswith("{"):
-        path = argument.removeprefix("@")
-        try:
-            text = sys.stdin.read() if path == "-" else Path(path).expanduser().read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInputs(f"--json {argument}: {_reason(error)}") from None
+    path = argument.removeprefix("@")
     try:
+        if not argument.lstrip().startswith("{"):
+            text = sys.stdin.read() if path == "-" else Path(path).expanduser().read_text("utf-8")
         value = json.loads(text)
+    except OSError as error:
+        raise InvalidInputs(f"--json {argument}: {_reason(error)}") from None
     except ValueError as error:
         raise InvalidInputs(f"--json: not JSON: {error}") from None
     if not isinstance(value, dict):
@@ -145,8 +144,8 @@ def _data_uri(name: str, file: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error)).lower()
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
 
 
 def _faults(name: str, value: Any, field: Schema) -> Iterator[str]:

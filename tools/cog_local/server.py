@@ -256,8 +256,7 @@ def _free_port(wanted: int) -> int:
             probe.bind((HOST, wanted))
         except OSError as error:
             raise ServerError(f"port {wanted} of {HOST} cannot be used: {error.strerror}") from error
-        port: int = probe.getsockname()[1]
-        return port
+        return int(probe.getsockname()[1])
 
 
 def _end_group(process: subprocess.Popen[str], read_end: int) -> None:
