@@ -35,7 +35,7 @@ DECODER = Plan(steps=10000, learning_rate=2e-3, warmup_steps=30, average_steps=1
 CROP = 32  # side of a crop, in pixels
 BATCH = {64: 13, 128: 2, 256: 1}  # number of crops by the side of their pictures
 WHOLE_BATCH = {64: 10, 128: 2, 256: 1}  # number of whole pictures by their side
-WHOLE_SIDES = (64, 64, 64, 128, 256)  # equally likely; the smallest is the hardest
+WHOLE_SIDES = (64, 64, 64, 128, 256)  # drawn uniformly; 64, the hardest, is the most frequent
 MAX_NOISE = 0.1  # on latents of whole pictures, in their standard deviations
 KL_WEIGHT = 1e-6
 CHANNELS = 3  # of a picture
