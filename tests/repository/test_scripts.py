@@ -1,4 +1,4 @@
-"""Specification of all scripts: --help, and calls from another directory, through a link, in a path with a space."""
+"""Specification of all scripts: --help, unknown models, the environment, and calls through a link."""
 
 from __future__ import annotations
 
@@ -26,12 +26,6 @@ def test_every_script_is_executable_and_has_help(name: str, tmp_path: Path) -> N
     done = call(*python, script, "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) >= 3
-
-
-def test_a_script_works_from_another_directory_and_a_path_with_a_space(repository: Path, tmp_path: Path) -> None:
-    done = call(repository / "script" / "predict", "one-file", "-i", "steps=1", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "one-file.mp4").read_bytes() == b"from nothing"
 
 
 def test_a_script_works_through_a_link(repository: Path, tmp_path: Path) -> None:
@@ -66,19 +60,25 @@ def test_a_changed_requirement_makes_the_environment_stale(repository: Path, cha
 def test_a_missing_cog_is_reported_with_its_address(repository: Path) -> None:
     # A path with only python3, whatever is installed on this machine.
     environ = {"PATH": str(repository / ".venv" / "bin")}
-    for command in (["build", "one-file"], ["push", "one-file", "someone"]):
-        done = subprocess.run(
-            [sys.executable, repository / "script" / command[0], *command[1:]],
-            env=environ,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    for script, *arguments in (["build", "one-file"], ["push", "one-file", "someone"]):
+        command = [sys.executable, repository / "script" / script, *arguments]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
         assert done.returncode == 1
         assert "https://cog.run" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["nothing", "me"], ["one-file", "../me"], ["all", "me/name"]])
-def test_a_push_of_an_unknown_model_or_to_an_invalid_owner_is_refused(repository: Path, arguments: list[str]) -> None:
-    done = call(repository / "script" / "push", *arguments, cwd=repository)
+@pytest.mark.parametrize("arguments", [["one-file", "../me"], ["all", "me/name"]])
+def test_a_push_to_an_invalid_owner_is_refused(repository: Path, arguments: list[str]) -> None:
+    assert call(repository / "script" / "push", *arguments, cwd=repository).returncode == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["build x", "predict x", "push x me", "random-weights x --to y", "schema x", "serve x", "weights x", "wheel x"],
+)
+def test_an_unknown_model_is_refused_with_the_names_of_the_models(repository: Path, command: str) -> None:
+    script, *arguments = command.split()
+    done = call(repository / "script" / script, *arguments, cwd=repository)
     assert done.returncode == 2
+    assert "one-file" in done.stderr
+    assert "several-files" in done.stderr

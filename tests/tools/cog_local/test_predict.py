@@ -19,7 +19,7 @@ def predict(repository: Path, cwd: Path, *arguments: str, stdin: str = "") -> su
 
 
 def test_a_clip_is_written_here_and_reported_with_its_facts(repository: Path, tmp_path: Path) -> None:
-    done = predict(repository, tmp_path, "one-file", "-i", "seed=5")
+    done = predict(repository, tmp_path, "one-file", "--json", "-", stdin='{"seed": 5}')
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path}/one-file.mp4: 0 KB, 16 frames, 2.00 s, seed 5\n"
     assert [path.name for path in tmp_path.iterdir()] == ["one-file.mp4"]
@@ -79,11 +79,6 @@ def test_a_directory_with_the_models_name_does_not_hide_the_clip(repository: Pat
     assert (tmp_path / "one-file.mp4").exists()
 
 
-def test_inputs_come_from_stdin(repository: Path, tmp_path: Path) -> None:
-    done = predict(repository, tmp_path, "one-file", "--json", "-", stdin='{"seed": 9}')
-    assert done.stdout.endswith("seed 9\n")
-
-
 @pytest.mark.parametrize(
     ("arguments", "starts"),
     [
@@ -104,13 +99,6 @@ def test_invalid_inputs_are_one_line_each(
     for line, start in zip(sorted(shown), sorted(starts), strict=True):
         assert line.startswith(start)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_unknown_model_is_refused_with_the_names_of_the_models(repository: Path, tmp_path: Path) -> None:
-    done = predict(repository, tmp_path, "two-files")
-    assert done.returncode == 2
-    assert "one-file" in done.stderr
-    assert "several-files" in done.stderr
 
 
 def test_the_error_of_a_failed_prediction_has_no_prefix_of_cog(repository: Path, tmp_path: Path) -> None:

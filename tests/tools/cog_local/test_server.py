@@ -39,20 +39,16 @@ def model(directory: Path, setup: str = "pass", top: str = "") -> Path:
     return directory
 
 
-def test_a_prediction_returns_its_file_and_the_server_its_schema(tmp_path: Path) -> None:
+def test_a_prediction_returns_its_file_and_inputs_are_validated_with_the_schema(tmp_path: Path) -> None:
     with CogServer(model(tmp_path)) as server:
         answer = server.predict({"steps": 2})
+        refusal = server.predict({"steps": 1001})["detail"][0]
         schema = server.get("/openapi.json")
     assert answer["status"] == "succeeded"
     assert answer["output"] == "data:video/mp4;base64,YWJj"  # RFC 4648's base64 of abc
+    assert refusal["loc"] == ["body", "input", "steps"]
+    assert refusal["msg"] == "1001 is greater than the maximum of 1000"
     assert schema == json.loads((tmp_path / "openapi.json").read_text())
-
-
-def test_the_server_validates_with_the_schema(tmp_path: Path) -> None:
-    with CogServer(model(tmp_path)) as server:
-        answer = server.predict({"steps": 1001})
-    assert answer["detail"][0]["loc"] == ["body", "input", "steps"]
-    assert answer["detail"][0]["msg"] == "1001 is greater than the maximum of 1000"
 
 
 def test_a_model_without_a_schema_is_refused_with_the_command_that_writes_it(tmp_path: Path) -> None:
@@ -61,14 +57,7 @@ def test_a_model_without_a_schema_is_refused_with_the_command_that_writes_it(tmp
         pass
 
 
-def test_what_the_model_prints_is_passed_to_on_log(tmp_path: Path) -> None:
-    lines: list[str] = []
-    with CogServer(model(tmp_path, 'print("loading")'), on_log=lines.append):
-        pass
-    assert lines == ["loading"]
-
-
-def test_the_choice_of_weights_reaches_the_model(tmp_path: Path) -> None:
+def test_the_choice_of_weights_reaches_the_model_and_its_log_the_caller(tmp_path: Path) -> None:
     lines: list[str] = []
     (tmp_path / "mine").mkdir()
     setup = 'print(os.environ["WEIGHTS"])'
@@ -92,22 +81,16 @@ def test_a_failed_set_up_raises_an_error_with_its_reason(tmp_path: Path, setup: 
         pass
 
 
-def test_a_worker_that_cannot_start_raises_an_error(tmp_path: Path) -> None:
-    # The server starts its worker with the first `python` on the path, here one without coglet.
-    other = tmp_path / "bin"
-    other.mkdir()
-    (other / "python").write_text(f"#!/bin/sh\nexec '{sys.executable}' -S \"$@\"\n")
-    (other / "python").chmod(0o755)
-    path = {"PATH": f"{other}{os.pathsep}{os.environ['PATH']}"}
-    with pytest.raises(ServerError, match="No module named 'coglet'"), CogServer(model(tmp_path), env=path):
-        pass
-
-
-def test_a_python_without_cog_raises_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("part", "message"), [("server", "the server ended with status 1"), ("worker", "No module named 'coglet'")]
+)
+def test_a_python_without_cog_raises_an_error(tmp_path: Path, part: str, message: str) -> None:
     bare = tmp_path / "python"
     bare.write_text(f"#!/bin/sh\nexec '{sys.executable}' -S \"$@\"\n")
     bare.chmod(0o755)
-    with pytest.raises(ServerError, match="the server ended with status 1"), CogServer(model(tmp_path), python=bare):
+    path = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}  # where the server looks for its worker's python
+    server = CogServer(model(tmp_path), python=bare) if part == "server" else CogServer(model(tmp_path), env=path)
+    with pytest.raises(ServerError, match=message), server:
         pass
 
 
