@@ -73,12 +73,11 @@ def test_a_push_to_an_invalid_owner_is_refused(repository: Path, arguments: list
 
 
 @pytest.mark.parametrize(
-    "command",
-    ["build x", "predict x", "push x me", "random-weights x --to y", "schema x", "serve x", "weights x", "wheel x"],
+    "script", ["build", "predict", "push", "random-weights", "schema", "serve", "weights", "wheel"]
 )
-def test_an_unknown_model_is_refused_with_the_names_of_the_models(repository: Path, command: str) -> None:
-    script, *arguments = command.split()
-    done = call(repository / "script" / script, *arguments, cwd=repository)
+def test_an_unknown_model_is_refused_with_the_names_of_the_models(repository: Path, script: str) -> None:
+    more = {"push": ["me"], "random-weights": ["--to", "weights"]}
+    done = call(repository / "script" / script, "three-files", *more.get(script, []), cwd=repository)
     assert done.returncode == 2
     assert "one-file" in done.stderr
     assert "several-files" in done.stderr

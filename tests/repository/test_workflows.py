@@ -10,7 +10,7 @@ import pytest
 import yaml
 from tree import ROOT, models
 
-CI, PUSH = WORKFLOWS = [ROOT / ".github" / "workflows" / name for name in ("ci.yaml", "push.yaml")]
+CI, PUSH = WORKFLOWS = sorted((ROOT / ".github" / "workflows").iterdir())
 
 
 def load(path: Path) -> dict[str, Any]:
