@@ -25,10 +25,10 @@ def in_environment() -> None:
     if Path(sys.prefix).resolve() == ENVIRONMENT.resolve():
         sys.path[:0] = [str(ROOT / model) for model in models()]
         return
-    if is_stale():
-        code = subprocess.run([sys.executable, str(ROOT / "script" / "setup")], check=False).returncode
-        if code:
-            sys.exit(code)
+    if is_stale() and (
+        code := subprocess.run([sys.executable, str(ROOT / "script" / "setup")], check=False).returncode
+    ):
+        sys.exit(code)
     os.execv(PYTHON, [str(PYTHON), *sys.argv])
 
 

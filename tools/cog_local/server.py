@@ -103,13 +103,23 @@ class CogServer:
         _copy_schema(self.model_dir)
         self.port = _free_port(self.port)
         temporary = self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cog-server-"))
+        environ = {
+            **os.environ,
+            # The server starts its worker with the first `python` on the path.
+            "PATH": f"{self._python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "TMPDIR": temporary,
+            "PORT": str(self.port),
+            "COG_PREDICT_TYPE_STUB": "predict.py:Predictor",
+            "WEIGHTS": self._weights,
+            **self._env,
+        }
         read_end, write_end = os.pipe()
         self._cleanup.callback(os.close, read_end)
         try:
             self._process = process = subprocess.Popen(
                 [str(self._python), "-m", "cog.server.http", "--host", HOST],
                 cwd=self.model_dir,
-                env=self._environment(temporary),
+                env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -136,18 +146,6 @@ class CogServer:
                 if time.monotonic() > cancelled_at + _CANCEL_AGAIN_SECONDS and self.cancel(self._latest_id):
                     cancelled_at = time.monotonic()
                 time.sleep(0.02)
-
-    def _environment(self, temporary: str) -> dict[str, str]:
-        return {
-            **os.environ,
-            # The server starts its worker with the first `python` on the path.
-            "PATH": f"{self._python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-            "TMPDIR": temporary,
-            "PORT": str(self.port),
-            "COG_PREDICT_TYPE_STUB": "predict.py:Predictor",
-            "WEIGHTS": self._weights,
-            **self._env,
-        }
 
     def check(self) -> None:
         """Raise ServerError if the server has ended."""
