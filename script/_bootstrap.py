@@ -25,9 +25,8 @@ def in_environment() -> None:
     if Path(sys.prefix).resolve() == ENVIRONMENT.resolve():
         sys.path[:0] = [str(ROOT / model) for model in models()]
         return
-    if is_stale() and (
-        code := subprocess.run([sys.executable, str(ROOT / "script" / "setup")], check=False).returncode
-    ):
+    setup = [sys.executable, str(ROOT / "script" / "setup")]
+    if is_stale() and (code := subprocess.run(setup, check=False).returncode):
         sys.exit(code)
     os.execv(PYTHON, [str(PYTHON), *sys.argv])
 

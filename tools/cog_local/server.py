@@ -68,12 +68,12 @@ class CogServer:
         self.port = port
         self._weights = weights if weights in ("demo", "full") else str(Path(weights).resolve())
         self._env = dict(env or {})
-        self._on_log = on_log
         self._python = python
         self._cancel_event = cancel_event or threading.Event()
         self._process: subprocess.Popen[str] | None = None
         self._cleanup = contextlib.ExitStack()
         self._last_lines: deque[str] = deque(maxlen=40)
+        self._on_log = on_log or self._last_lines.append
         self._worker_failed = threading.Event()
         self._pending_calls = 0  # of `predict`
         self._latest_id: str | None = None  # of the last prediction, of any client
@@ -231,10 +231,7 @@ class CogServer:
                 self._latest_id = fields.get("prediction_id", self._latest_id)
                 if "source" not in fields and target != "coglet::user":
                     continue  # the server's own line; late lines of a set-up have the target `coglet::user`
-                if self._on_log is None:
-                    self._last_lines.append(fields["message"])
-                else:
-                    self._on_log(fields["message"])
+                self._on_log(fields["message"])
 
 
 def _copy_schema(model_dir: Path) -> None:
