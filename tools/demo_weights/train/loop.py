@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from videokit.files import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -86,8 +87,8 @@ def fit(
         if now - saved > SAVE_SECONDS or step + 1 == plan.steps:
             state = {"step": step + 1, "seconds": spent + now - began, "optimizer": optimizer.state_dict()}
             state |= {"parameters": [p.detach() for p in trained], "means": means}
-            torch.save(state, file.with_suffix(".part"))
-            file.with_suffix(".part").rename(file)
+            with atomic_write(file) as part:
+                torch.save(state, part)
             saved = now
     _assign(trained, means)
 
