@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import videokit
 from videokit.runtime import Stages, out_of_memory
 from videokit.video.encode import encode_gif, encode_mp4
+from videokit.video.ffmpeg import program
 from videokit.video.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class PredictionRunner:
         self.unload = unload
         self.record_metric = record_metric
         self._directory = TemporaryDirectory(prefix=f"{model}-")
+        logger.info("ffmpeg: %s, %s", program().version, program().path)  # raises here, before any clip is computed
 
     @contextmanager
     def start(self, inputs: Mapping[str, object], seed: int, summary: str) -> Iterator[Prediction]:
