@@ -25,7 +25,7 @@ import imageio_ffmpeg
 from videokit.errors import VideokitError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Self
 
     from _typeshed import WriteableBuffer as Buffer
@@ -77,8 +77,8 @@ class Process:
     ends, so that thread must outlive the block. Elsewhere the process of a killed parent ends at its closed pipe.
 
     `stdin` is PIPE, a file descriptor or nothing; `stdout` is PIPE or nothing. `memory` limits the address space in
-    bytes and `cpu_seconds` the processor time, where util-linux is installed. After `seconds` of wall-clock time,
-    reading `stdout` and `wait` raise TimeoutError.
+    bytes and `cpu_seconds` the processor time, where util-linux is installed. Reading `stdout` and `wait` raise
+    TimeoutError when they have waited for `seconds` altogether.
     """
 
     def __init__(
@@ -96,10 +96,10 @@ class Process:
         launcher = ["setpriv", "--pdeathsig", "KILL", *(["prlimit", *limits] if limits else [])]
         self._command = [
             *(launcher if program().limits else []),
-            *(program().path, "-hide_banner", "-nostdin", "-loglevel", loglevel),
+            *(program().path, "-hide_banner", "-nostdin", "-nostats", "-loglevel", loglevel),
             *(os.fspath(argument) for argument in arguments),
         ]
-        self._deadline = None if seconds is None else time.monotonic() + seconds
+        self._seconds = seconds
         self._sources = stdin, stdout
         self._files: list[io.FileIO] = []
         self._ids: list[int] = []
@@ -137,7 +137,7 @@ class Process:
             files.extend(map(io.FileIO, os.pipe(), "rw"))
             stdout = files[-1].fileno()
             self._files.append(files[-2])
-            self.stdout = io.BufferedReader(_Output(files[-2], self._deadline), 1 << 16)
+            self.stdout = io.BufferedReader(_Output(files[-2], self._wait_for), 1 << 16)
         descriptors = (stdin, stdout, self._log.fileno())
         spawn = partial(
             os.posix_spawnp,
@@ -165,37 +165,36 @@ class Process:
         """Close the program's standard input, wait for its end and return its exit status, or minus the signal."""
         with suppress(BrokenPipeError):
             self.stdin.close()
+        options = 0 if self._seconds is None else os.WNOHANG
         while not self._ends:
-            wait = 0 if self._deadline is None else os.WNOHANG
-            self._ends.extend(filter(itemgetter(0), map(os.waitpid, self._ids, [wait])))
+            self._ends.extend(filter(itemgetter(0), map(os.waitpid, self._ids, [options])))
             if not self._ends:
-                _check_deadline(self._deadline)
-                time.sleep(0.001)
+                self._wait_for(None, 0.001)
         return os.waitstatus_to_exitcode(self._ends[0][1])
 
     def log(self, size: int = 1 << 20) -> str:
         """Return the first `size` bytes that the program has written to its standard error so far."""
         return os.pread(self._log.fileno(), size, 0).decode(errors="replace")
 
+    def _wait_for(self, pipe: io.FileIO | None, seconds: float | None = None) -> None:
+        """Wait till the pipe has data, or for `seconds`; count the time."""
+        if self._seconds is not None:
+            start = time.monotonic()
+            select.select([pipe] if pipe else [], [], [], self._seconds if seconds is None else seconds)
+            self._seconds = max(0, self._seconds - (time.monotonic() - start))
+            if not self._seconds:
+                raise TimeoutError("the process has reached its limit of wall-clock time")
+
 
 class _Output(io.RawIOBase):
-    """The standard output of a process, read with a deadline."""
+    """The standard output of a process; `wait` is called before each read."""
 
-    def __init__(self, pipe: io.FileIO, deadline: float | None) -> None:
-        self._pipe, self._deadline = pipe, deadline
+    def __init__(self, pipe: io.FileIO, wait: Callable[[io.FileIO], None]) -> None:
+        self._pipe, self._wait = pipe, wait
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Buffer, /) -> int | None:
-        if self._deadline is not None:
-            poll = select.poll()
-            poll.register(self._pipe, select.POLLIN)
-            while not poll.poll(1000):
-                _check_deadline(self._deadline)
+        self._wait(self._pipe)
         return self._pipe.readinto(buffer)
-
-
-def _check_deadline(deadline: float | None) -> None:
-    if deadline is not None and time.monotonic() > deadline:
-        raise TimeoutError("the process has reached its limit of wall-clock time")
