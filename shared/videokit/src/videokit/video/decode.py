@@ -25,32 +25,19 @@ from PIL import Image
 
 from videokit.checks import check_range
 from videokit.errors import InvalidInput, raise_faults
-from videokit.video.probe import (
-    HEAD,
-    MAX_DECODED,
-    MAX_PICTURES,
-    MAX_PIXELS,
-    MAX_SIDE,
-    Clip,
-    VideoInfo,
-    check_size,
-    check_work,
-    probe,
-    read_clip,
-    reading,
-)
+from videokit.video.probe import MAX_SIDE, Clip, VideoInfo, check_work, probe, read_clip, reading, seek_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from fractions import Fraction
     from pathlib import Path
 
     from videokit.video.frames import Frame
 
-__all__ = ["MAX_DECODED", "MAX_PICTURES", "MAX_PIXELS", "MAX_SIDE", "VideoInfo", "decode", "probe"]
+__all__ = ["VideoInfo", "decode", "probe"]
 
 logger = logging.getLogger("videokit")
 
-WIDE_GAP = 1  # seconds; shorter gaps are decoded
 STEPS_BACK = (0, 2, 20)  # seconds; an index may lead to a later keyframe
 PAM = ("-c:v", "pam", "-f", "image2pipe", "pipe:1")
 
@@ -66,27 +53,21 @@ def decode(path: Path, *, num_frames: int, width: int, height: int) -> Iterator[
         check_range("width", width, 1, MAX_SIDE),
         check_range("height", height, 1, MAX_SIDE),
     )
-    clip = read_clip(path)
-    gap = clip.duration / num_frames
-    seeks = clip.indexed and len(clip.times) >= HEAD and gap > WIDE_GAP and gap > clip.keyframe_interval
-    if not clip.complete and not seeks:
-        clip = read_clip(path, complete=True)
-    return _frames(clip, num_frames, width, height, seeks)
+    return _frames(read_clip(path, num_frames), num_frames, width, height)
 
 
-def _frames(clip: Clip, num_frames: int, width: int, height: int, seeks: bool) -> Iterator[Frame]:
-    previous, image, times, decoded = None, None, set(), 0
-    pictures = _pictures_by_seeking(clip, num_frames) if seeks else _pictures_in_order(clip, num_frames)
+def _frames(clip: Clip, num_frames: int, width: int, height: int) -> Iterator[Frame]:
+    previous, times, decoded = None, set(), 0
+    pictures = _pictures_by_seeking(clip, num_frames) if clip.seeks else _pictures_in_order(clip, num_frames)
     for index, (picture, time, count) in enumerate(pictures):
         times.add(time)
         decoded += count
-        if image is None or picture is not previous:
+        if picture is not previous:
             previous, image = picture, _fit(picture, clip.pixel_aspect, width, height)
         if index == num_frames - 1:
-            info = clip.info
             logger.info(
-                f"decode: {num_frames} frames {width}x{height} from {info.path.name} ({info.codec} {info.width}x"
-                f"{info.height}, {info.duration:.2f} s): {len(times)} different pictures of {decoded} decoded"
+                f"decode: {num_frames} frames {width}x{height} from {clip.path.name} ({clip.codec} {clip.width}x"
+                f"{clip.height}, {clip.duration:.2f} s): {len(times)} different pictures of {decoded} decoded"
                 + ("; it has too few, so some are repeated" if len(times) < num_frames else "")
                 + (f"; {clip.hdr} tone-mapped to BT.709" if clip.hdr else "")
             )
@@ -106,11 +87,11 @@ def _pictures_in_order(clip: Clip, num_frames: int, skipped: int = 0) -> Iterato
     if clip.tiled:  # the program composes them if nothing else is selected
         output = ["-frames:v", "1", "-pix_fmt", "rgb24", *PAM]
     count = len(clip.times)
-    with reading(clip.path, [*clip.decoder, "-reinit_filter", "0"], output) as process:
+    with reading(clip.path, clip.decoder, *output) as process:
         picture = None
         for index in range(skipped, num_frames):
             if not (clip.tiled and picture):
-                picture = _read_picture(process.stdout, clip, picture)
+                picture = _read_picture(process.stdout, picture)
             if picture is None:
                 raise InvalidInput(f"{clip.path.name}: its pictures can no longer be decoded; give another file")
             shown = bisect_right(clip.times, first + (2 * index + 1) * ticks // (2 * num_frames))
@@ -120,19 +101,18 @@ def _pictures_in_order(clip: Clip, num_frames: int, skipped: int = 0) -> Iterato
 
 def _pictures_by_seeking(clip: Clip, num_frames: int) -> Iterator[tuple[Image.Image, int, int]]:
     """Yield the picture of each frame, its time and how many were decoded for it, each from the keyframe before it."""
+    decoded = 0
     for index in range(num_frames):
         time = clip.times[0] + (2 * index + 1) * (clip.end - clip.times[0]) // (2 * num_frames)
-        found, decoded = None, 0
         for step in STEPS_BACK:
             found, count = _picture_at(clip, time, step)
             decoded += count
-            check_work(clip.path, decoded, clip.size)
+            check_work(clip.path, decoded, (clip.width, clip.height))
             if found:
-                yield (*found, decoded)
+                yield (*found, count)
                 break
         else:  # the index is wrong: decode without it
-            complete = clip if clip.complete else read_clip(clip.path, complete=True)
-            yield from _pictures_in_order(complete, num_frames, skipped=index)
+            yield from _pictures_in_order(read_clip(clip.path, math.inf), num_frames, skipped=index)
             return
 
 
@@ -141,12 +121,11 @@ def _picture_at(clip: Clip, time: int, step: int) -> tuple[tuple[Image.Image, in
 
     Decoding starts at a keyframe `step` seconds earlier.
     """
-    seconds = max(0, math.ceil((time * clip.tick - step) * 10**6)) / 10**6
-    seek = ("-copyts", "-start_at_zero", "-noaccurate_seek", "-ss", f"{seconds:.6f}", *clip.decoder)
     selection = f"settb={clip.tick},setpts=PTS-({time}),showinfo=checksum=0,fps=1:round=up:start_time=0,"
     output = ["-map", "0:V:0", "-vf", clip.deinterlace + selection + clip.colours, "-frames:v", "1"]
-    with reading(clip.path, seek, [*output, "-fps_mode", "passthrough", *PAM], "info") as process:
-        picture = _read_picture(process.stdout, clip)
+    options = (*clip.decoder, *seek_options(time * clip.tick - step))
+    with reading(clip.path, options, *output, "-fps_mode", "passthrough", *PAM, loglevel="info") as process:
+        picture = _read_picture(process.stdout)
         log = process.log()
     times = [
         int(found) for found in re.findall(r"^\[Parsed_showinfo_\d+ @ \w+\] n: *\d+ pts: *(-?\d+) ", log, re.MULTILINE)
@@ -157,7 +136,7 @@ def _picture_at(clip: Clip, time: int, step: int) -> tuple[tuple[Image.Image, in
     return (picture, time + max(earlier)), len(times)
 
 
-def _read_picture(stream: BinaryIO, clip: Clip, previous: Image.Image | None = None) -> Image.Image | None:
+def _read_picture(stream: BinaryIO, previous: Image.Image | None = None) -> Image.Image | None:
     """Return the next PAM picture, `previous` if it is the same, or None at the end."""
     header = {}
     for line in iter(stream.readline, b"ENDHDR\n"):
@@ -166,7 +145,6 @@ def _read_picture(stream: BinaryIO, clip: Clip, previous: Image.Image | None = N
         name, _, value = line.partition(b" ")
         header[name] = value
     width, height, depth = (int(header[name]) for name in (b"WIDTH", b"HEIGHT", b"DEPTH"))
-    check_size(clip.path, width, height)
     pixels = stream.read(width * height * depth)
     if len(pixels) < width * height * depth:
         return None
@@ -174,9 +152,9 @@ def _read_picture(stream: BinaryIO, clip: Clip, previous: Image.Image | None = N
     return previous if image == previous else image
 
 
-def _fit(image: Image.Image, pixel_aspect: float, width: int, height: int) -> Image.Image:
+def _fit(image: Image.Image, pixel_aspect: Fraction, width: int, height: int) -> Image.Image:
     """Return an image scaled to cover width x height, cropped at its centre, composited over black."""
-    aspect = width / height / pixel_aspect  # of the crop, in stored pixels
+    aspect = width / height / float(pixel_aspect)  # of the crop, in stored pixels
     wide, high = min(image.width, image.height * aspect), min(image.height, image.width / aspect)
     left, top = (image.width - wide) / 2, (image.height - high) / 2
     image = image.resize((width, height), Image.Resampling.LANCZOS, box=(left, top, left + wide, top + high))
