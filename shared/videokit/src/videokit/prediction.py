@@ -14,11 +14,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import videokit
 from videokit.runtime import Stages, out_of_memory
 from videokit.video.encode import encode_gif, encode_mp4
 from videokit.video.ffmpeg import program
-from videokit.video.provenance import Provenance
+from videokit.video.provenance import Provenance, software
 from videokit.video.signing import Signer
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ class PredictionRunner:
         unload: Callable[[], None] = lambda: None,
     ) -> None:
         self.model = model
-        self.software = f"{model} {version}, videokit {videokit.__version__}"
+        self.software = software(model, version)
         self.device = device
         self.advice = advice
         self.unload = unload
