@@ -77,11 +77,13 @@ def _frames(clip: Clip, num_frames: int, width: int, height: int) -> Iterator[Fr
 def _pictures_in_order(clip: Clip, num_frames: int, skipped: int = 0) -> Iterator[tuple[Image.Image, int, int]]:
     """Yield the picture of each frame but the first `skipped`, its time and how many were decoded for it."""
     first, ticks = clip.times[0], clip.end - clip.times[0]
-    # The odd ones of 2 n ticks are the middles. round=up gives the last picture that is not later than a tick.
+    # The odd ones of 2 n ticks are the middles. round=up gives the last picture that is not later than a tick. A copy
+    # of the last picture is moved behind the end, because fps drops a picture that shares its tick with the end.
     rate = f"{2 * num_frames * clip.tick.denominator}/({ticks * clip.tick.numerator})"
     selection = (
-        f"settb={clip.tick},setpts=PTS-({first}),fps={rate}:round=up:start_time=0,tpad=stop=-1:stop_mode=clone,"
-        f"trim=start_frame={2 * skipped + 1}:end_frame={2 * num_frames},framestep=2,"
+        f"settb={clip.tick},setpts=PTS-({first}),tpad=stop=1:stop_mode=clone,"
+        f"setpts='if(gt(PTS,{clip.times[-1] - first}),PTS+{ticks},PTS)',fps={rate}:round=up:start_time=0,"
+        f"tpad=stop=-1:stop_mode=clone,trim=start_frame={2 * skipped + 1}:end_frame={2 * num_frames},framestep=2,"
     )
     output = ["-map", "0:V:0", "-vf", clip.deinterlace + selection + clip.colours, "-fps_mode", "passthrough", *PAM]
     if clip.tiled:  # the program composes them if nothing else is selected

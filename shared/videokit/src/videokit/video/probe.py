@@ -28,8 +28,8 @@ ADVICE = "give an MP4, WebM, MOV, MKV, AVI or GIF file"
 # The allowed demuxers; the program picks one by content. Playlists (HLS, DASH), concat lists, SDP, SVG, numbered
 # pictures and all other demuxers that open a second file or an address are excluded.
 MOV, MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"  # have an index with the times of their keyframes
-STILLS = ("png_pipe", "jpeg_pipe", "webp_pipe")  # a second picture in such a file is a preview or a gain map
-OTHERS = "avi,flv,asf,ogg,mpegts,mpeg,mpegvideo,m4v,h264,hevc,ivf,mjpeg,gif,apng,webp_anim"
+STILLS = ("png_pipe", "webp_pipe", "jpeg_pipe", "mjpeg")
+OTHERS = "avi,flv,asf,ogg,mpegts,mpeg,mpegvideo,m4v,h264,hevc,ivf,gif,apng,webp_anim"
 FORMATS = ",".join((MOV, MATROSKA, *STILLS, OTHERS))
 DECODERS = (
     "h264,hevc,vvc,av1,libdav1d,vp8,vp9,libvpx,libvpx-vp9,mpeg1video,mpeg2video,mpeg4,msmpeg4v1,msmpeg4v2,msmpeg4,"
@@ -109,7 +109,7 @@ def read_clip(path: Path, num_frames: float) -> Clip:
     first = ("-map", "0:V:0", "-frames:v", "1", "-vf", "showinfo=checksum=0", "-f", "null", "-")
     head = packets = _list_packets(path, HEAD, *first)
     kind, size, facts = _describe(path, head)
-    if kind in STILLS or facts["tiled"]:
+    if facts["tiled"] or (kind in STILLS and head.count <= 4):  # those behind a photograph are previews and gain maps
         time = (head.times or [0])[0]
         return Clip(**facts, times=[time], end=time + 1, num_frames=1, duration=float(head.tick), seeks=False)
     length = re.search(r"^  Duration: (\d+):(\d+):([\d.]+), start: ([-\d.]+)", head.log, re.MULTILINE)
@@ -129,8 +129,12 @@ def read_clip(path: Path, num_frames: float) -> Clip:
     if not packets.exact and packets is tail:
         times = _decoded_times(path, facts["decoder"], head.tick)
         end = times[-1] + max(1, round((times[-1] - times[0]) / max(1, len(times) - 1)))
-    sound = _list_packets(path, 0, stream="a") if kind == MOV and stated > end * head.tick + 1 else None
-    missing = sound is not None and stated > sound.end * sound.tick + 1
+        if kind == MOV and abs((end - times[0]) * head.tick - stated) > 0.25:
+            raise InvalidInput(
+                f"{path.name} was cut by an edit list that ffmpeg cannot follow; export it again, encoded"
+            )
+    sound = _list_packets(path, 0, stream="a") if kind == MOV and stated > end * head.tick + 0.5 else None
+    missing = sound is not None and stated > sound.end * sound.tick + 0.5
     if tail.corrupt or missing or (stated and "File ended prematurely" in tail.log):
         raise InvalidInput(
             f"{path.name} is truncated {float((end - times[0]) * head.tick):.1f} s after its start; give the complete "
@@ -199,8 +203,9 @@ def _list_packets(path: Path, limit: int, *output: str, seek: Fraction | None = 
 
 
 def seek_options(time: Fraction) -> Sequence[str]:
-    """Return the options that start at the keyframe before a time in seconds, and keep the times."""
-    return ("-copyts", "-start_at_zero", "-noaccurate_seek", "-ss", f"{max(0, math.ceil(time * 10**6)) / 10**6:.6f}")
+    """Return the options that start at the keyframe before a time in seconds, and keep the times; little is read."""
+    start = f"{max(0, math.ceil(time * 10**6)) / 10**6:.6f}"
+    return ("-blocksize", "8192", "-copyts", "-start_at_zero", "-noaccurate_seek", "-ss", start)
 
 
 def _decoded_times(path: Path, decoder: Sequence[str], tick: Fraction) -> list[int]:
