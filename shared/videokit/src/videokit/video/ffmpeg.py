@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from operator import itemgetter
 from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import imageio_ffmpeg
 
@@ -26,8 +26,6 @@ from videokit.errors import VideokitError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Self
-
-    from _typeshed import WriteableBuffer as Buffer
 
 PIPE = subprocess.PIPE
 KILLED_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
@@ -178,7 +176,7 @@ class _Output(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Buffer, /) -> int | None:
+    def readinto(self, buffer: Any, /) -> int | None:
         if self._seconds is not None:
             self.wait(self._poll.poll, 1000 * self._seconds)
         return self._pipe.readinto(buffer)
