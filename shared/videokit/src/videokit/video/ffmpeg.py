@@ -15,6 +15,7 @@ import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import chain, starmap
 from operator import itemgetter
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any
@@ -114,19 +115,20 @@ class Process:
             self.close()  # again, because a cancel may have interrupted the first call
 
     def __del__(self) -> None:
-        self.close()  # a cancel at the first bytecode of __exit__
+        if self._ids and not self._ends:  # a cancel at the first bytecode of __exit__; Python ignores one in here
+            self.close()
 
     def _start(self) -> None:
         self._log = TemporaryFile()  # noqa: SIM115 (`close` closes it; a pipe that nobody reads would block the process)
         self._files.append(self._log)
         with ExitStack() as ends:  # the process's ends of the pipes
             source = self._source or ends.enter_context(io.FileIO(os.devnull))
-            read, write = map(io.FileIO, os.pipe(), "rw")
+            read, write = map(io.FileIO, chain.from_iterable(starmap(os.pipe, [()])), "rw")
             stdout, self._output = ends.enter_context(write), _Output(read, self._seconds)
             self.stdout = io.BufferedReader(self._output, 1 << 16)
             self._files.append(read)
             if isinstance(source, int):
-                read, write = map(io.FileIO, os.pipe(), "rw")
+                read, write = map(io.FileIO, chain.from_iterable(starmap(os.pipe, [()])), "rw")
                 source, self.stdin = ends.enter_context(read), io.BufferedWriter(write)
                 self._files.append(self.stdin)
             descriptors = (source, stdout, self._log)
