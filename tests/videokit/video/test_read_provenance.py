@@ -73,13 +73,14 @@ def test_a_clip_without_a_comment_is_refused(encode: Any, suffix: str, tmp_path:
         (json.dumps({**DOCUMENT, "seed": -1}), "the seed"),
         (json.dumps({**DOCUMENT, "seed": 2**31}), "the seed"),
         (json.dumps({**DOCUMENT, "inputs": []}), "inputs is not"),
+        (json.dumps({**DOCUMENT, "inputs": {}}), "inputs is not"),
         (json.dumps({**DOCUMENT, "inputs": {"\x1b[2J": 1}}), "inputs is not"),
         (json.dumps({**DOCUMENT, "inputs": {"prompt": {"a": 1}}}), "prompt is not a text"),
         (json.dumps({**DOCUMENT, "inputs": {"words": [["a"]]}}), "words is not a text"),
         (json.dumps(DOCUMENT).replace("0.5", "1e999"), "strength is not a text"),
         (f'"{"x" * 4_000_000}"', r"the comment has 4000002 bytes \(at most 4000000\)"),
     ],
-    ids=range(21),
+    ids=range(22),
 )
 def test_a_comment_that_no_model_writes_is_refused(comment: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=message) as raised:

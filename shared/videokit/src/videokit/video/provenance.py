@@ -210,7 +210,7 @@ def _parse(comment: bytes) -> Provenance:
         refuse("model and software are not plain texts")
     if type(seed) is not int or not 0 <= seed <= MAX_SEED:
         refuse(f"the seed is not a whole number from 0 to {MAX_SEED}")
-    if not isinstance(inputs, dict) or not all(name.isidentifier() for name in inputs):
+    if not isinstance(inputs, dict) or not inputs or not all(name.isidentifier() for name in inputs):
         refuse("inputs is not an object of names and values")
     for name, value in inputs.items():
         if not all(map(_is_plain, value if isinstance(value, list) else [value])):
