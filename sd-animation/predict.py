@@ -74,7 +74,7 @@ class Predictor(BaseRunner):
         ):
             latents = self.pipeline.animate(inputs, prediction.seed, prediction.stages, keyframes)
             for index, frame in enumerate(keyframes if intermediate_output else ()):
-                yield Path(write_png(frame, prediction.directory / f"{MODEL}-{index:03}.png", prediction.provenance()))
+                yield Path(prediction.write(frame, f"{MODEL}-{index:03}.png", write_png))
             frames = self.pipeline.interpolate(inputs, latents, keyframes)
             clip = prediction.encode(frames, f"{MODEL}.{output_format}", fps=gif_frames_per_second, stage="encode")
         yield Path(clip)

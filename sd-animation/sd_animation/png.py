@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from PIL import Image
+import imageio.v3 as iio
 from PIL.PngImagePlugin import PngInfo
 from videokit.files import atomic_write
 
@@ -23,5 +23,5 @@ def write_png(frame: Frame, path: Path, provenance: Provenance) -> Path:
     chunks.add_text("Comment", provenance.comment())
     chunks.add_itxt(XMP, provenance.xmp().decode())
     with atomic_write(path) as part:
-        Image.fromarray(frame).save(part, "PNG", pnginfo=chunks)
+        iio.imwrite(part, frame, extension=".png", plugin="pillow", pnginfo=chunks)
     return path

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import av
 import hostile_videos
 import numpy as np
 import pytest
 from cog_local.server import CogServer
 from hostile_videos import draw_number, write_clip
+from pictures import decode_mp4
 from programs import needs
 from served import Served, files
 from tree import ROOT
@@ -65,14 +65,6 @@ def videos(answer: dict[str, Any]) -> list[bytes]:
     outputs = files(answer)
     assert {media_type for media_type, _ in outputs} == {"video/mp4"}
     return [content for _, content in outputs]
-
-
-def decode(video: bytes, directory: Path) -> np.ndarray:
-    """Return the frames of a file, (F, H, W, 3)."""
-    file = directory / "video.mp4"
-    file.write_bytes(video)
-    with av.open(file) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 def data_uri(content: bytes, media_type: str = "video/mp4") -> str:
@@ -220,9 +212,9 @@ def test_init_weight_0_ignores_the_video_and_1_ignores_the_prompt(
     zeroscope: Served, expected: bytes, clip: bytes, tmp_path: Path
 ) -> None:
     def predict(**inputs: Any) -> np.ndarray:
-        return decode(*videos(zeroscope.server.predict(INPUTS | {"init_video": data_uri(clip)} | inputs)), tmp_path)
+        return decode_mp4(*videos(zeroscope.server.predict(INPUTS | {"init_video": data_uri(clip)} | inputs)))
 
-    assert np.array_equal(predict(init_weight=0), decode(expected, tmp_path))
+    assert np.array_equal(predict(init_weight=0), decode_mp4(expected))
     unchanged = predict(init_weight=1)
     assert np.array_equal(unchanged, predict(init_weight=1, prompt="the sea", num_inference_steps=500))
     assert not np.array_equal(unchanged, predict(init_weight=0))
@@ -230,7 +222,7 @@ def test_init_weight_0_ignores_the_video_and_1_ignores_the_prompt(
 
 def test_remove_watermark_changes_only_the_band(zeroscope: Served, expected: bytes, tmp_path: Path) -> None:
     (content,) = videos(zeroscope.server.predict(INPUTS | {"remove_watermark": True}))
-    before, after = (decode(video, tmp_path).astype(int) for video in (expected, content))
+    before, after = (decode_mp4(video).astype(int) for video in (expected, content))
     difference = np.abs(before - after).mean(axis=(0, 2, 3))  # of each row
     # the band is rows 140 to 195 of 256; the encoder changes the blocks of 16 rows around it
     assert difference[144:192].min() > 5 * max(difference[:128].max(), difference[208:].max())

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from imports import imported_names
 from tree import ROOT, models, package_of
+from videokit.video import signing
 
 MODELS = [ROOT / model for model in models()]
 VIDEOKIT = ROOT / "shared" / "videokit" / "src"
@@ -73,6 +74,12 @@ def pins_of(model: Path) -> dict[str, str]:
     return {normalized(name): version for name, _, version in pairs}
 
 
+def optional() -> set[str]:
+    """Return what videokit imports only if it is used."""
+    project = tomllib.loads((VIDEOKIT.parent / "pyproject.toml").read_text())["project"]
+    return set().union(*project["optional-dependencies"].values())
+
+
 @each_model
 def test_every_requirement_is_pinned_and_one_is_the_wheel(model: Path) -> None:
     for line in requirements_of(model):
@@ -100,7 +107,14 @@ def test_requirements_pin_what_is_imported_and_nothing_else(model: Path) -> None
     imported = set().union(*map(imported_names, files)) - sys.stdlib_module_names
     imported -= {package_of(model.name), "videokit", "cog"}  # `sdk_version` installs cog
     distributions = importlib.metadata.packages_distributions()
-    assert {normalized(distributions[name][0]) for name in imported} == set(pins_of(model))
+    assert {normalized(distributions[name][0]) for name in imported} - optional() == set(pins_of(model))
+
+
+@each_model
+def test_the_optional_package_of_an_image_is_the_one_that_the_tests_run_with(model: Path) -> None:
+    version = importlib.metadata.version("c2pa-python")
+    assert f"\n# c2pa-python=={version} " in (model / "requirements.txt").read_text()
+    assert f"c2pa-python=={version}" == signing.PACKAGE
 
 
 def test_the_predictions_api_pins_what_it_imports_and_nothing_else() -> None:

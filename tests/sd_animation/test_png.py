@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -35,8 +36,8 @@ def test_exiftool_reads_the_provenance(tmp_path: Path) -> None:
 
 
 def test_a_cancel_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def save_and_cancel(self: Image.Image, file: Path, *_: object, **__: object) -> None:
-        file.write_bytes(b"half")
+    def save_and_cancel(self: Image.Image, file: IO[bytes], *_: object, **__: object) -> None:
+        file.write(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Image.Image, "save", save_and_cancel)

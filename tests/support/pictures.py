@@ -1,9 +1,11 @@
-"""Moving test pictures from formulas, the same on every machine, and their PSNR."""
+"""Moving test pictures from formulas, the same on every machine, their PSNR, and the frames of a file."""
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
+import imageio.v3 as iio
 import numpy as np
 
 if TYPE_CHECKING:
@@ -54,6 +56,12 @@ def hues(num_frames: int, width: int = 256, height: int = 256) -> Iterator[Frame
 def psnr(one: np.ndarray, other: np.ndarray) -> float:
     """Return the peak signal-to-noise ratio of 8-bit pictures in dB."""
     return float(10 * np.log10(255**2 / np.mean((one.astype(float) - other) ** 2)))
+
+
+def decode_mp4(content: bytes) -> np.ndarray:
+    """Return the frames of an MP4, (F, H, W, 3), as imageio decodes them."""
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):  # imageio-ffmpeg does not close its pipes
+        return iio.imread(content, plugin="FFMPEG", extension=".mp4")
 
 
 def _noise(rng: np.random.Generator, height: int, width: int, slope: float) -> np.ndarray:

@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 
 from cog_local.schema import write_schema
-from tree import ROOT
+from tree import ROOT, package_of
 
 ONE_FILE = '''
 import time
@@ -85,6 +85,9 @@ def make_repository(root: Path) -> Path:
         (root / model).mkdir()
         (root / model / "cog.yaml").write_text('run: "predict.py:Predictor"\n')
         (root / model / "predict.py").write_text(predict)
+        package = root / model / package_of(model)
+        package.mkdir()
+        (package / "__init__.py").write_text('__version__ = "1.0"\n')
         write_schema(root / model)
         (root / model / "requirements.txt").write_text(f"./wheels/videokit-{version}-py3-none-any.whl\n")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", root / ".venv"], check=True)

@@ -150,7 +150,7 @@ def test_a_file_states_its_inputs_seed_and_software(model: Model) -> None:
     with model.runner.start({"prompt": "a cat", "seed": None, "fps": 8}, 7, "") as prediction:
         path = prediction.encode(FRAMES, "clip.mp4", fps=8)
     provenance = prediction.provenance()
-    assert provenance.inputs == {"prompt": "a cat", "seed": None, "fps": 8}
+    assert provenance.inputs == {"prompt": "a cat", "seed": 7, "fps": 8}  # the resolved seed, which gives this file
     assert provenance.model == "some-model"
     assert provenance.seed == 7
     assert provenance.software == f"some-model 1.2.3, videokit {videokit.__version__}"

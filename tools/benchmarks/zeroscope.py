@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import av
+import imageio.v3 as iio
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -134,9 +135,7 @@ def plain_loop(parts: Parts, inputs: Inputs, target: Path, device: Device) -> No
 
 def whole_video(path: Path, inputs: Inputs) -> torch.Tensor:
     """Return all frames of a video, scaled in time and space at once: (F, 3, H, W) in -1 to 1."""
-    with av.open(str(path)) as container:
-        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-    video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None] / 127.5 - 1
+    video = torch.from_numpy(iio.imread(path, plugin="FFMPEG")).permute(3, 0, 1, 2)[None] / 127.5 - 1
     size = (inputs.num_frames, inputs.height, inputs.width)
     return F.interpolate(video, size=size, mode="trilinear")[0].movedim(0, 1)
 

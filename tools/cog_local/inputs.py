@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import base64
 import difflib
+import hashlib
 import json
 import math
 import mimetypes
 import re
 import sys
+import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonschema import Draft4Validator, FormatChecker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from cog_local.schema import Schema
 
@@ -35,14 +37,19 @@ class InvalidInputs(Exception):
         self.faults = faults
 
 
-def read_inputs(schema: Schema, pairs: list[str], json_argument: str | None = None) -> dict[str, Any]:
+def read_inputs(
+    schema: Schema, pairs: list[str], json_argument: str | None = None, stored: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the inputs for the server from the arguments of `-i` and `--json`. For a name in both, `-i` wins.
 
-    `schema` is a whole OpenAPI document. Raises InvalidInputs with all faults.
+    `schema` is a whole OpenAPI document. `stored` are the inputs of a file that is made again, over which both win; a
+    file among them is stored as its SHA-256, and has to be given again. Raises InvalidInputs with all faults.
     """
     schemas = schema["components"]["schemas"]
     fields = {name: _resolve(schemas, field) for name, field in schemas["Input"]["properties"].items()}
-    inputs: dict[str, Any] = {}
+    stored = stored or {}
+    files = {name: value for name, value in stored.items() if fields.get(name, {}).get("format") == "uri" and value}
+    inputs: dict[str, Any] = {name: value for name, value in stored.items() if name not in files}
     faults: list[str] = []
     try:
         inputs.update(_read_json(json_argument))
@@ -61,6 +68,11 @@ def read_inputs(schema: Schema, pairs: list[str], json_argument: str | None = No
         except InvalidInputs as error:
             faults += error.faults
             inputs.pop(name, None)
+    faults += [
+        fault
+        for name, digest in files.items()
+        if (name in inputs or name not in texts) and (fault := _stored_file_fault(name, digest, inputs)) is not None
+    ]
     faults += [f"{name} is required" for name in schemas["Input"].get("required", []) if name not in {*inputs, *texts}]
     for name, value in list(inputs.items()):
         if name not in fields:
@@ -142,6 +154,25 @@ def _data_uri(name: str, file: str) -> str:
         raise InvalidInputs(f"{name}: {file} cannot be read: {_reason(error)}") from None
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def decode_data_uri(uri: str) -> tuple[str, bytes]:
+    """Return the media type and the content of a data URI."""
+    header, _, content = uri.partition(",")
+    kind, *options = header.removeprefix("data:").split(";")
+    decode = base64.b64decode if "base64" in options else urllib.parse.unquote_to_bytes
+    return kind, decode(content)
+
+
+def _stored_file_fault(name: str, digest: str, inputs: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with an input that replaces the file with a stored SHA-256, or None."""
+    if name not in inputs:
+        return f"{name} was a file ({digest}); give it again: -i {name}=@FILE"
+    value = inputs[name]
+    if not isinstance(value, str) or not value.startswith("data:"):
+        return None
+    found = f"sha256:{hashlib.sha256(decode_data_uri(value)[1]).hexdigest()}"
+    return None if found == digest else f"{name} is another file ({found}) than before ({digest}); give that one"
 
 
 def _reason(error: OSError) -> str:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import base64
+import importlib
 import mimetypes
 import re
 import shutil
 import signal
 import sys
 import threading
-import urllib.parse
 from pathlib import Path
 from typing import Any
 
+from tree import package_of
+from videokit.errors import InvalidInput
 from videokit.files import atomic_write
+from videokit.video.provenance import Provenance, read_provenance, software
 
-from cog_local.inputs import InvalidInputs, read_inputs
+from cog_local.inputs import InvalidInputs, decode_data_uri, read_inputs
 from cog_local.schema import SchemaError, read_schema
 from cog_local.server import CogServer, ServerError, StartCancelled
 
@@ -30,15 +32,22 @@ class PredictionCancelled(Exception):
     """The prediction was cancelled before it succeeded."""
 
 
-def predict(model_dir: Path, pairs: list[str], json_argument: str | None, target: Path, weights: str) -> int:
+def predict(
+    model_dir: Path,
+    pairs: list[str],
+    json_argument: str | None,
+    target: Path,
+    weights: str,
+    source: Path | None = None,
+) -> int:
     """Run one prediction, write its outputs to `target` and return the exit status of script/predict.
 
-    `pairs` and `json_argument` are those of `cog_local.inputs.read_inputs`. The model's log is written to stderr.
+    `pairs` and `json_argument` are those of `cog_local.inputs.read_inputs`. `source` is a file to make again. The
+    model's log is written to stderr.
     """
     cancel_event = threading.Event()
     try:
-        inputs = read_inputs(read_schema(model_dir), pairs, json_argument)
-        _check_paths(target, weights)
+        inputs = _read_inputs(model_dir, pairs, json_argument, source, _path_faults(target, weights))
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: cancel_event.set())
         log = LogPrinter()
@@ -59,14 +68,54 @@ def predict(model_dir: Path, pairs: list[str], json_argument: str | None, target
     return 0
 
 
-def _check_paths(target: Path, weights: str) -> None:
+def _read_inputs(
+    model_dir: Path, pairs: list[str], json_argument: str | None, source: Path | None, faults: list[str]
+) -> dict[str, Any]:
+    """Return the inputs for the server. Raises InvalidInputs with `faults` and all others."""
+    provenance, inputs = None, {}
+    if source is not None:
+        try:
+            provenance = _read_source(source, model_dir.name)
+        except InvalidInputs as error:
+            faults = [*faults, *error.faults]
+    stored = {} if provenance is None else {**provenance.inputs, "seed": provenance.seed}
+    try:
+        inputs = read_inputs(read_schema(model_dir), pairs, json_argument, stored)
+    except InvalidInputs as error:
+        missing = source is not None and provenance is None  # then the file may have what is required
+        faults = [*faults, *(fault for fault in error.faults if not (missing and fault.endswith(" is required")))]
+    if faults:
+        raise InvalidInputs(*faults)
+    if provenance is not None:
+        _report_versions(source, provenance, model_dir)
+    return inputs
+
+
+def _read_source(path: Path, model: str) -> Provenance:
+    try:
+        provenance = read_provenance(path)
+    except InvalidInput as error:
+        raise InvalidInputs(*(f"--from {fault}" for fault in error.faults)) from None
+    if provenance.model != model:
+        raise InvalidInputs(f"--from {path} is a file of {provenance.model}: script/predict {provenance.model} ...")
+    return provenance
+
+
+def _report_versions(source: Path | None, provenance: Provenance, model_dir: Path) -> None:
+    """Write one line to stderr if the file is of other versions than these."""
+    package = importlib.import_module(package_of(model_dir.name))
+    ours = software(model_dir.name, package.__version__)
+    if provenance.software != ours:
+        print(f"{source} is of {provenance.software}; this is {ours}, so the file may differ", file=sys.stderr)
+
+
+def _path_faults(target: Path, weights: str) -> list[str]:
     faults = []
     if not target.parent.is_dir():
         faults.append(f"-o {target}: there is no directory {target.parent}")
     if weights not in ("demo", "full") and not Path(weights).is_dir():
         faults.append(f"--weights {weights}: it is demo, full, or a directory")
-    if faults:
-        raise InvalidInputs(*faults)
+    return faults
 
 
 def _run(server: CogServer, inputs: dict[str, Any], cancel_event: threading.Event) -> dict[str, Any]:
@@ -117,14 +166,12 @@ def _write_outputs(output: Any, target: Path) -> list[Path]:
         if not isinstance(uri, str) or not uri.startswith("data:"):
             print(uri)
             continue
-        header, _, content = uri.partition(",")
-        kind, *options = header.removeprefix("data:").split(";")
+        kind, content = decode_data_uri(uri)
         suffix = target.suffix or mimetypes.guess_extension(kind) or ".bin"
         number = f".{index}" if isinstance(output, list) else ""
         path = target.with_name(f"{target.stem}{number}{suffix}").absolute()
-        decode = base64.b64decode if "base64" in options else urllib.parse.unquote_to_bytes
         with atomic_write(path) as part:
-            part.write_bytes(decode(content))
+            part.write_bytes(content)
         paths.append(path)
     return paths
 

@@ -150,8 +150,8 @@ def test_eight_frames_of_ten_minutes_read_a_small_share_of_the_file(tmp_path: Pa
     frames = list(decode(clip, num_frames=8, width=64, height=96))
     share = (count_bytes_read() - before) / clip.stat().st_size
     assert [read_number(frame[:48]) for frame in frames] == [375 + 750 * n for n in range(8)]
-    # Eight times two seconds of 600 are 2.7 %. An MP4's index and libav's read-ahead are added.
-    assert share < 0.1
+    # Eight times two seconds of 600 are 2.7 %. Each of ten processes also reads the index and ahead.
+    assert share < 0.25
 
 
 @pytest.mark.parametrize("kind", ["mp4", "fragments.mp4", "mkv", "webm", "live.mkv"])

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import ctypes
+import dis
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from _thread import start_new_thread
 from fractions import Fraction
-from itertools import repeat
+from itertools import count, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING
 
-import av
 import numpy as np
 import pictures
 import pytest
-import videokit.video.encode
+from processes import processes_with
 from programs import needs
-from videokit.errors import InvalidInput
+from videokit.errors import InvalidInput, VideokitError
 from videokit.video.encode import Clip, encode_gif, encode_mp4
 
 if TYPE_CHECKING:
@@ -53,17 +52,11 @@ def decode_with_ffmpeg(clip: Clip) -> np.ndarray:
     return np.frombuffer(raw, np.uint8).reshape(-1, clip.height, clip.width, 3)
 
 
-def count_threads() -> int:
-    """Return the number of this process's threads, with libav's and x264's."""
-    return len(list(Path("/proc/self/task").iterdir()))
-
-
-def wait_for_threads(count: int) -> bool:
-    """Return whether there are `count` threads within 10 s, the time for the system to remove those that ended."""
-    deadline = time.monotonic() + 10
-    while count_threads() != count and time.monotonic() < deadline:
-        time.sleep(0.001)
-    return count_threads() == count
+def resources() -> tuple[int, int, list[str]]:
+    """Return the number of this process's threads and open files, and the ids of its children."""
+    task = Path("/proc/self/task")
+    children = [child for path in task.glob("*/children") for child in path.read_text().split()]
+    return len(list(task.iterdir())), len(list(Path("/proc/self/fd").iterdir())), children
 
 
 def test_an_mp4_has_the_format_that_browsers_play(tmp_path: Path) -> None:
@@ -205,33 +198,51 @@ def test_the_same_frames_give_the_same_bytes_in_any_process_and_on_any_number_of
 ENCODE_2000_FRAMES = """
 import sys
 from pathlib import Path
-import av
 import numpy as np
 from videokit.video.encode import encode_gif, encode_mp4
-
-def kilobytes(field):
-    return int(next(line for line in Path("/proc/self/status").open() if line.startswith(field)).split()[1])
 
 encode = encode_mp4 if sys.argv[1] == "mp4" else encode_gif
 scene = np.zeros((512, 1024, 3), np.uint8)
 scene[100:200, 600:700] = 255, 0, 0
 frames = (scene[:, index % 512 : index % 512 + 512] for index in range(2000))
-start = kilobytes("VmRSS")
+print("ready", flush=True)
+sys.stdin.readline()
 encode(frames, Path(sys.argv[2]), fps=8)
-print(kilobytes("VmHWM") - start)
 """
+
+
+def peak_memory(process: int) -> int:
+    """Return VmHWM of proc(5) in bytes, or 0 if the process has ended."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0
+    return 1024 * sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 @both_formats
 def test_2000_frames_of_512x512_take_less_than_300_mb_of_memory(encode, suffix: str, tmp_path: Path) -> None:
-    growth = int(run_in_fresh_process(ENCODE_2000_FRAMES, suffix, tmp_path / f"clip.{suffix}"))
-    assert growth < 300_000  # the frames together are 1 572 864 kB
+    command = [sys.executable, "-c", ENCODE_2000_FRAMES, suffix, tmp_path / f"clip.{suffix}"]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TEST_ENCODE": tmp_path.name}
+    with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        parent.stdout.readline()
+        peaks = {parent.pid: 0}
+        start = peak_memory(parent.pid)
+        parent.stdin.write(b"\n")
+        parent.stdin.close()
+        while parent.poll() is None:
+            for process in processes_with(f"TEST_ENCODE={tmp_path.name}"):
+                peaks[process] = max(peaks.get(process, 0), peak_memory(process))
+            time.sleep(0.05)
+    assert parent.returncode == 0
+    # The processes of a GIF run one after the other. The frames together are 1573 MB.
+    assert peaks.pop(parent.pid) - start + max(peaks.values()) < 300e6
 
 
 @both_formats
-@pytest.mark.parametrize("error", [RuntimeError, Cancelled])
+@pytest.mark.parametrize("error", [RuntimeError, BrokenPipeError, Cancelled])
 @pytest.mark.parametrize("at", [0, 1, 30])
-def test_an_error_of_the_generator_leaves_the_old_file_and_no_thread(
+def test_an_error_of_the_generator_leaves_the_old_file_and_no_process(
     encode, suffix: str, error, at: int, tmp_path: Path
 ) -> None:
     def frames() -> Iterator[Frame]:
@@ -240,70 +251,151 @@ def test_an_error_of_the_generator_leaves_the_old_file_and_no_thread(
 
     target = tmp_path / f"clip.{suffix}"
     target.write_text("old")
-    before = count_threads()
-    with pytest.raises(error, match="halfway") as raised:
+    before = resources()
+    with pytest.raises(error, match="halfway"):
         encode(frames(), target, fps=8)
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
     assert target.read_text() == "old"
-    del raised  # its traceback refers to the encoder
-    assert wait_for_threads(before)
+    assert resources() == before
 
 
 @both_formats
-def test_an_error_of_the_encoder_reaches_the_caller_and_leaves_no_file_and_no_thread(
+def test_an_error_of_ffmpeg_raises_its_message_and_leaves_no_file_and_no_process(
     encode, suffix: str, tmp_path: Path
 ) -> None:
-    before = count_threads()
-    with pytest.raises(av.FFmpegError) as raised:
-        # More pixels in a row than either encoder takes: x264 16384, GIF 65535. The MP4 is endless; a GIF cannot be,
-        # because all its frames are stored first.
-        wide = np.zeros((2, 65538, 3), np.uint8)
+    # More pixels in a row than either encoder takes: x264 16384, GIF 65535. The MP4 is endless; a GIF cannot be,
+    # because all its frames are stored first.
+    wide = np.zeros((2, 65538, 3), np.uint8)
+    before = resources()
+    with pytest.raises(VideokitError, match=r"65538x2|above 65535x65535"):
         encode(repeat(wide) if suffix == "mp4" else repeat(wide, 3), tmp_path / f"clip.{suffix}", fps=8)
     assert list(tmp_path.iterdir()) == []
-    del raised
-    assert wait_for_threads(before)
+    assert resources() == before
 
 
 @both_formats
-def test_a_cancel_at_any_moment_leaves_no_file_and_no_thread(encode, suffix: str, tmp_path: Path) -> None:
+def test_a_killed_ffmpeg_raises_an_error_and_leaves_no_file(encode, suffix: str, tmp_path: Path) -> None:
+    def frames() -> Iterator[Frame]:
+        yield from pictures.gradient(8, 64, 64)
+        (child,) = resources()[2]
+        os.kill(int(child), signal.SIGKILL)
+        yield from pictures.gradient(8, 64, 64)
+
+    with pytest.raises(VideokitError, match="status -9"):
+        encode(frames(), tmp_path / f"clip.{suffix}", fps=8)
+    assert list(tmp_path.iterdir()) == []
+
+
+# A file object that a cancel removes between its constructor and its name warns, and is closed.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@both_formats
+def test_a_cancel_at_any_moment_leaves_no_file_and_no_process(encode, suffix: str, tmp_path: Path) -> None:
     def cancel(*_: object) -> None:
         raise Cancelled
 
     frames = list(pictures.natural(24, 128, 128))
     target = tmp_path / f"clip.{suffix}"
+    start = time.perf_counter()
     whole = encode(frames, tmp_path / f"whole.{suffix}", fps=8).path.read_bytes()
-    running = count_threads()
+    seconds = time.perf_counter() - start
+    running = resources()
     before = signal.signal(signal.SIGALRM, cancel)
     try:
-        for milliseconds in range(1, 200, 5):
+        for moment in np.linspace(0.0005, 1.2 * seconds, 30):
             target.unlink(missing_ok=True)
             try:
-                signal.setitimer(signal.ITIMER_REAL, milliseconds / 1000)
+                signal.setitimer(signal.ITIMER_REAL, moment)
                 encode(frames, target, fps=8)
                 signal.setitimer(signal.ITIMER_REAL, 0)
             except Cancelled:
                 pass
+            assert resources() == running
             files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
             assert files.pop(f"whole.{suffix}") == whole
             assert files in ({}, {target.name: whole})
-            assert wait_for_threads(running)
     finally:
         signal.signal(signal.SIGALRM, before)
 
 
-def test_a_cancel_that_is_raised_in_the_worker_reaches_the_caller(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # In Python 3.11 a thread that has not started yet has its parent's id, so Cog's cancel can be raised in it.
-    def start_cancelled(*work: Any) -> None:
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(60)  # no other thread runs until this one waits
-        ident = start_new_thread(*work)
-        while not ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(Cancelled)):
-            pass
-        sys.setswitchinterval(interval)
+class CancelAt:
+    """A trace function that raises Cancelled before the bytecode `number` of those before which Python 3.11 may."""
 
-    monkeypatch.setattr(videokit.video.encode, "start_new_thread", start_cancelled)
-    with pytest.raises(Cancelled):
-        encode_mp4(repeat(np.zeros((2, 2, 3), np.uint8)), tmp_path / "clip.mp4", fps=8)
-    assert list(tmp_path.iterdir()) == []
+    AFTER = frozenset({"CALL", "CALL_FUNCTION_EX", "JUMP_BACKWARD", "RESUME"})  # these check for signals
+    FILES = ("video/encode.py", "video/ffmpeg.py", "video/frame_store.py", "videokit/files.py", "lib/contextlib.py")
+
+    def __init__(self, number: int) -> None:
+        self.number, self.previous, self.raised = number, {}, False
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> CancelAt | None:
+        if self.raised or not frame.f_code.co_filename.endswith(self.FILES):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            before = self.previous.get(frame)
+            self.previous[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            self.number -= before in self.AFTER
+            if not self.number:
+                self.previous, self.raised = {}, True
+                raise Cancelled
+        return self
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@both_formats
+def test_a_cancel_at_any_bytecode_leaves_no_file_and_no_process(encode, suffix: str, tmp_path: Path) -> None:
+    frames, target = list(pictures.gradient(3, 16, 16)), tmp_path / f"clip.{suffix}"
+    whole = encode(frames, target, fps=8).path.read_bytes()
+    threads, _, children = resources()
+    for number in count(1, 5):
+        target.unlink(missing_ok=True)
+        trace, cancelled = CancelAt(number), False
+        try:
+            sys.settrace(trace)
+            encode(frames, target, fps=8)
+        except Cancelled:
+            cancelled = True
+        finally:
+            sys.settrace(None)
+        assert cancelled == trace.raised
+        assert (resources()[0], resources()[2]) == (threads, children)
+        assert [path.read_bytes() for path in tmp_path.iterdir()] in ([], [whole])
+        if not cancelled:
+            break
+    assert number > 200
+
+
+ENCODE_FOREVER = """
+import sys, time
+from pathlib import Path
+import pictures
+from videokit.video.encode import encode_gif, encode_mp4
+
+def frames():
+    yield from stored * 40
+    while sys.argv[1] == "mp4":  # the second process of a GIF starts after the last frame
+        yield from stored
+
+stored = list(pictures.natural(8, 256, 256))
+print("ready", flush=True)
+(encode_mp4 if sys.argv[1] == "mp4" else encode_gif)(frames(), Path(sys.argv[2]), fps=8)
+"""
+
+
+@both_formats
+@pytest.mark.parametrize("path", [os.environ["PATH"], ""], ids=["setpriv", "no_setpriv"])
+@pytest.mark.parametrize("milliseconds", [0, 30, 60, 100, 200, 1500])
+def test_no_process_is_left_when_the_parent_is_killed(
+    encode, suffix: str, path: str, milliseconds: int, tmp_path: Path
+) -> None:
+    mark = f"TEST_ENCODE={tmp_path.name}"
+    environment = {"PATH": path, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TEST_ENCODE": tmp_path.name}
+    command = [sys.executable, "-c", ENCODE_FOREVER, suffix, tmp_path / f"clip.{suffix}"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as parent:
+        parent.stdout.readline()
+        time.sleep(milliseconds / 1000)
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while processes_with(mark) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert processes_with(mark) == []
+    assert not (tmp_path / f"clip.{suffix}").exists()

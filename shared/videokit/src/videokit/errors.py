@@ -5,6 +5,7 @@
     ├── WeightsError       a weight file cannot be used: replace it, or correct the weights table
     │   ├── WeightsMissing     it is not on this machine and may not be fetched: fetch it first
     │   └── DownloadFailed     it could not be fetched: try again, or use another source
+    ├── SigningError       a file cannot be signed: correct the certificate, the key or the time server's URL
     └── OutOfMemory        the device has too little memory for the request: lower what the message names
 
 Messages say what was given, what is allowed and what to do. A programmer's mistake, such as a wrong dtype, raises
@@ -39,6 +40,10 @@ class WeightsMissing(WeightsError):
 
 class DownloadFailed(WeightsError):
     """A weight file could not be fetched from its source."""
+
+
+class SigningError(VideokitError):
+    """A file cannot be signed with the certificate and the key of the environment."""
 
 
 class OutOfMemory(VideokitError):

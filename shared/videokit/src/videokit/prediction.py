@@ -14,10 +14,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import videokit
 from videokit.runtime import Stages, out_of_memory
 from videokit.video.encode import encode_gif, encode_mp4
-from videokit.video.provenance import Provenance
+from videokit.video.ffmpeg import program
+from videokit.video.provenance import Provenance, software
+from videokit.video.signing import Signer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -41,25 +42,41 @@ class Prediction:
     seed: int
     directory: Path  # for the prediction's files; removed when the next prediction starts, or at once after a failure
     stages: Stages
+    signer: Signer | None = None
     clips: list[Clip] = field(default_factory=list)  # written so far
 
     def provenance(self, **changes: object) -> Provenance:
-        """Return the provenance of a file; `changes` are the inputs that repeat this file alone, such as its seed."""
-        inputs = {**self.inputs, **changes}
+        """Return the provenance of a file; `changes` are the inputs that repeat this file alone, such as its seed.
+
+        An input named `seed` is the resolved one, so that the same inputs give the same bytes.
+        """
         seed = changes.get("seed", self.seed)
         assert isinstance(seed, int)
-        return Provenance(self.model, inputs, seed, self.software)
+        resolved = {"seed": seed} if "seed" in self.inputs else {}
+        return Provenance(self.model, {**self.inputs, **changes, **resolved}, seed, self.software)
 
     def encode(self, frames: Iterable[Frame], name: str, *, fps: int, stage: str = "decode", **changes: object) -> Path:
         """Write frames to the file `name`, .mp4 or .gif, and return its path.
 
         Frames are computed while the encoder draws them, so `stage` counts the time of both.
         """
-        path = self.directory / name
+        path, provenance = self.directory / name, self.provenance(**changes)
         with self.stages(stage, f"frames computed and encoded to {name}"):
-            clip = ENCODERS[path.suffix](frames, path, fps=fps, provenance=self.provenance(**changes))
+            clip = ENCODERS[path.suffix](frames, path, fps=fps, provenance=provenance)
+        self._sign(path, provenance)
         self.clips.append(clip)
         return clip.path
+
+    def write(self, frame: Frame, name: str, write_picture: Callable[[Frame, Path, Provenance], object]) -> Path:
+        """Write one frame to the file `name` by `write_picture`, and return its path."""
+        path, provenance = self.directory / name, self.provenance()
+        write_picture(frame, path, provenance)
+        self._sign(path, provenance)
+        return path
+
+    def _sign(self, path: Path, provenance: Provenance) -> None:
+        if self.signer is not None:
+            self.signer.sign(path, provenance)
 
     @property
     def metrics(self) -> dict[str, object]:
@@ -78,6 +95,7 @@ class PredictionRunner:
 
     `advice` says what to lower when the device runs out of memory. `record_metric` is the method of Cog's BaseRunner.
     `unload` drops what the model can load again; it is called when the device has run out of memory.
+    Raises SigningError if the environment has a certificate that cannot sign.
     """
 
     def __init__(
@@ -91,12 +109,14 @@ class PredictionRunner:
         unload: Callable[[], None] = lambda: None,
     ) -> None:
         self.model = model
-        self.software = f"{model} {version}, videokit {videokit.__version__}"
+        self.software = software(model, version)
         self.device = device
         self.advice = advice
         self.unload = unload
         self.record_metric = record_metric
+        self._signer = Signer.from_environment()
         self._directory = TemporaryDirectory(prefix=f"{model}-")
+        logger.info("ffmpeg: %s, %s", program().version, program().path)  # raises here, before any clip is computed
 
     @contextmanager
     def start(self, inputs: Mapping[str, object], seed: int, summary: str) -> Iterator[Prediction]:
@@ -110,7 +130,9 @@ class PredictionRunner:
         logger.info("seed: %d, %s", seed, summary)
         described = {name: _described(value) for name, value in inputs.items()}
         directory = Path(self._directory.name)
-        prediction = Prediction(self.model, self.software, described, seed, directory, Stages(self.device))
+        prediction = Prediction(
+            self.model, self.software, described, seed, directory, Stages(self.device), self._signer
+        )
         try:
             with out_of_memory(self.device, self.advice, self.unload):
                 yield prediction

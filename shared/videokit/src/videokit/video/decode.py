@@ -4,92 +4,42 @@ Frame i is the picture on screen at (i + 0.5) * duration / num_frames, the middl
 parts of the clip. n frames of a clip with a constant rate and n pictures are those n pictures. Presentation times are
 used, so variable frame rates are right. Pictures are not blended.
 
-Colours follow the file's matrix and range. Pictures are rotated and mirrored by their display matrix. Pixels that are
-not square are stretched. Transparency (GIF, PNG) is composited over black. Not supported: the alpha plane of a WebM (a
-second stream), HDR tone mapping, deinterlacing.
+The ffmpeg program decodes. Colours follow the file's matrix and range; HDR (PQ, HLG) is tone-mapped to BT.709. Pictures
+are rotated and mirrored by their display matrix, cropped by their container, and deinterlaced if their stream is
+interlaced. Pixels that are not square are stretched. Transparency (GIF, PNG, WebP, WebM) is composited over black.
 
-Files are not trusted. Only the containers below are opened, no file can open another file or an address, and sizes are
-checked before pictures are decoded. A packet that cannot be decoded is skipped, as in a player. A truncated file raises
-InvalidInput.
+Files are not trusted. The program reads one open file, with limits of memory and time. It opens no other file and no
+address. A packet that cannot be decoded is skipped, as in a player. A truncated file raises InvalidInput.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import re
+from bisect import bisect_right
+from typing import TYPE_CHECKING, BinaryIO
 
-import av
 import numpy as np
-from av.stream import Disposition
-from av.video.stream import VideoStream
+from PIL import Image
 
 from videokit.checks import check_range
 from videokit.errors import InvalidInput, raise_faults
-from videokit.video.picture import fit, orientation, to_image
+from videokit.video.probe import MAX_SIDE, Clip, VideoInfo, check_work, probe, read_clip, reading, seek_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from fractions import Fraction
     from pathlib import Path
-
-    from av.container import InputContainer
-    from av.packet import Packet
 
     from videokit.video.frames import Frame
 
+__all__ = ["VideoInfo", "decode", "probe"]
+
 logger = logging.getLogger("videokit")
 
-MAX_SIDE = 8192  # pixels
-MAX_PIXELS = 4096 * 4096  # every 4K format; the worst such clip has a peak memory of 0.6 GB
-MAX_DECODED = 20_000_000_000  # pixels of a clip, about 20 s of work; 5 minutes of 1920x1080 at 30 fps
-MAX_PICTURES = 250_000  # of a clip whose pictures must be counted; over 2 hours at 30 fps
-
-# The allowed demuxers; libav picks one by content. Playlists (HLS, DASH), concat lists, SDP, SVG, numbered pictures and
-# all other demuxers that open a second file or an address are excluded.
-INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # have an index with the times of their keyframes
-NOT_INDEXED = ("avi", "flv", "asf", "ogg", "mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "ivf", "mjpeg")
-PICTURE_FORMATS = ("gif", "apng", "png_pipe", "jpeg_pipe", "webp_pipe")
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """A clip as a player shows it: upright, in square pixels.
-
-    `duration` is in seconds, from the first picture to the end of the last. `num_frames` is None if the file does not
-    state it and only reading the whole file would give it.
-    """
-
-    path: Path
-    width: int
-    height: int
-    num_frames: int | None
-    duration: float
-    codec: str
-
-
-def probe(path: Path) -> VideoInfo:
-    """Return the facts of a clip and decode its first picture only; raise InvalidInput if it cannot be used."""
-    with _open_clip(path) as clip:
-        _, picture = next(clip.pictures(), (0.0, None))
-        if picture is None:
-            raise InvalidInput(
-                f"{path.name} has no picture that can be decoded: it is damaged, or over {MAX_SIDE} pixels a side or "
-                f"{MAX_PIXELS / 1e6:.0f} megapixels; give another file"
-            )
-        to_image(picture, path)  # raises for colours that cannot be converted, before the first frame is used
-        codec = clip.stream.codec_context.name
-        width, height = max(1, round(picture.width * clip.pixel_aspect)), picture.height
-        if orientation(picture)[0]:
-            width, height = height, width
-        start, num_frames, duration = clip.start, clip.stream.frames or None, clip.end_by_index()
-    if duration is None:
-        with _open_clip(path) as clip:
-            num_frames, duration = clip.read_to_end(start)
-            if not clip.indexed:
-                _check_work(path, num_frames, picture)
-    return VideoInfo(path, width, height, num_frames, duration, codec)
+STEPS_BACK = (0, 2, 20)  # seconds; an index may lead to a later keyframe
+PAM = ("-c:v", "pam", "-f", "image2pipe", "pipe:1")
 
 
 def decode(path: Path, *, num_frames: int, width: int, height: int) -> Iterator[Frame]:
@@ -103,172 +53,113 @@ def decode(path: Path, *, num_frames: int, width: int, height: int) -> Iterator[
         check_range("width", width, 1, MAX_SIDE),
         check_range("height", height, 1, MAX_SIDE),
     )
-    return _frames(probe(path), num_frames, width, height)
+    return _frames(read_clip(path, num_frames), num_frames, width, height)
 
 
-def _frames(info: VideoInfo, num_frames: int, width: int, height: int) -> Iterator[Frame]:
-    times = [(i + 0.5) * info.duration / num_frames for i in range(num_frames)]
-    previous, different = None, 0
-    with _open_clip(info.path) as clip:
-        for index, picture in enumerate(_pictures_at(clip, times)):
-            if picture is not previous:
-                previous, different = picture, different + 1
-                image = fit(picture, info.path, clip.pixel_aspect, width, height)
-            if index == num_frames - 1:
-                logger.info(
-                    f"decode: {num_frames} frames {width}x{height} from {info.path.name} ({info.codec} {info.width}x"
-                    f"{info.height}, {info.duration:.2f} s): {different} different pictures of {clip.decoded} decoded"
-                    + ("; it has too few, so some are repeated" if different < num_frames else "")
-                )
-            yield np.array(image)
-
-
-def _pictures_at(clip: _Clip, times: list[float]) -> Iterator[av.VideoFrame]:
-    """Yield the picture on screen at each of `times` (ascending); seek to keyframes across wide gaps."""
-    pictures = clip.pictures()
-    current = following = next(pictures, None)
-    min_gap = 1.0 if clip.indexed else math.inf  # seconds; shorter gaps are decoded
-    for time in times:
-        if following is not None and time - following[0] > min_gap:
-            before_seek = following[0]
-            pictures = clip.pictures(seek_to=time)
-            following = next(pictures, None)
-            if following is None or following[0] > time:  # the index is wrong: start again without it
-                pictures, min_gap = clip.pictures(seek_to=0.0), math.inf
-                following = next(pictures, None)
-            elif following[0] <= before_seek:  # the keyframes are so far apart that the seek went back
-                min_gap = 2 * (time - following[0])
-        while following is not None and following[0] <= time:
-            current, following = following, next(pictures, None)
-        if current is None:
-            raise InvalidInput(f"{clip.path.name}: its first picture can no longer be decoded; give another file")
-        yield current[1]
-
-
-class _Clip:
-    """An open file and its video stream, read from its current position. Times are seconds after the first picture."""
-
-    def __init__(self, path: Path, container: InputContainer, stream: VideoStream) -> None:
-        self.path, self.container, self.stream = path, container, stream
-        self.indexed = container.format.name in INDEXED
-        self.start: int | None = None  # time of the first picture, in `unit`; None if the file has no times
-        self.unit = float(stream.time_base or 1)
-        self.interval = float(1 / (stream.average_rate or stream.base_rate or 25))  # between pictures without times
-        self.pixel_aspect = float(stream.sample_aspect_ratio or 1)
-        self.decoded = 0
-        self.readable = True
-
-    def pictures(self, seek_to: float | None = None) -> Iterator[tuple[float, av.VideoFrame]]:
-        """Yield each picture with its time, from the current position, or from the keyframe before `seek_to`."""
-        if seek_to is not None:
-            self._seek(seek_to)
-        time = -self.interval
-        for packet in self._packets():
-            try:
-                pictures = packet.decode()
-            except av.FFmpegError:
-                continue
-            for picture in pictures:
-                self.decoded += 1
-                _check_work(self.path, self.decoded, picture)
-                if self.start is None:
-                    self.start = picture.pts
-                if self.start is None or picture.pts is None:
-                    time += self.interval
-                else:
-                    time = (picture.pts - self.start) * self.unit
-                yield time, picture
-
-    def end_by_index(self) -> float | None:
-        """Return the end of the last picture, found by reading from the last keyframe; None without an index."""
-        if not self.indexed or self.start is None or self.container.duration is None:
-            return None
-        self._seek(self.container.duration / av.time_base)
-        count, end = self.read_to_end(self.start)
-        return end if count else None
-
-    def read_to_end(self, start: int | None) -> tuple[int, float]:
-        """Return the number of pictures read to the end, without decoding, and the end of the last in seconds."""
-        count, end, latest, complete = 0, 0.0, -math.inf, True
-        for packet in self._packets():
-            if not packet.size:
-                continue  # the packet that marks the end
-            count += 1
-            if count > MAX_PICTURES:
-                raise InvalidInput(f"{self.path.name} has more than {MAX_PICTURES} pictures; give a shorter clip")
-            complete = not packet.is_corrupt
-            timestamp = packet.dts if packet.pts is None else packet.pts
-            if start is None or timestamp is None:
-                end += self.interval
-            else:
-                latest = max(latest, timestamp)
-                duration = packet.duration * self.unit if packet.duration else self.interval
-                end = max(end, (timestamp - start) * self.unit + duration)
-        index = self.stream.index_entries
-        last_indexed = index[-1].timestamp if self.indexed and len(index) else -math.inf
-        if not (complete and self.readable) or (count and latest < last_indexed):
-            raise InvalidInput(
-                f"{self.path.name} is truncated {end:.1f} s after its start; give the complete file, or repair it "
-                "(ffmpeg -i TRUNCATED -c copy REPAIRED)"
+def _frames(clip: Clip, num_frames: int, width: int, height: int) -> Iterator[Frame]:
+    previous, times, decoded = None, set(), 0
+    pictures = _pictures_by_seeking(clip, num_frames) if clip.seeks else _pictures_in_order(clip, num_frames)
+    for index, (picture, time, count) in enumerate(pictures):
+        times.add(time)
+        decoded += count
+        if picture is not previous:
+            previous, image = picture, _fit(picture, clip.pixel_aspect, width, height)
+        if index == num_frames - 1:
+            logger.info(
+                f"decode: {num_frames} frames {width}x{height} from {clip.path.name} ({clip.codec} {clip.width}x"
+                f"{clip.height}, {clip.duration:.2f} s): {len(times)} different pictures of {decoded} decoded"
+                + ("; it has too few, so some are repeated" if len(times) < num_frames else "")
+                + (f"; {clip.hdr} tone-mapped to BT.709" if clip.hdr else "")
             )
-        return count, end
-
-    def _packets(self) -> Iterator[Packet[VideoStream]]:
-        try:
-            yield from self.container.demux(self.stream)
-        except av.FFmpegError:
-            self.readable = False
-        except IndexError:
-            return  # PyAV 18.1, at the end of an MPEG stream in which another stream appeared midway
-
-    def _seek(self, time: float) -> None:
-        # 2**62, because a file may state any time, and libav's times have 64 bits.
-        target = min((self.start or 0) + int(time / self.unit), 2**62)
-        try:
-            self.container.seek(target, stream=self.stream)
-        except av.FFmpegError:
-            self.readable = False
+        yield np.array(image)
 
 
-@contextmanager
-def _open_clip(path: Path) -> Iterator[_Clip]:
-    """Open a file and yield its video stream as a clip; raise InvalidInput if it has none, or one that is too large."""
-    advice = "give an MP4, WebM, MOV, MKV, AVI or GIF file"
-    if not path.is_file():
-        raise InvalidInput(f"{path.name} is not a file; {advice}")
-    limits = {"max_pixels": str(MAX_PIXELS)}  # for files whose header states a wrong size, or none
-    guards = {"format_whitelist": ",".join(INDEXED + NOT_INDEXED + PICTURE_FORMATS), "protocol_whitelist": "fd"}
-    with path.open("rb", buffering=0) as file:
-        # By its descriptor, so that libav has no name to choose a demuxer by. Not as a Python object, because libav
-        # swallows a cancel that is raised in a method of it.
-        source = {"fd": str(file.fileno())}
-        try:
-            container = av.open("fd:", options=source | guards | limits, metadata_errors="replace")
-        except av.FFmpegError as error:
-            size = path.stat().st_size
-            raise InvalidInput(f"{path.name} ({size} bytes) is damaged or not a video; {advice}") from error
-        with container:
-            stream = container.streams.best("video")
-            if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
-                other = "sound" if container.streams.audio else "other data"
-                raise InvalidInput(f"{path.name} has no video, only {other}; {advice}")
-            if stream.codec_context is None:
-                raise InvalidInput(f"{path.name} has a video codec that is not supported; {advice} with H.264")
-            width, height = stream.codec_context.width, stream.codec_context.height
-            if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
-                raise InvalidInput(
-                    f"{path.name} is {width}x{height} pixels; at most {MAX_SIDE} a side and "
-                    f"{MAX_PIXELS / 1e6:.0f} megapixels are allowed: scale it down"
-                )
-            stream.codec_context.options = limits
-            yield _Clip(path, container, stream)
+def _pictures_in_order(clip: Clip, num_frames: int, skipped: int = 0) -> Iterator[tuple[Image.Image, int, int]]:
+    """Yield the picture of each frame but the first `skipped`, its time and how many were decoded for it."""
+    first, ticks = clip.times[0], clip.end - clip.times[0]
+    # The odd ones of 2 n ticks are the middles. round=up gives the last picture that is not later than a tick. A copy
+    # of the last picture is moved behind the end, because fps drops a picture that shares its tick with the end.
+    rate = f"{2 * num_frames * clip.tick.denominator}/({ticks * clip.tick.numerator})"
+    selection = (
+        f"settb={clip.tick},setpts=PTS-({first}),tpad=stop=1:stop_mode=clone,"
+        f"setpts='if(gt(PTS,{clip.times[-1] - first}),PTS+{ticks},PTS)',fps={rate}:round=up:start_time=0,"
+        f"tpad=stop=-1:stop_mode=clone,trim=start_frame={2 * skipped + 1}:end_frame={2 * num_frames},framestep=2,"
+    )
+    output = ["-map", "0:V:0", "-vf", clip.deinterlace + selection + clip.colours, "-fps_mode", "passthrough", *PAM]
+    if clip.tiled:  # the program composes them if nothing else is selected
+        output = ["-frames:v", "1", "-pix_fmt", "rgb24", *PAM]
+    count = len(clip.times)
+    with reading(clip.path, clip.decoder, *output) as process:
+        picture = None
+        for index in range(skipped, num_frames):
+            if not (clip.tiled and picture):
+                picture = _read_picture(process.stdout, picture)
+            if picture is None:
+                raise InvalidInput(f"{clip.path.name}: its pictures can no longer be decoded; give another file")
+            shown = bisect_right(clip.times, first + (2 * index + 1) * ticks // (2 * num_frames))
+            yield picture, clip.times[shown - 1], count
+            count = 0
 
 
-def _check_work(path: Path, num_pictures: int, picture: av.VideoFrame) -> None:
-    """Raise InvalidInput if so many pictures of this size take too long to decode."""
-    if num_pictures * picture.width * picture.height > MAX_DECODED:
-        raise InvalidInput(
-            f"{path.name} takes too long to decode ({num_pictures} pictures of {picture.width}x{picture.height}); at "
-            f"most {MAX_DECODED // 10**9} gigapixels are allowed: give a shorter or smaller clip, or an MP4 with a "
-            "keyframe every few seconds"
-        )
+def _pictures_by_seeking(clip: Clip, num_frames: int) -> Iterator[tuple[Image.Image, int, int]]:
+    """Yield the picture of each frame, its time and how many were decoded for it, each from the keyframe before it."""
+    decoded = 0
+    for index in range(num_frames):
+        time = clip.times[0] + (2 * index + 1) * (clip.end - clip.times[0]) // (2 * num_frames)
+        for step in STEPS_BACK:
+            found, count = _picture_at(clip, time, step)
+            decoded += count
+            check_work(clip.path, decoded, (clip.width, clip.height))
+            if found:
+                yield (*found, count)
+                break
+        else:  # the index is wrong: decode without it
+            yield from _pictures_in_order(read_clip(clip.path, math.inf), num_frames, skipped=index)
+            return
+
+
+def _picture_at(clip: Clip, time: int, step: int) -> tuple[tuple[Image.Image, int] | None, int]:
+    """Return the picture on screen at `time` with its time, or None, and how many were decoded.
+
+    Decoding starts at a keyframe `step` seconds earlier.
+    """
+    selection = f"settb={clip.tick},setpts=PTS-({time}),showinfo=checksum=0,fps=1:round=up:start_time=0,"
+    output = ["-map", "0:V:0", "-vf", clip.deinterlace + selection + clip.colours, "-frames:v", "1"]
+    options = (*clip.decoder, *seek_options(time * clip.tick - step))
+    with reading(clip.path, options, *output, "-fps_mode", "passthrough", *PAM, loglevel="info") as process:
+        picture = _read_picture(process.stdout)
+        log = process.log()
+    times = [
+        int(found) for found in re.findall(r"^\[Parsed_showinfo_\d+ @ \w+\] n: *\d+ pts: *(-?\d+) ", log, re.MULTILINE)
+    ]
+    earlier = [found for found in times if found <= 0]
+    if picture is None or not times or times[0] > 0:
+        return None, len(times)
+    return (picture, time + max(earlier)), len(times)
+
+
+def _read_picture(stream: BinaryIO, previous: Image.Image | None = None) -> Image.Image | None:
+    """Return the next PAM picture, `previous` if it is the same, or None at the end."""
+    header = {}
+    for line in iter(stream.readline, b"ENDHDR\n"):
+        if not line:
+            return None
+        name, _, value = line.partition(b" ")
+        header[name] = value
+    width, height, depth = (int(header[name]) for name in (b"WIDTH", b"HEIGHT", b"DEPTH"))
+    pixels = stream.read(width * height * depth)
+    if len(pixels) < width * height * depth:
+        return None
+    image = Image.frombuffer("RGBA" if depth == 4 else "RGB", (width, height), pixels)
+    return previous if image == previous else image
+
+
+def _fit(image: Image.Image, pixel_aspect: Fraction, width: int, height: int) -> Image.Image:
+    """Return an image scaled to cover width x height, cropped at its centre, composited over black."""
+    aspect = width / height / float(pixel_aspect)  # of the crop, in stored pixels
+    wide, high = min(image.width, image.height * aspect), min(image.height, image.width / aspect)
+    left, top = (image.width - wide) / 2, (image.height - high) / 2
+    image = image.resize((width, height), Image.Resampling.LANCZOS, box=(left, top, left + wide, top + high))
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")
+    return image

@@ -1,34 +1,35 @@
-"""Frames in, one video file out: MP4 (H.264) or GIF.
+"""Frames in, one video file out: MP4 (H.264) or GIF, encoded by a process of the ffmpeg program.
 
-Both formats keep the same promises. Frames may come from a generator and are never all in memory. A worker thread
-encodes while the caller's thread computes the next frames. The file appears when it is whole, or not at all, also when
-the caller is cancelled. The same frames give the same bytes.
+Both formats keep the same promises. Frames may come from a generator and are never all in memory. The process encodes
+while the caller computes the next frames. The file appears when it is whole, or not at all, also when the caller is
+cancelled. The same frames give the same bytes.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import struct
 import time
-from _thread import allocate_lock, start_new_thread
+from base64 import b64encode
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from queue import SimpleQueue
+from math import floor
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
-import av
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+import numpy as np
 
 from videokit.checks import check_multiple
-from videokit.errors import InvalidInput, raise_faults
+from videokit.errors import InvalidInput, VideokitError, raise_faults
 from videokit.files import atomic_write
+from videokit.video.ffmpeg import PIPE, Process
 from videokit.video.frame_store import FrameStore
 from videokit.video.frames import check_frames
-from videokit.video.gif import TICK, GifWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from videokit.video.frames import Frame
@@ -36,13 +37,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("videokit")
 
-FRAMES_AHEAD = 16  # the most frames that wait for the encoder: about one batch of a VAE
+MP4_FILTERS = (
+    "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+full_chroma_inp+accurate_rnd+bitexact,format=yuv420p,"
+    "setparams=color_primaries=bt709:color_trc=bt709"  # ffmpeg 9 ignores the options of the same names
+)
 # Without cpu-independent the bytes depend on the processor, and with AVX-512 on the contents of uninitialised memory.
-X264 = {"preset": "medium", "profile": "high", "crf": "17", "x264-params": "cpu-independent=1"}
+X264 = ["-preset", "medium", "-profile:v", "high", "-crf", "17", "-x264-params", "cpu-independent=1"]
 X264_THREADS = 4  # fixed, because the bytes depend on it
-ROUNDING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+# bitexact: ffmpeg does not write its version.
+MP4 = ["-c:v", "libx264", "-threads", str(X264_THREADS), *X264, "-fflags", "+bitexact", "-movflags", "+faststart"]
+PALETTE = "palettegen=stats_mode=full:max_colors=256:reserve_transparent=0"  # median cut of all frames' histogram
+GIF_FILTERS = "[0:v]settb=1/100[frames];[frames][1:v]paletteuse=dither=sierra2"  # error diffusion over two rows
 GIF_FPS = (Fraction(1, 600), 50)  # a GIF's delay is 16 bits of 1/100 s, and browsers show one below 2 as 10
+GIF_TRAILER = b";"  # section 27 of GIF89a
+SUB_BLOCK = 255  # bytes at most, section 15 of GIF89a
 XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # XMP specification part 3, "MPEG-4"
+# XMP specification part 3, 1.1.2: a reader without XMP support reads bytes of the packet as lengths of sub-blocks. It
+# arrives at one of these bytes, each of which skips to their end.
+XMP_TRAILER = bytes([1, *range(255, -1, -1), 0])
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,8 @@ def encode_mp4(
 ) -> Clip:
     """Write H.264 High, yuv420p, crf 17, BT.709, the index before the media data: browsers play it as it arrives.
 
-    Raises InvalidInput for an odd side or an fps not above 0, ValueError if there is no frame.
+    Raises InvalidInput for an odd side or an fps not above 0, ValueError if there is no frame, VideokitError with
+    ffmpeg's message if it fails.
     """
     started, rate = time.perf_counter(), Fraction(fps)
     if rate <= 0:
@@ -75,35 +88,17 @@ def encode_mp4(
     frames, height, width = _measure_frames(frames)
     # H.264's 4:2:0 chroma needs even sides.
     raise_faults(*(check_multiple(name, side, 2, 2) for name, side in (("width", width), ("height", height))))
-    with atomic_write(path) as new:
-        options = {"movflags": "+faststart", "fflags": "+bitexact"}  # bitexact: libav does not write its version
-        with av.open(str(new), "w", format="mp4", options=options) as container:
-            if provenance is not None:
-                container.metadata["comment"] = provenance.comment()
-            stream = container.add_stream("libx264", rate, options=dict(X264))
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            stream.color_primaries, stream.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-            stream.colorspace, stream.color_range = Colorspace.ITU709, ColorRange.MPEG
-            stream.thread_count, stream.thread_type = X264_THREADS, "FRAME"
-
-            def encode(index: int, frame: Frame) -> None:
-                picture = av.VideoFrame.from_ndarray(frame).reformat(
-                    format="yuv420p",
-                    dst_colorspace=Colorspace.ITU709,  # the default matrix would be BT.601's
-                    dst_color_range=ColorRange.MPEG,
-                    interpolation=ROUNDING,
-                    threads=1,
-                )
-                picture.pts, picture.time_base, picture.duration = index, 1 / rate, 1
-                container.mux(stream.encode(picture))
-
-            num_frames = _run_worker(frames, encode)
-            for packet in stream.encode_lazy():
-                container.mux(packet)
+    with atomic_write(path) as new, TemporaryFile() as comment:
+        metadata = []
         if provenance is not None:
-            xmp = provenance.xmp()
-            with new.open("ab") as file:  # at the end, where it changes no offset in the index
-                file.write(struct.pack(">I4s", 8 + len(XMP_BOX) + len(xmp), b"uuid") + XMP_BOX + xmp)
+            comment.write(f"comment={provenance.comment()}".encode())  # in a file: an argument has 128 KiB at most
+            comment.seek(0)
+            os.set_inheritable(comment.fileno(), True)
+            metadata = ["-/metadata", f"pipe:{comment.fileno()}"]
+        output = ["-filter_threads", "1", "-vf", MP4_FILTERS, *MP4, *metadata, "-f", "mp4", str(new)]
+        num_frames, _ = _run([*_input(width, height, rate), *output], frames)
+        if provenance is not None:
+            _append(new, _xmp_box(provenance.xmp()))  # at the end, where it changes no offset in the index
     return _log_clip(Clip(path, num_frames, width, height, rate, path.stat().st_size), started)
 
 
@@ -112,24 +107,29 @@ def encode_gif(
 ) -> Clip:
     """Write a GIF that loops forever, in one palette, with error diffusion.
 
-    GIF counts in 1/100 s. Frame i starts at round(100 * i / fps), so that the total duration is right. The palette
+    GIF counts in 1/100 s. Frame i starts at 100 * i / fps, rounded, so that the total duration is right. The palette
     needs all frames before the first is written, so they are stored in a FrameStore next to the target.
-    Raises InvalidInput for an fps outside 1/600 to 50, ValueError if there is no frame.
+    Raises InvalidInput for an fps outside 1/600 to 50, ValueError if there is no frame, VideokitError with ffmpeg's
+    message if it fails.
     """
     started, rate = time.perf_counter(), Fraction(fps)
     if not GIF_FPS[0] <= rate <= GIF_FPS[1]:
         raise InvalidInput(f"fps={fps} is out of range for a GIF ({GIF_FPS[0]} to {GIF_FPS[1]}); write an MP4")
     frames, height, width = _measure_frames(frames)
     with atomic_write(path) as new, FrameStore(path.parent) as store:
-        writer = GifWriter(height, width)
-
-        def store_and_count(_: int, frame: Frame) -> None:
-            store.append(frame)
-            writer.count(frame)
-
-        num_frames = _run_worker(frames, store_and_count)
-        starts = [round(index / rate / TICK) for index in range(num_frames + 1)]
-        writer.write(new, store, starts, provenance)
+        source = _input(width, height, rate)
+        to_pipe = ["-f", "rawvideo", "-pix_fmt", "bgra", "pipe:1"]
+        num_frames, palette = _run([*source, "-vf", PALETTE, *to_pipe], _store_each(frames, store))
+        source += ["-f", "rawvideo", "-pixel_format", "bgra", "-video_size", "16x16"]
+        source += ["-i", f"data:application/octet-stream;base64,{b64encode(palette).decode()}"]
+        start, end = (floor(100 * index / rate + Fraction(1, 2)) for index in (num_frames - 1, num_frames))
+        # ffmpeg does not know how long the last frame lasts in 1/100 s.
+        output = ["-fps_mode", "passthrough", "-enc_time_base", "1/100", "-final_delay", str(end - start)]
+        _run([*source, "-filter_complex", GIF_FILTERS, *output, "-loop", "0", "-f", "gif", str(new)], store)
+        if provenance is not None:
+            # GIF89a section 24 recommends a comment at the beginning or the end, before the trailer.
+            blocks = _comment_blocks(provenance.comment().encode("ascii")) + _xmp_blocks(provenance.xmp())
+            _append(new, blocks + GIF_TRAILER, replaced=len(GIF_TRAILER))
     return _log_clip(Clip(path, num_frames, width, height, rate, path.stat().st_size), started)
 
 
@@ -142,67 +142,54 @@ def _measure_frames(frames: Iterable[Frame]) -> tuple[Iterator[Frame], int, int]
     return chain([first], checked), first.shape[0], first.shape[1]
 
 
-def _run_worker(frames: Iterator[Frame], consume: Callable[[int, Frame], None]) -> int:
-    """Return the number of frames, after one worker thread has called consume(index, frame) for each of them.
+def _input(width: int, height: int, rate: Fraction) -> list[str]:
+    """Return the options of frames that come through the standard input."""
+    size = ["-video_size", f"{width}x{height}", "-framerate", str(rate)]
+    return ["-f", "rawvideo", "-pixel_format", "rgb24", *size, "-i", "pipe:0"]
 
-    The caller's thread computes the next frames meanwhile. An exception on either side ends both, and is raised here.
-    The caller waits only on objects that are written in C: a cancel inside the locks of threading.Condition, on which
-    Event, Queue, Thread.start and executors are built, is reported as "release unlocked lock". A cancel can be raised
-    in the worker before its first line: in Python 3.11 a thread that has not started yet has its parent's id.
-    """
-    todo: SimpleQueue[tuple[int, Frame] | None] = SimpleQueue()
-    done: SimpleQueue[BaseException | None] = SimpleQueue()
-    busy = allocate_lock()
-    stopped = False
 
-    def work() -> Iterator[None]:
-        nonlocal stopped
-        try:
-            yield  # the thread continues here, inside the try
-            while (item := todo.get()) is not None:
-                with busy:
-                    if stopped:
-                        return
-                    consume(*item)
-                    done.put(None)
-        except BaseException as error:
-            stopped = True
-            done.put(error)
-
-    def stop() -> None:
-        nonlocal stopped
-        stopped = True
-        todo.put(None)
-        with busy:  # wait for the worker to finish its frame
-            pass
-
+def _run(arguments: list[str], frames: Iterable[Frame]) -> tuple[int, bytes]:
+    """Write all frames to a process of ffmpeg; return their number and its standard output, at most a pipe's buffer."""
     num_frames = 0
-    try:
-        worker = work()
-        next(worker)
-        start_new_thread(next, (worker, None))
-        for num_frames, frame in enumerate(frames, start=1):
-            todo.put((num_frames - 1, frame.copy()))  # the caller may write the next frame into the same array
-            if num_frames >= FRAMES_AHEAD:
-                _wait_for_one(done)
-        for _ in range(min(num_frames, FRAMES_AHEAD - 1)):
-            _wait_for_one(done)
-    finally:
-        try:
-            stop()
-        finally:
-            stop()  # again, because a cancel may have interrupted the first call
-    return num_frames
+    with Process(arguments, stdin=PIPE) as process:
+        for frame in frames:
+            num_frames += 1
+            try:
+                process.stdin.write(np.ascontiguousarray(frame).data)
+            except BrokenPipeError:
+                break  # ffmpeg has ended early; its message is below
+        if status := process.wait():
+            raise VideokitError(f"ffmpeg failed with status {status}: {process.log(1000).strip()}")
+        return num_frames, process.stdout.read()
 
 
-def _wait_for_one(done: SimpleQueue[BaseException | None]) -> None:
-    """Wait until one more frame is done; raise its error."""
-    error = done.get()
-    if error is not None:
-        try:
-            raise error
-        finally:
-            del error  # it refers to this function's frame: together they would be a cycle that holds the encoder
+def _store_each(frames: Iterable[Frame], store: FrameStore) -> Iterator[Frame]:
+    for frame in frames:
+        store.append(frame)
+        yield frame
+
+
+def _append(file: Path, content: bytes, replaced: int = 0) -> None:
+    """Write bytes at the end of a file, over its last `replaced` bytes."""
+    with file.open("r+b") as end:
+        end.seek(-replaced, os.SEEK_END)
+        end.write(content)
+
+
+def _xmp_box(packet: bytes) -> bytes:
+    """Return the box of an MP4 that holds an XMP packet."""
+    return struct.pack(">I4s", 8 + len(XMP_BOX) + len(packet), b"uuid") + XMP_BOX + packet
+
+
+def _comment_blocks(text: bytes) -> bytes:
+    """Return a Comment Extension (GIF89a section 24)."""
+    parts = (text[at : at + SUB_BLOCK] for at in range(0, len(text), SUB_BLOCK))
+    return b"!\xfe" + b"".join(bytes([len(part)]) + part for part in parts) + b"\0"
+
+
+def _xmp_blocks(packet: bytes) -> bytes:
+    """Return the Application Extension that holds an XMP packet."""
+    return b"!\xff\x0bXMP DataXMP" + packet + XMP_TRAILER
 
 
 def _log_clip(clip: Clip, started: float) -> Clip:

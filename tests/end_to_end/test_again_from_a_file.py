@@ -1,0 +1,68 @@
+"""A file of each model, made again by script/predict --from in another process: the same bytes."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile_videos import draw_number, write_clip
+from served import Served, file
+from tree import ROOT
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from cog_local.predict import predict
+model, source, target, *pairs = sys.argv[1:]
+sys.exit(predict(Path(model), pairs, None, Path(target), "demo", Path(source)))
+"""
+
+
+def make(served: Served, directory: Path, **inputs: Any) -> list[Path]:
+    """Return the files of a prediction with a random seed."""
+    answer = served.server.predict(inputs)
+    assert answer["status"] == "succeeded", answer
+    outputs = answer["output"] if isinstance(answer["output"], list) else [answer["output"]]
+    paths = []
+    for index, (media_type, content) in enumerate(map(file, outputs)):
+        paths.append(directory / f"first-{index}.{media_type.partition('/')[2]}")
+        paths[-1].write_bytes(content)
+    return paths
+
+
+def make_again(source: Path, model: str, *pairs: str, **environ: str) -> list[bytes]:
+    """Return the contents of the files that script/predict --from writes; `environ` is that of the first server."""
+    directory = source.parent / "again"
+    directory.mkdir()
+    program = [sys.executable, "-c", PROGRAM, ROOT / model, source, directory / "clip", *pairs]
+    environ = {**os.environ, "PYTHONPATH": ":".join(map(str, sys.path)), **environ}
+    done = subprocess.run(program, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [path.read_bytes() for path in sorted(directory.iterdir())]
+
+
+def test_animate_diff(animate_diff: Served, tmp_path: Path) -> None:
+    (mp4,) = make(animate_diff, tmp_path, prompt='a "red" circle, é 漢字 🎈', steps=2, seed=0)
+    assert make_again(mp4, "animate-diff") == [mp4.read_bytes()]
+
+
+@pytest.mark.parametrize("source", [0, -1], ids=["PNG", "GIF"])
+def test_sd_animation(sd_animation: Served, tmp_path: Path, source: int) -> None:
+    inputs = {"prompt_start": "a red circle", "prompt_end": "a blue square|a", "width": 128, "height": 128}
+    counts = {"num_animation_frames": 2, "num_interpolation_steps": 2, "num_inference_steps": 2}
+    paths = make(sd_animation, tmp_path, **inputs, **counts, intermediate_output=True)
+    assert [path.suffix for path in paths] == [".png"] * 4 + [".gif"]
+    assert make_again(paths[source], "sd-animation", OMP_NUM_THREADS="1") == [path.read_bytes() for path in paths]
+
+
+def test_zeroscope(zeroscope: Served, tmp_path: Path) -> None:
+    video = write_clip(tmp_path / "video.mp4", (draw_number(index, 96, 64) for index in range(4)))
+    small = {"width": 256, "height": 256, "num_frames": 2, "num_inference_steps": 2, "batch_size": 2}
+    data = "data:video/mp4;base64," + base64.b64encode(video.read_bytes()).decode()
+    _, second = make(zeroscope, tmp_path, prompt="a red circle", init_video=data, **small)
+    assert make_again(second, "zeroscope", f"init_video=@{video}", OMP_NUM_THREADS="1") == [second.read_bytes()]
