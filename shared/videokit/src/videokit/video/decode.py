@@ -39,6 +39,7 @@ __all__ = ["VideoInfo", "decode", "probe"]
 logger = logging.getLogger("videokit")
 
 STEPS_BACK = (0, 2, 20)  # seconds; an index may lead to a later keyframe
+Picture = tuple[str, tuple[int, int], bytes]  # mode, size and pixels, as Pillow has them
 PAM = ("-c:v", "pam", "-f", "image2pipe", "pipe:1")
 
 
@@ -62,7 +63,7 @@ def _frames(clip: Clip, num_frames: int, width: int, height: int) -> Iterator[Fr
     for index, (picture, time, count) in enumerate(pictures):
         times.add(time)
         decoded += count
-        if picture is not previous:
+        if picture != previous:
             previous, image = picture, _fit(picture, clip.pixel_aspect, width, height)
         if index == num_frames - 1:
             logger.info(
@@ -74,7 +75,7 @@ def _frames(clip: Clip, num_frames: int, width: int, height: int) -> Iterator[Fr
         yield np.array(image)
 
 
-def _pictures_in_order(clip: Clip, num_frames: int, skipped: int = 0) -> Iterator[tuple[Image.Image, int, int]]:
+def _pictures_in_order(clip: Clip, num_frames: int, skipped: int = 0) -> Iterator[tuple[Picture, int, int]]:
     """Yield the picture of each frame but the first `skipped`, its time and how many were decoded for it."""
     first, ticks = clip.times[0], clip.end - clip.times[0]
     # The odd ones of 2 n ticks are the middles. round=up gives the last picture that is not later than a tick. A copy
@@ -93,7 +94,7 @@ def _pictures_in_order(clip: Clip, num_frames: int, skipped: int = 0) -> Iterato
         picture = None
         for index in range(skipped, num_frames):
             if not (clip.tiled and picture):
-                picture = _read_picture(process.stdout, picture)
+                picture = _read_picture(process.stdout)
             if picture is None:
                 raise InvalidInput(f"{clip.path.name}: its pictures can no longer be decoded; give another file")
             shown = bisect_right(clip.times, first + (2 * index + 1) * ticks // (2 * num_frames))
@@ -101,7 +102,7 @@ def _pictures_in_order(clip: Clip, num_frames: int, skipped: int = 0) -> Iterato
             count = 0
 
 
-def _pictures_by_seeking(clip: Clip, num_frames: int) -> Iterator[tuple[Image.Image, int, int]]:
+def _pictures_by_seeking(clip: Clip, num_frames: int) -> Iterator[tuple[Picture, int, int]]:
     """Yield the picture of each frame, its time and how many were decoded for it, each from the keyframe before it."""
     decoded = 0
     for index in range(num_frames):
@@ -118,7 +119,7 @@ def _pictures_by_seeking(clip: Clip, num_frames: int) -> Iterator[tuple[Image.Im
             return
 
 
-def _picture_at(clip: Clip, time: int, step: int) -> tuple[tuple[Image.Image, int] | None, int]:
+def _picture_at(clip: Clip, time: int, step: int) -> tuple[tuple[Picture, int] | None, int]:
     """Return the picture on screen at `time` with its time, or None, and how many were decoded.
 
     Decoding starts at a keyframe `step` seconds earlier.
@@ -138,8 +139,8 @@ def _picture_at(clip: Clip, time: int, step: int) -> tuple[tuple[Image.Image, in
     return (picture, time + max(earlier)), len(times)
 
 
-def _read_picture(stream: BinaryIO, previous: Image.Image | None = None) -> Image.Image | None:
-    """Return the next PAM picture, `previous` if it is the same, or None at the end."""
+def _read_picture(stream: BinaryIO) -> Picture | None:
+    """Return the next PAM picture, or None at the end."""
     header = {}
     for line in iter(stream.readline, b"ENDHDR\n"):
         if not line:
@@ -148,14 +149,12 @@ def _read_picture(stream: BinaryIO, previous: Image.Image | None = None) -> Imag
         header[name] = value
     width, height, depth = (int(header[name]) for name in (b"WIDTH", b"HEIGHT", b"DEPTH"))
     pixels = stream.read(width * height * depth)
-    if len(pixels) < width * height * depth:
-        return None
-    image = Image.frombuffer("RGBA" if depth == 4 else "RGB", (width, height), pixels)
-    return previous if image == previous else image
+    return ("RGBA" if depth == 4 else "RGB", (width, height), pixels) if len(pixels) == width * height * depth else None
 
 
-def _fit(image: Image.Image, pixel_aspect: Fraction, width: int, height: int) -> Image.Image:
+def _fit(picture: Picture, pixel_aspect: Fraction, width: int, height: int) -> Image.Image:
     """Return an image scaled to cover width x height, cropped at its centre, composited over black."""
+    image = Image.frombuffer(*picture)
     aspect = width / height / float(pixel_aspect)  # of the crop, in stored pixels
     wide, high = min(image.width, image.height * aspect), min(image.height, image.width / aspect)
     left, top = (image.width - wide) / 2, (image.height - high) / 2
