@@ -41,8 +41,8 @@ def landscape() -> Frame:
 
 def encode_by_imageio(frames: Frame, target: Path) -> None:
     """Encode as imageio's documentation does, with the same settings."""
-    colours = ["-vf", MP4_FILTERS]
-    iio.imwrite(target, frames, plugin="FFMPEG", fps=8, codec="libx264", quality=None, output_params=[*colours, *MP4[2:]])
+    settings = ["-vf", MP4_FILTERS, *MP4[2:]]  # without the codec
+    iio.imwrite(target, frames, plugin="FFMPEG", fps=8, codec="libx264", quality=None, output_params=settings)
 
 
 def main() -> None:

@@ -281,7 +281,7 @@ def test_a_killed_ffmpeg_raises_an_error_and_leaves_no_file(encode, suffix: str,
         os.kill(int(child), signal.SIGKILL)
         yield from pictures.gradient(8, 64, 64)
 
-    with pytest.raises(VideokitError, match="status -9"):
+    with pytest.raises(VideokitError, match="ffmpeg ended with status -9"):
         encode(frames(), tmp_path / f"clip.{suffix}", fps=8)
     assert list(tmp_path.iterdir()) == []
 

@@ -17,7 +17,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     After an exception the temporary file is removed and `path` is what it was before. Two processes may write at once.
     """
-    part = path.absolute().with_name(f".{secrets.token_hex(8)}.part")  # absolute: libav reads "a:b" as a URL
+    part = path.absolute().with_name(f".{secrets.token_hex(8)}.part")  # absolute: ffmpeg reads "a:b" as a URL
     try:
         yield part
         part.replace(path)

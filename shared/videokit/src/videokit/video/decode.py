@@ -18,6 +18,7 @@ import logging
 import math
 import re
 from bisect import bisect_right
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -28,7 +29,7 @@ from videokit.errors import InvalidInput, raise_faults
 from videokit.video.probe import MAX_SIDE, Clip, VideoInfo, check_work, probe, read_clip, reading, seek_options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from fractions import Fraction
     from pathlib import Path
 
@@ -39,6 +40,7 @@ __all__ = ["VideoInfo", "decode", "probe"]
 logger = logging.getLogger("videokit")
 
 STEPS_BACK = (0, 2, 20)  # seconds; an index may lead to a later keyframe
+Picture = tuple[str, tuple[int, int], bytes]  # mode, size and pixels, as Pillow has them
 PAM = ("-c:v", "pam", "-f", "image2pipe", "pipe:1")
 
 
@@ -62,7 +64,7 @@ def _frames(clip: Clip, num_frames: int, width: int, height: int) -> Iterator[Fr
     for index, (picture, time, count) in enumerate(pictures):
         times.add(time)
         decoded += count
-        if picture is not previous:
+        if picture != previous:
             previous, image = picture, _fit(picture, clip.pixel_aspect, width, height)
         if index == num_frames - 1:
             logger.info(
@@ -74,7 +76,7 @@ def _frames(clip: Clip, num_frames: int, width: int, height: int) -> Iterator[Fr
         yield np.array(image)
 
 
-def _pictures_in_order(clip: Clip, num_frames: int, skipped: int = 0) -> Iterator[tuple[Image.Image, int, int]]:
+def _pictures_in_order(clip: Clip, num_frames: int, skipped: int = 0) -> Iterator[tuple[Picture, int, int]]:
     """Yield the picture of each frame but the first `skipped`, its time and how many were decoded for it."""
     first, ticks = clip.times[0], clip.end - clip.times[0]
     # The odd ones of 2 n ticks are the middles. round=up gives the last picture that is not later than a tick. A copy
@@ -93,7 +95,7 @@ def _pictures_in_order(clip: Clip, num_frames: int, skipped: int = 0) -> Iterato
         picture = None
         for index in range(skipped, num_frames):
             if not (clip.tiled and picture):
-                picture = _read_picture(process.stdout, picture)
+                picture = _read_picture(process.stdout)
             if picture is None:
                 raise InvalidInput(f"{clip.path.name}: its pictures can no longer be decoded; give another file")
             shown = bisect_right(clip.times, first + (2 * index + 1) * ticks // (2 * num_frames))
@@ -101,45 +103,58 @@ def _pictures_in_order(clip: Clip, num_frames: int, skipped: int = 0) -> Iterato
             count = 0
 
 
-def _pictures_by_seeking(clip: Clip, num_frames: int) -> Iterator[tuple[Image.Image, int, int]]:
+def _pictures_by_seeking(clip: Clip, num_frames: int) -> Iterator[tuple[Picture, int, int]]:
     """Yield the picture of each frame, its time and how many were decoded for it, each from the keyframe before it."""
-    decoded = 0
-    for index in range(num_frames):
-        time = clip.times[0] + (2 * index + 1) * (clip.end - clip.times[0]) // (2 * num_frames)
-        for step in STEPS_BACK:
-            found, count = _picture_at(clip, time, step)
-            decoded += count
-            check_work(clip.path, decoded, (clip.width, clip.height))
-            if found:
-                yield (*found, count)
-                break
-        else:  # the index is wrong: decode without it
-            yield from _pictures_in_order(read_clip(clip.path, math.inf), num_frames, skipped=index)
-            return
+    first, ticks = clip.times[0], clip.end - clip.times[0]
+    times = [first + (2 * index + 1) * ticks // (2 * num_frames) for index in range(num_frames)]
+    total = 0
+    with ExitStack() as searches:
+
+        def start(time: int, step: int) -> Iterator[tuple[Picture | None, int, int]]:
+            search = searches.enter_context(closing(_search(clip, time, step)))
+            next(search)
+            return search
+
+        following = start(times[0], 0)
+        for index, time in enumerate(times):
+            search = following
+            if index + 1 < num_frames:  # two decode at once
+                following = start(times[index + 1], 0)
+            decoded = 0
+            for step in STEPS_BACK:
+                picture, shown, count = next(search if step == 0 else start(time, step))
+                decoded += count
+                check_work(clip.path, total + decoded, (clip.width, clip.height))
+                if picture:
+                    break
+            else:  # the index is wrong: decode without it
+                yield from _pictures_in_order(read_clip(clip.path, math.inf), num_frames, skipped=index)
+                return
+            total += decoded
+            yield picture, shown, decoded
 
 
-def _picture_at(clip: Clip, time: int, step: int) -> tuple[tuple[Image.Image, int] | None, int]:
-    """Return the picture on screen at `time` with its time, or None, and how many were decoded.
+def _search(clip: Clip, time: int, step: int) -> Generator[tuple[Picture | None, int, int], None, None]:
+    """Start to decode at a keyframe `step` seconds before `time`; then yield the picture on screen at `time`, if found.
 
-    Decoding starts at a keyframe `step` seconds earlier.
+    Its time and the number of decoded pictures are yielded too.
     """
     selection = f"settb={clip.tick},setpts=PTS-({time}),showinfo=checksum=0,fps=1:round=up:start_time=0,"
     output = ["-map", "0:V:0", "-vf", clip.deinterlace + selection + clip.colours, "-frames:v", "1"]
     options = (*clip.decoder, *seek_options(time * clip.tick - step))
     with reading(clip.path, options, *output, "-fps_mode", "passthrough", *PAM, loglevel="info") as process:
+        yield None, 0, 0
         picture = _read_picture(process.stdout)
         log = process.log()
     times = [
         int(found) for found in re.findall(r"^\[Parsed_showinfo_\d+ @ \w+\] n: *\d+ pts: *(-?\d+) ", log, re.MULTILINE)
     ]
-    earlier = [found for found in times if found <= 0]
-    if picture is None or not times or times[0] > 0:
-        return None, len(times)
-    return (picture, time + max(earlier)), len(times)
+    late = not times or times[0] > 0
+    yield None if late else picture, time + max((found for found in times if found <= 0), default=0), len(times)
 
 
-def _read_picture(stream: BinaryIO, previous: Image.Image | None = None) -> Image.Image | None:
-    """Return the next PAM picture, `previous` if it is the same, or None at the end."""
+def _read_picture(stream: BinaryIO) -> Picture | None:
+    """Return the next PAM picture, or None at the end."""
     header = {}
     for line in iter(stream.readline, b"ENDHDR\n"):
         if not line:
@@ -148,14 +163,12 @@ def _read_picture(stream: BinaryIO, previous: Image.Image | None = None) -> Imag
         header[name] = value
     width, height, depth = (int(header[name]) for name in (b"WIDTH", b"HEIGHT", b"DEPTH"))
     pixels = stream.read(width * height * depth)
-    if len(pixels) < width * height * depth:
-        return None
-    image = Image.frombuffer("RGBA" if depth == 4 else "RGB", (width, height), pixels)
-    return previous if image == previous else image
+    return ("RGBA" if depth == 4 else "RGB", (width, height), pixels) if len(pixels) == width * height * depth else None
 
 
-def _fit(image: Image.Image, pixel_aspect: Fraction, width: int, height: int) -> Image.Image:
+def _fit(picture: Picture, pixel_aspect: Fraction, width: int, height: int) -> Image.Image:
     """Return an image scaled to cover width x height, cropped at its centre, composited over black."""
+    image = Image.frombuffer(*picture)
     aspect = width / height / float(pixel_aspect)  # of the crop, in stored pixels
     wide, high = min(image.width, image.height * aspect), min(image.height, image.width / aspect)
     left, top = (image.width - wide) / 2, (image.height - high) / 2

@@ -150,16 +150,18 @@ def _input(width: int, height: int, rate: Fraction) -> list[str]:
 
 def _run(arguments: list[str], frames: Iterable[Frame]) -> tuple[int, bytes]:
     """Write all frames to a process of ffmpeg; return their number and its standard output, at most a pipe's buffer."""
-    num_frames = 0
+    num_frames, ended = 0, False
     with Process(arguments, stdin=PIPE) as process:
         for frame in frames:
             num_frames += 1
             try:
                 process.stdin.write(np.ascontiguousarray(frame).data)
             except BrokenPipeError:
-                break  # ffmpeg has ended early; its message is below
-        if status := process.wait():
-            raise VideokitError(f"ffmpeg failed with status {status}: {process.log(1000).strip()}")
+                ended = True
+                break
+        status = process.wait()
+        if status or ended:
+            raise VideokitError(f"ffmpeg ended with status {status}: {process.log(1000).strip()}")
         return num_frames, process.stdout.read()
 
 
