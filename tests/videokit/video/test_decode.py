@@ -373,7 +373,7 @@ def test_transparency_is_composited_over_black(tmp_path: Path) -> None:
 
 
 DECODE_ALL = """
-import json, re, sys
+import json, re, resource, sys
 from pathlib import Path
 from videokit.video.decode import decode, probe
 from videokit.errors import InvalidInput
@@ -386,6 +386,7 @@ for path in map(Path, json.load(sys.stdin)):
     except InvalidInput as error:
         results[path.name] = str(error)
 memory = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+memory += resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 json.dump([results, memory], sys.stdout)
 """
 

@@ -19,6 +19,7 @@ import math
 import re
 from bisect import bisect_right
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -39,6 +40,7 @@ __all__ = ["VideoInfo", "decode", "probe"]
 
 logger = logging.getLogger("videokit")
 
+LARGE = 2560 * 1440  # pixels; larger pictures are scaled to twice the size of a frame before they leave the program
 STEPS_BACK = (0, 2, 20)  # seconds; an index may lead to a later keyframe
 Picture = tuple[str, tuple[int, int], bytes]  # mode, size and pixels, as Pillow has them
 PAM = ("-c:v", "pam", "-f", "image2pipe", "pipe:1")
@@ -60,6 +62,11 @@ def decode(path: Path, *, num_frames: int, width: int, height: int) -> Iterator[
 
 def _frames(clip: Clip, num_frames: int, width: int, height: int) -> Iterator[Frame]:
     previous, times, decoded = None, set(), 0
+    scale = 2 * max(width / clip.width, height / clip.height)
+    if (
+        scale < 1 and clip.width * clip.height > LARGE and "zscale" not in clip.colours
+    ):  # the program holds up to 16 pictures
+        clip = replace(clip, colours=f"scale=iw*{scale}:ih*{scale}:flags=area,{clip.colours}")
     pictures = _pictures_by_seeking(clip, num_frames) if clip.seeks else _pictures_in_order(clip, num_frames)
     for index, (picture, time, count) in enumerate(pictures):
         times.add(time)
@@ -97,7 +104,10 @@ def _pictures_in_order(clip: Clip, num_frames: int, skipped: int = 0) -> Iterato
             if not (clip.tiled and picture):
                 picture = _read_picture(process.stdout)
             if picture is None:
-                raise InvalidInput(f"{clip.path.name}: its pictures can no longer be decoded; give another file")
+                raise InvalidInput(
+                    f"{clip.path.name} has no picture that can be decoded for frame {index}: it is damaged, or takes "
+                    "more time or memory than is allowed; give another file"
+                )
             shown = bisect_right(clip.times, first + (2 * index + 1) * ticks // (2 * num_frames))
             yield picture, clip.times[shown - 1], count
             count = 0
@@ -128,7 +138,9 @@ def _pictures_by_seeking(clip: Clip, num_frames: int) -> Iterator[tuple[Picture,
                 if picture:
                     break
             else:  # the index is wrong: decode without it
-                yield from _pictures_in_order(read_clip(clip.path, math.inf), num_frames, skipped=index)
+                yield from _pictures_in_order(
+                    replace(read_clip(clip.path, math.inf), colours=clip.colours), num_frames, skipped=index
+                )
                 return
             total += decoded
             yield picture, shown, decoded

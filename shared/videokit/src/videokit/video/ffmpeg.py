@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import secrets
 import select
 import signal
 import subprocess
@@ -17,8 +18,9 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain, starmap
 from operator import itemgetter
-from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, Any
+from pathlib import Path
+from tempfile import gettempdir
+from typing import TYPE_CHECKING, Any
 
 import imageio_ffmpeg
 
@@ -93,7 +95,7 @@ class Process:
     ) -> None:
         self._ids: list[int] = []
         self._ends: list[tuple[int, int]] = []
-        self._files: list[IO[bytes]] = []
+        self._files: list[io.FileIO | io.BufferedWriter] = []  # first its standard error
         self._source, self._seconds = stdin, seconds
         limits = [f"--as={memory}"] * (memory is not None) + [f"--cpu={cpu_seconds}"] * (cpu_seconds is not None)
         launcher = (*KILLED_WITH_PARENT, *(["prlimit", *limits] if limits else [])) if program().limits else ()
@@ -119,8 +121,11 @@ class Process:
             self.close()
 
     def _start(self) -> None:
-        self._log = TemporaryFile()  # noqa: SIM115 (`close` closes it; a pipe that nobody reads would block the process)
-        self._files.append(self._log)
+        name = Path(gettempdir(), f".{secrets.token_hex(8)}.log")  # a pipe that nobody reads would block the process
+        try:
+            self._files.extend(map(io.FileIO, [name], ["x+"]))  # TemporaryFile would lose its descriptor in a cancel
+        finally:
+            name.unlink(missing_ok=True)
         with ExitStack() as ends:  # the process's ends of the pipes
             source = self._source or ends.enter_context(io.FileIO(os.devnull))
             read, write = map(io.FileIO, chain.from_iterable(starmap(os.pipe, [()])), "rw")
@@ -131,7 +136,7 @@ class Process:
                 read, write = map(io.FileIO, chain.from_iterable(starmap(os.pipe, [()])), "rw")
                 source, self.stdin = ends.enter_context(read), io.BufferedWriter(write)
                 self._files.append(self.stdin)
-            descriptors = (source, stdout, self._log)
+            descriptors = (source, stdout, self._files[0])
             spawn = partial(
                 os.posix_spawnp,
                 self._command[0],
@@ -165,7 +170,7 @@ class Process:
 
     def log(self, size: int = 1 << 20) -> str:
         """Return the first `size` bytes that the program has written to its standard error so far."""
-        return os.pread(self._log.fileno(), size, 0).decode(errors="replace")
+        return os.pread(self._files[0].fileno(), size, 0).decode(errors="replace")
 
 
 class _Output(io.RawIOBase):
