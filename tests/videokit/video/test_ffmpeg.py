@@ -27,8 +27,9 @@ def _program_is_found_again() -> None:
 
 
 def children() -> list[str]:
-    """Return the commands of this process's children, ended ones too."""
-    return subprocess.check_output(["ps", "-o", "comm=", "--ppid", str(os.getpid())], text=True).split()[:-1]
+    """Return the commands of this process's children that run ffmpeg or will, ended ones too."""
+    commands = subprocess.check_output(["ps", "-o", "comm=", "--ppid", str(os.getpid())], text=True).split()
+    return [command for command in commands if command.startswith(("ffmpeg", "setpriv", "prlimit"))]
 
 
 def test_the_program_is_that_of_the_package() -> None:
