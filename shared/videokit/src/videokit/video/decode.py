@@ -18,7 +18,6 @@ import logging
 import math
 import re
 from bisect import bisect_right
-from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -30,7 +29,7 @@ from videokit.errors import InvalidInput, raise_faults
 from videokit.video.probe import MAX_SIDE, Clip, VideoInfo, check_work, probe, read_clip, reading, seek_options
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator
     from fractions import Fraction
     from pathlib import Path
 
@@ -118,51 +117,39 @@ def _pictures_by_seeking(clip: Clip, num_frames: int) -> Iterator[tuple[Picture,
     first, ticks = clip.times[0], clip.end - clip.times[0]
     times = [first + (2 * index + 1) * ticks // (2 * num_frames) for index in range(num_frames)]
     total = 0
-    with ExitStack() as searches:
-
-        def start(time: int, step: int) -> Iterator[tuple[Picture | None, int, int]]:
-            search = searches.enter_context(closing(_search(clip, time, step)))
-            next(search)
-            return search
-
-        following = start(times[0], 0)
-        for index, time in enumerate(times):
-            search = following
-            if index + 1 < num_frames:  # two decode at once
-                following = start(times[index + 1], 0)
-            decoded = 0
-            for step in STEPS_BACK:
-                picture, shown, count = next(search if step == 0 else start(time, step))
-                decoded += count
-                check_work(clip.path, total + decoded, (clip.width, clip.height))
-                if picture:
-                    break
-            else:  # the index is wrong: decode without it
-                yield from _pictures_in_order(
-                    replace(read_clip(clip.path, math.inf), colours=clip.colours), num_frames, skipped=index
-                )
-                return
-            total += decoded
-            yield picture, shown, decoded
+    for index, time in enumerate(times):
+        decoded = 0
+        for step in STEPS_BACK:
+            picture, shown, count = _search(clip, time, step)
+            decoded += count
+            check_work(clip.path, total + decoded, (clip.width, clip.height))
+            if picture:
+                break
+        else:  # the index is wrong: decode without it
+            yield from _pictures_in_order(
+                replace(read_clip(clip.path, math.inf), colours=clip.colours), num_frames, skipped=index
+            )
+            return
+        total += decoded
+        yield picture, shown, decoded
 
 
-def _search(clip: Clip, time: int, step: int) -> Generator[tuple[Picture | None, int, int], None, None]:
-    """Start to decode at a keyframe `step` seconds before `time`; then yield the picture on screen at `time`, if found.
+def _search(clip: Clip, time: int, step: int) -> tuple[Picture | None, int, int]:
+    """Return the picture on screen at `time`, or None, its time, and how many pictures were decoded.
 
-    Its time and the number of decoded pictures are yielded too.
+    Decoding starts at a keyframe `step` seconds before `time`.
     """
     selection = f"settb={clip.tick},setpts=PTS-({time}),showinfo=checksum=0,fps=1:round=up:start_time=0,"
     output = ["-map", "0:V:0", "-vf", clip.deinterlace + selection + clip.colours, "-frames:v", "1"]
     options = (*clip.decoder, *seek_options(time * clip.tick - step))
     with reading(clip.path, options, *output, "-fps_mode", "passthrough", *PAM, loglevel="info") as process:
-        yield None, 0, 0
         picture = _read_picture(process.stdout)
         log = process.log()
     times = [
         int(found) for found in re.findall(r"^\[Parsed_showinfo_\d+ @ \w+\] n: *\d+ pts: *(-?\d+) ", log, re.MULTILINE)
     ]
     late = not times or times[0] > 0
-    yield None if late else picture, time + max((found for found in times if found <= 0), default=0), len(times)
+    return None if late else picture, time + max((found for found in times if found <= 0), default=0), len(times)
 
 
 def _read_picture(stream: BinaryIO) -> Picture | None:
