@@ -198,7 +198,7 @@ def _silence() -> av.AudioFrame:
 
 
 def _references(folder: Path) -> None:
-    """Write files that make libav open other files: the good stream.ts and plain.mp4 in the same folder."""
+    """Write files that make ffmpeg open other files: the good stream.ts and plain.mp4 in the same folder."""
     hls = "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nstream.ts\n#EXT-X-ENDLIST\n"
     (folder / "list.m3u8").write_text(hls)
     (folder / "list.mp4").write_text(hls)
@@ -258,7 +258,7 @@ TABLE: dict[str, str | None] = {
     **dict.fromkeys(("latin.mkv", "grows.h264")),
     # no video
     **{"sound.m4a": "only sound", "sound.wav": NO_VIDEO, "sound_with_cover.m4a": "only sound"},
-    # references that make libav open another file
+    # references that make ffmpeg open another file
     **dict.fromkeys(("list.m3u8", "list.mp4", "concat.txt", "concat.mp4", "session.sdp", "drawing.svg"), NO_VIDEO),
     **{"numbered%d.png": NO_VIDEO},
     # not files

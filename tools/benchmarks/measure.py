@@ -8,7 +8,9 @@ import platform
 import re
 import statistics
 import sys
+import threading
 import time
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tree import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 def machine_line() -> str:
@@ -33,15 +35,39 @@ def machine_line() -> str:
     return f"machine: {processor}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch}"
 
 
-def peak_memory() -> int:
-    """Return this process's peak resident memory in bytes, VmHWM of proc(5).
+@contextmanager
+def peak_memory() -> Iterator[Callable[[], int]]:
+    """Yield a function that returns the peak resident bytes of this process plus those of its largest child.
 
-    ru_maxrss of getrusage(2) includes the peak of the parent process.
+    They are VmHWM of proc(5), because ru_maxrss of getrusage(2) includes the peak of the parent process. Children such
+    as ffmpeg end within the block, so a thread reads their peaks every 2 ms.
     """
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    if not found:
-        raise OSError("/proc/self/status has no VmHWM; peak memory is measured on Linux only")
-    return 1024 * int(found[1])
+    end, child = threading.Event(), 0
+
+    def watch() -> None:
+        nonlocal child
+        while not end.wait(0.002):
+            for listed in Path("/proc/self/task").glob("*/children"):
+                with suppress(OSError):  # a thread or child that has just ended
+                    child = max([child, *map(_peak_resident, listed.read_text().split())])
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield lambda: _peak_resident("self") + child
+    finally:
+        end.set()
+        thread.join()
+
+
+def _peak_resident(process: str) -> int:
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    return 1024 * int(found[1]) if found else 0  # 0: an ended process
+
+
+def processor_seconds() -> float:
+    """Return the processor time of this process and its ended children."""
+    return sum(os.times()[:4])
 
 
 def paired(ours: Callable[[], object], plain: Callable[[], object], runs: int = 5) -> tuple[float, float, float]:

@@ -149,8 +149,9 @@ frame_at = {
     "a moving ramp": lambda index: np.stack([np.roll(ramp, step * index, axis=1) for step in (3, 5, 7)], 2),
     "noise": lambda index: np.random.default_rng(index).integers(0, 256, (128, 128, 3), np.uint8),
 }[content]
-encode_gif(ping_pong(map(frame_at, range(num_frames)), directory), directory / "peak.gif", fps=20)
-print(peak_memory() / 1e6)
+with peak_memory() as peak:
+    encode_gif(ping_pong(map(frame_at, range(num_frames)), directory), directory / "peak.gif", fps=20)
+    print(peak() / 1e6)
 """
 
 

@@ -43,7 +43,7 @@ from videokit.weights.store import WeightStore
 from zeroscope.inputs import Inputs
 from zeroscope.pipeline import Pipeline
 
-from benchmarks.measure import demo_predictor, machine_line, paired, peak_memory
+from benchmarks.measure import demo_predictor, machine_line, paired, peak_memory, processor_seconds
 from zeroscope import weights
 
 if TYPE_CHECKING:
@@ -183,16 +183,17 @@ def resident(directory: Path, runs: int) -> None:
 
 
 def alone(who: str, directory: Path, video: Path) -> None:
-    """Make a video from the long one, in this process alone; print seconds, processor seconds and peak memory."""
+    """Make a video from the long one; print seconds, and processor seconds and peak memory with child processes."""
     logging.getLogger("videokit").setLevel(logging.WARNING)
     inputs, target = replace(FROM_VIDEO, init_video=video), directory / f"{who}.mp4"
     pipeline = pipeline_of(directory, CPU) if who == "ours" else None
-    start, processor_start = time.perf_counter(), time.process_time()
-    if pipeline:
-        ours(pipeline, inputs, target)
-    else:
-        original(directory, inputs, target)
-    print(time.perf_counter() - start, time.process_time() - processor_start, peak_memory())
+    start, processor_start = time.perf_counter(), processor_seconds()
+    with peak_memory() as peak:
+        if pipeline:
+            ours(pipeline, inputs, target)
+        else:
+            original(directory, inputs, target)
+        print(time.perf_counter() - start, processor_seconds() - processor_start, peak())
 
 
 def long_init_video(directory: Path) -> None:
