@@ -207,6 +207,17 @@ class TestSources:
         assert location.read_bytes() == CONTENT
         assert [(request.path, request.authorization) for request in hub.requests] == [(url, "Bearer hf_test")]
 
+    def test_a_file_of_a_dataset_comes_from_the_datasets_of_the_hub(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # the form of https://huggingface.co/datasets/gsdf/EasyNegative/resolve/main/EasyNegative.safetensors
+        url = f"/datasets/someone/words/resolve/{REVISION}/model.safetensors"
+        with serve_files({url: CONTENT}) as hub:
+            monkeypatch.setenv("HF_ENDPOINT", hub.url)
+            file = WeightFile(NAME, HubFile("someone/words", REVISION, "model.safetensors", "dataset"), "any")
+            location = WeightStore([file], directories=[], cache=tmp_path).get(NAME)
+        assert location.read_bytes() == CONTENT
+
     def test_the_token_does_not_follow_a_redirect_to_another_host(
         self, server: WeightServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

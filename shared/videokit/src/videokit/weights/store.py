@@ -13,7 +13,7 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, urlsplit
 
 from videokit.errors import WeightsError, WeightsMissing
@@ -29,11 +29,15 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a Hugging Face model at one commit, `revision`, of 40 hex digits; branches and tags can move."""
+    """A file of a Hugging Face model at one commit, `revision`, of 40 hex digits; branches and tags can move.
+
+    `repo_type` is "dataset" for a file of a dataset.
+    """
 
     repo: str
     revision: str
     name: str
+    repo_type: Literal["model", "dataset"] = "model"
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[0-9a-f]{40}", self.revision):
@@ -46,7 +50,7 @@ class HubFile:
 
         # huggingface_hub reads HF_ENDPOINT at import only.
         endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
-        url = hf_hub_url(self.repo, self.name, revision=self.revision, endpoint=endpoint)
+        url = hf_hub_url(self.repo, self.name, repo_type=self.repo_type, revision=self.revision, endpoint=endpoint)
         return url, build_hf_headers(library_name="videokit")
 
 
