@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 import socket
 import sqlite3
@@ -19,9 +20,9 @@ import httpx
 import pytest
 import standardwebhooks
 from api_in_process import RETRY_DELAYS, TOKEN, ApiInProcess
-from api_server import ApiServer
+from api_server import VERSIONS, ApiServer, free_port
 from predictions_api.errors import Problem
-from predictions_api.run.addresses import CheckedTransport, Resolver, address_fault
+from predictions_api.run.addresses import AddressRules, CheckedTransport, Resolver
 from predictions_api.run.webhooks import MIN_INTERVAL, Delivery, signature_headers
 from predictions_api.store.database import Database, now, random_key
 from predictions_api.store.predictions import Prediction, new_id
@@ -29,6 +30,12 @@ from predictions_api.store.records import Records
 from programs import needs
 from replicate.webhook import Webhooks, WebhookSigningSecret
 from webhook_receiver import Call, WebhookReceiver
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiInProcess]:
+    with ApiInProcess(tmp_path_factory.mktemp("api"), tokens=()) as running:  # so that loopback is allowed
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -300,6 +307,7 @@ def test_more_simultaneous_calls_than_the_limit_per_host_all_arrive(
         "https://internal.test/",
         "https://one-of-two.test/",
         "http://public.test/",
+        "http://unknown.test/",
     ],
 )
 def test_a_webhook_url_with_a_private_or_invalid_address_is_refused(
@@ -349,12 +357,69 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     return addresses
 
 
+def fault(url: str, address: str, servers: tuple[str, ...] = (), **members: Any) -> str | None:
+    """Return why webhooks to a URL whose host has this address are refused, or None."""
+    resolver = Resolver()
+    rules = AddressRules("webhooks", "--flag", resolver, needs_https=True, servers=lambda: servers, **members)
+    try:
+        return asyncio.run(rules.fault(httpx.URL(url), [address]))
+    finally:
+        resolver.close()
+
+
 def test_private_addresses_are_allowed_if_the_setting_says_so() -> None:
-    for scheme in ("https", "http"):
-        assert address_fault("h", scheme, ["10.0.0.5"], allow_private=True) is None
-        assert address_fault("h", scheme, ["10.0.0.5"], allow_private=False) is not None
-        assert address_fault("h", scheme, ["224.0.0.1"], allow_private=True) is not None
-    assert address_fault("h", "http", ["93.184.215.14"], allow_private=True) is not None
+    for url in ("https://h/", "http://h/"):
+        assert fault(url, "10.0.0.5", allow_private=True) is None
+        assert fault(url, "10.0.0.5") is not None
+        assert fault(url, "224.0.0.1", allow_private=True) is not None
+    assert fault("http://h/", "93.184.215.14", allow_private=True) is not None
+
+
+@pytest.mark.parametrize(
+    "settings", [{"token": "secret"}, {"token": None, "public_url": "http://api.test"}], ids=["token", "public URL"]
+)
+def test_loopback_is_private_for_a_server_that_others_can_reach(tmp_path: Path, settings: dict[str, Any]) -> None:
+    settings |= {"port": free_port(), "allow_private_webhooks": False}
+    with ApiServer(tmp_path, models=["text"], **settings) as server:
+        body = {"version": VERSIONS["text"], "input": {}, "webhook": "http://127.0.0.1:3000/"}
+        answer = server.http.post("/predictions", json=body)
+    assert answer.status_code == 422
+    assert "--allow-private-webhooks" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("server", "url", "address"),
+    [
+        ("http://127.0.0.1:5000", "http://localhost:5000/shutdown", "127.0.0.1"),
+        ("http://127.0.0.1:5000", "http://h:5000/", "127.8.9.10"),
+        ("http://127.0.0.1:5000", "http://h:5000/", "0.0.0.0"),
+        ("http://127.0.0.1:5000", "http://h:5000/", "::1"),
+        ("http://127.0.0.1:5000", "http://h:5000/", "::ffff:127.0.0.1"),
+        ("http://10.0.0.7:5000", "http://h:5000/", "10.0.0.7"),
+        ("http://93.184.215.14", "https://h:80/", "93.184.215.14"),
+    ],
+)
+def test_the_ports_of_cog_servers_are_never_allowed(server: str, url: str, address: str) -> None:
+    members = {"allow_private": True, "allow_loopback": True}
+    assert "belongs to this server or to one of its Cog servers" in str(fault(url, address, (server,), **members))
+    assert fault(url.replace(":5000", ":5001").replace(":80/", ":81/"), address, (server,), **members) is None
+    assert fault(url, "10.0.0.8", (server,), **members) is None, "another machine may use the same port"
+
+
+def test_a_webhook_to_the_server_itself_is_refused(api: ApiInProcess) -> None:
+    with pytest.raises(Problem, match="belongs to this server"):
+        api.run(api.service.webhooks.check_url(api.url + "/v1/predictions"))
+
+
+def test_a_webhook_cannot_stop_a_cog_server(tmp_path: Path) -> None:
+    with ApiServer(tmp_path, models=["text"], token=None) as server:
+        assert server.create("text", wait=True)["status"] == "succeeded"
+        cog_url = re.findall(r"is ready at (http://\S+?)\"", server.log.read_text())[0]
+        body = {"version": VERSIONS["text"], "input": {}, "webhook": f"{cog_url}/shutdown"}
+        answer = server.http.post("/predictions", json=body)
+        assert answer.status_code == 422
+        assert answer.json()["invalid_fields"][0]["field"] == "webhook"
+        assert httpx.get(f"{cog_url}/health-check").json()["status"] == "READY"
 
 
 def test_a_name_that_resolves_to_a_private_address_at_the_call_is_refused(
@@ -378,7 +443,7 @@ def test_the_certificate_is_checked_against_the_name_in_the_url(names: dict[str,
     async def post(receiver: WebhookReceiver, host: str) -> int:
         resolver = Resolver()
         context = ssl.create_default_context(cafile=certificate)
-        transport = CheckedTransport(resolver, allow_private=False, verify=context)
+        transport = CheckedTransport(AddressRules("webhooks", "", resolver, allow_loopback=True), verify=context)
         async with httpx.AsyncClient(transport=transport) as client:
             answer = await client.post(f"https://{host}:{receiver.port}/200/tls", content=b"{}")
         resolver.close()

@@ -29,13 +29,14 @@ RETRY_DELAYS = (0.05, 0.05, 0.05)  # seconds between the calls of a webhook
 class ApiInProcess:
     """A server on a free port of loopback. A process can run one at a time, because DBOS has global state."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, **settings: Any) -> None:
         # With an explicit IPPROTO_TCP asyncio sets TCP_NODELAY, which saves Nagle's delay of 40 ms.
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self.socket.bind(("127.0.0.1", 0))
         port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        self.settings = Settings((), data, port=port, tokens=(TOKEN,), webhook_retry_delays=RETRY_DELAYS)
+        values = {"models": (), "tokens": (TOKEN,), "webhook_retry_delays": RETRY_DELAYS, **settings}
+        self.settings = Settings(data=data, port=port, **values)
         self.http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {TOKEN}"})
         self.anonymous_http = httpx.Client(base_url=self.url)
         app: Any = create_app(self.settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -37,7 +38,8 @@ def wait_for_runs(mark: Path, count: int = 1) -> None:
 class ApiServer:
     """A running server; a context manager that leaves no process behind.
 
-    `settings` are members of the configuration file. `urls` has the running Cog servers of a model.
+    `settings` are members of the configuration file. `urls` has the running Cog servers of a model. A server with a
+    `public_url` needs a `port`, to which `http` then connects.
     """
 
     def __init__(
@@ -47,13 +49,16 @@ class ApiServer:
         models: Sequence[str] = tuple(VERSIONS),
         urls: Mapping[str, Sequence[str]] | None = None,
         token: str | None = TOKEN,
+        port: int = 0,
         **settings: Any,
     ) -> None:
         self.directory = directory
         self.log = directory / "log"
         self.token = token
+        self.port = port
         directory.mkdir(parents=True, exist_ok=True)
-        lines = [f"{name} = {json.dumps(value)}" for name, value in {"data": "data", **settings}.items()]
+        values = {"data": "data", "allow_private_webhooks": True, **settings}  # tests receive webhooks on loopback
+        lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
         for name in models:
             schema = str(MODELS / name / "openapi.json")
             model_urls = (urls or {}).get(name)
@@ -79,7 +84,8 @@ class ApiServer:
         if self.token:
             environ["REPLICATE_API_TOKEN"] = self.token
         # Warnings are errors. -X dev would slow the queue down.
-        command = [sys.executable, "-W", "error", "-m", "predictions_api", "--config", str(self.config), "--port", "0"]
+        command = [sys.executable, "-W", "error", "-m", "predictions_api", "--config", str(self.config)]
+        command += ["--port", str(self.port)]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environ, encoding="utf-8")
         assert self.process.stdout is not None
@@ -90,7 +96,8 @@ class ApiServer:
             raise RuntimeError(f"the server did not start: {self.log.read_text()[-3000:]}")
         self.url = line.split(" is ready at ")[1].split()[0]
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        self.http = httpx.Client(base_url=f"{self.url}/v1", headers=headers, timeout=90)
+        address = f"http://127.0.0.1:{self.port}" if self.port else self.url
+        self.http = httpx.Client(base_url=f"{address}/v1", headers=headers, timeout=90)
         self.http.event_hooks = {"response": [check_response]}
 
     def stop(self, sign: signal.Signals = signal.SIGTERM) -> None:
@@ -137,6 +144,11 @@ class ApiServer:
         """Return the lines of the log that are errors."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line["level"] == "error"]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 class CogProcess:

@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         "--allow-private-webhooks",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="allow webhooks to private addresses, also with http://; loopback is always allowed",
+        help="allow webhooks to private addresses, also with http://; loopback is private if there is a token or URL",
     )
     flags.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     return flags

@@ -71,6 +71,11 @@ class Settings:
         return self.database or f"sqlite:///{self.data.resolve() / 'predictions.sqlite'}"
 
     @property
+    def is_local(self) -> bool:
+        """Return whether all clients are programs of this machine, so that loopback addresses are theirs, too."""
+        return not self.tokens and self.public_url is None
+
+    @property
     def files(self) -> Path:
         return self.data / "files"
 

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from predictions_api.errors import Problem
 from predictions_api.metrics import Metrics
+from predictions_api.run.addresses import AddressRules, Resolver
 from predictions_api.run.catalogue import Catalogue
 from predictions_api.run.driver import Driver
 from predictions_api.run.engine import Engine
@@ -56,7 +57,10 @@ class Service:
         )
         self.engine = Engine(self.database, settings.data)
         self.engine.register(PREDICT, self.driver.drive)
-        self.webhooks = Webhooks(settings, self.database, self.records, self.changes, self.engine)
+        self._resolver = Resolver()
+        self.webhooks = Webhooks(
+            settings, self.database, self.records, self.changes, self.engine, self._webhook_addresses()
+        )
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -83,6 +87,7 @@ class Service:
         await self.webhooks.close()
         await asyncio.gather(*(workers.close() for workers in self.workers.values()))
         await self.changes.close()
+        self._resolver.close()
         await self.http.aclose()
         await self.database.close()
 
@@ -99,6 +104,22 @@ class Service:
             except (Problem, SQLAlchemyError) as error:  # the database is unavailable
                 LOG.warning("recovery failed, trying again: %s", error)
                 await asyncio.sleep(1.0)
+
+    def _webhook_addresses(self) -> AddressRules:
+        return AddressRules(
+            purpose="webhooks are sent there",
+            flag="--allow-private-webhooks",
+            resolver=self._resolver,
+            allow_private=self.settings.allow_private_webhooks,
+            allow_loopback=self.settings.is_local,
+            needs_https=True,
+            servers=self._server_urls,
+        )
+
+    def _server_urls(self) -> list[str]:
+        """Return the URLs of this server and of its Cog servers that run now."""
+        cog_urls = [url for workers in self.workers.values() for url in workers.urls]
+        return [self.settings.address, self.settings.callback_url, *cog_urls]
 
     async def submit(self, prediction: Prediction) -> bool:
         """Record and queue a prediction. Return False if the queue is full."""

@@ -23,15 +23,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from standardwebhooks import Webhook
 
 from predictions_api.errors import Problem, invalid_fields
-from predictions_api.run.addresses import CheckedTransport, Resolver, address_fault
+from predictions_api.run.addresses import CheckedTransport
 from predictions_api.run.representation import prediction_body
 from predictions_api.run.upkeep import list_undelivered
 from predictions_api.store.database import deliveries, get_or_create_secret, now
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Collection
 
+    from predictions_api.run.addresses import AddressRules
     from predictions_api.run.engine import Engine
     from predictions_api.settings import Settings
     from predictions_api.store.changes import Changes
@@ -89,8 +89,7 @@ class Webhooks:
         records: Records,
         changes: Changes,
         engine: Engine,
-        *,
-        verify: ssl.SSLContext | bool = True,
+        rules: AddressRules,
     ) -> None:
         self.settings = settings
         self.database = database
@@ -98,10 +97,10 @@ class Webhooks:
         self.changes = changes
         self.engine = engine
         self.secret = ""  # set by open
-        self._resolver = Resolver()
-        self._allow_private = settings.allow_private_webhooks
-        transport = CheckedTransport(self._resolver, allow_private=self._allow_private, verify=verify)
-        self._http = httpx.AsyncClient(transport=transport, follow_redirects=False, timeout=RESPONSE_TIMEOUT)
+        self._rules = rules
+        self._http = httpx.AsyncClient(
+            transport=CheckedTransport(rules), follow_redirects=False, timeout=RESPONSE_TIMEOUT
+        )
         self._slots = asyncio.Semaphore(MAX_CALLS)
         self._host_slots: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
         self._enqueue_tasks: set[asyncio.Task[None]] = set()
@@ -121,7 +120,6 @@ class Webhooks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._http.aclose()
-        self._resolver.close()
 
     def _enqueue_if_due(self, prediction: Prediction) -> None:
         # An attempt begins, or the prediction has ended, possibly without one. Queuing it again does nothing.
@@ -150,14 +148,14 @@ class Webhooks:
             if scheme not in ("http", "https") or not host or port > 65535:
                 fault = "not an https:// URL"
             else:
-                fault = address_fault(host, scheme, await self._addresses(host), allow_private=self._allow_private)
+                fault = await self._rules.fault(parsed, await self._addresses(host))
         if fault is not None:
             raise invalid_fields([{"type": "format", "field": "webhook", "description": fault}])
 
     async def _addresses(self, host: str) -> list[str]:
         try:
             async with asyncio.timeout(RESOLVE_TIMEOUT):
-                return await self._resolver.resolve(host)
+                return await self._rules.resolver.resolve(host)
         except (OSError, TimeoutError):
             return []
 

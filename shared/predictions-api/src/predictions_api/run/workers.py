@@ -41,6 +41,11 @@ class Workers(ABC):
     def lend(self) -> contextlib.AbstractAsyncContextManager[CogClient]:
         """Lend a ready server to one prediction. Waits until one is available. Raises StartFailed."""
 
+    @property
+    @abstractmethod
+    def urls(self) -> list[str]:
+        """Return the URLs of the servers that run now."""
+
     @abstractmethod
     async def close(self) -> None:
         """Stop the servers that this process started."""
@@ -96,6 +101,10 @@ class ExternalWorkers(Workers):
                     reported[client.url] = health
                     LOG.warning("%s: the Cog server at %s is %s", self.model.name, client.url, health)
             await asyncio.sleep(_POLL_INTERVAL)
+
+    @property
+    def urls(self) -> list[str]:
+        return [client.url for client in self._clients]
 
     async def close(self) -> None:
         """Do nothing, as this process did not start the servers."""
@@ -171,6 +180,11 @@ class NativeWorkers(Workers):
             return await _describe(self._process.client, self.model.cog_version)
         async with self.lend() as client:
             return await _describe(client, self.model.cog_version)
+
+    @property
+    def urls(self) -> list[str]:
+        client = None if self._process is None else self._process.client
+        return [] if client is None else [client.url]
 
     async def close(self) -> None:
         if self._idle_timer is not None:
