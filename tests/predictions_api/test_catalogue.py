@@ -99,6 +99,21 @@ def test_a_model_without_a_schema_is_503_with_retry_after(models: tuple[ModelSet
 
 
 @pytest.mark.parametrize(
+    "schema", ["{", "[]", "{}", '{"components": {"schemas": {"Input": {"default": NaN}, "Output": {}}}}', None]
+)
+def test_a_model_with_an_unusable_schema_is_503_and_the_log_says_why(
+    models: tuple[ModelSettings, ...], schema: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert models[0].schema is not None
+    models[0].schema.unlink() if schema is None else models[0].schema.write_text(schema)
+    with pytest.raises(Problem) as caught:
+        run_with_catalogue(models, lambda catalogue: catalogue.find(OURS))
+    assert caught.value.status == 503
+    assert str(models[0].schema) not in caught.value.detail
+    assert "the schema of lucataco/animate-diff cannot be used" in caplog.text
+
+
+@pytest.mark.parametrize(
     ("output", "streams", "files"),
     [
         ({"type": "string", "format": "uri"}, False, False),
@@ -202,6 +217,11 @@ def test_models_are_searched_with_bare_words_and_with_quotes(routes: Routes) -> 
         ["animate-diff"],
         [],
     ]
+
+
+def test_a_search_of_more_than_4_kib_is_413(routes: Routes) -> None:
+    (answer,) = routes.answers(("QUERY", "/models", b"a" * 5000))
+    assert answer.status_code == 413
 
 
 @pytest.mark.parametrize(

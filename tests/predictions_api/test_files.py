@@ -79,6 +79,30 @@ def test_an_invalid_upload_is_refused(api: ApiInProcess, parts: dict[str, Any], 
     assert answer.json()["status"] == status
 
 
+@pytest.mark.parametrize(
+    "metadata", [b'{"a": NaN}', b'{"a": 1e999}', b'{"a": "\\ud800"}', b'{"a":' * 65 + b"1" + b"}" * 65, b"\xff"]
+)
+@pytest.mark.parametrize("filename", [None, "blob"], ids=["field", "file"])
+def test_metadata_that_other_programs_cannot_read_is_refused(
+    api: ApiInProcess, metadata: bytes, filename: str | None
+) -> None:
+    parts = {"content": ("a", b"1"), "metadata": (filename, metadata)}
+    answer = api.http.post("/v1/files", files=parts)
+    assert answer.status_code == 400
+    assert "metadata" in answer.json()["detail"]
+    assert api.http.get("/v1/files").status_code == 200
+
+
+def test_half_a_character_in_a_form_of_another_encoding_is_not_stored(api: ApiInProcess) -> None:
+    headers = {"content-type": "multipart/form-data; charset=utf-7; boundary=x"}  # +2AA- is U+D800
+    parts = {"filename": "a+2AA-b", "metadata": '{"a": "+2AA-"}', "type": "text/+2AA-"}
+    head = "".join(f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{parts[name]}\r\n' for name in parts)
+    body = head + '--x\r\nContent-Disposition: form-data; name="content"; filename="+2AA-"\r\n\r\n1\r\n--x--\r\n'
+    file = api.http.post("/v1/files", content=body.encode(), headers=headers).json()
+    assert file["metadata"] == {"a": "?"}
+    assert api.http.get("/v1/files").json()["results"][0] == file
+
+
 def chunks(size: int) -> Iterator[bytes]:
     """Yield a multipart body with a file of `size` bytes, in pieces of 1 MiB."""
     yield b'--x\r\nContent-Disposition: form-data; name="content"; filename="big"\r\n\r\n'

@@ -199,6 +199,7 @@ def test_neither_log_nor_database_contains_the_token(server: ApiServer) -> None:
         (b"\xff", {}, 400),
         (b"[" * 100_000, {}, 400),
         (b"[" + b"[]," * 600_000 + b"[]]", {}, 400),
+        (b'{"version": "v", "input": {}, "webhook_events_filter": [' + b'"start",' * 9000 + b'"start"]}', {}, 422),
         (b'{"version": NaN, "input": {}}', {}, 400),
         (b"{}", {"Content-Type": "text/plain"}, 415),  # what another site's page may send without a preflight
         (b"{}", {"Content-Length": str(2**40)}, 413),

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import json
 import os
 import time
 from contextlib import asynccontextmanager
@@ -20,7 +19,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from predictions_api.errors import Problem, unavailable
-from predictions_api.http.requests import base_url, service_of
+from predictions_api.http.requests import base_url, parse_json, service_of
 from predictions_api.run.representation import rfc3339
 from predictions_api.store.file_urls import DEFAULT_TYPE, media_type
 from predictions_api.store.files import UPLOAD_LIMIT, too_large_problem
@@ -38,6 +37,7 @@ OWNER: Final = "local"  # the only account
 STALL_TIMEOUT: Final = 30.0  # seconds without a byte
 UPLOAD_TIMEOUT: Final = 3600.0
 FORM_OVERHEAD: Final = 2**20  # bytes of a request besides the file
+MAX_PART: Final = 2**16  # bytes of another part
 # Browsers may display these types. Others are saved, as an uploaded page would run with this server's origin.
 INLINE_TYPES: Final = ("image/", "video/", "audio/", "text/plain")
 
@@ -71,7 +71,7 @@ async def create_file(request: Request) -> JSONResponse:
             content.file,
             name=await _part_text(form, "filename") or content.filename or "",
             content_type=media_type(await _part_text(form, "type") or content.content_type),
-            metadata=_metadata(await _part_text(form, "metadata")),
+            metadata=_metadata(await _part(form, "metadata")),
         )
     return JSONResponse(await _file_body(request, file), 201)
 
@@ -182,7 +182,7 @@ async def _read_form(request: Request) -> AsyncIterator[FormData]:
 
     try:
         async with asyncio.timeout(UPLOAD_TIMEOUT):
-            form = await Request(request.scope, receive_counted).form(max_files=4, max_fields=4, max_part_size=65536)
+            form = await Request(request.scope, receive_counted).form(max_files=4, max_fields=4, max_part_size=MAX_PART)
     except TimeoutError:
         raise Problem(408, f"The upload stalled for {STALL_TIMEOUT:g} seconds, or took over an hour") from None
     except HTTPException as error:
@@ -195,19 +195,21 @@ async def _read_form(request: Request) -> AsyncIterator[FormData]:
         await form.close()
 
 
-async def _part_text(form: FormData, name: str) -> str:
-    """Return a part as text. The JavaScript client sends `metadata` as a file, the Python client as a field."""
+async def _part(form: FormData, name: str) -> bytes:
+    """Return a part. The JavaScript client sends `metadata` as a file, the Python client as a field."""
     part = form.get(name, "")
-    return part if isinstance(part, str) else (await part.read(65536)).decode(errors="replace")
+    # A field may have a half surrogate if its request names the encoding utf-7.
+    return part.encode(errors="replace") if isinstance(part, str) else await part.read(MAX_PART)
 
 
-def _metadata(text: str) -> dict[str, Any]:
-    try:
-        metadata = json.loads(text or "{}")
-    except (ValueError, RecursionError):
-        metadata = None
+async def _part_text(form: FormData, name: str) -> str:
+    return (await _part(form, name)).decode(errors="replace")
+
+
+def _metadata(text: bytes) -> dict[str, Any]:
+    metadata = parse_json(text or b"{}", "The part metadata")
     if not isinstance(metadata, dict):
-        raise Problem(400, "The part metadata is invalid; send a JSON object of at most 64 KiB")
+        raise Problem(400, "The part metadata is not a JSON object; send one of at most 64 KiB")
     return metadata
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Request
 
 from predictions_api.errors import Problem
-from predictions_api.http.requests import base_url
+from predictions_api.http.requests import base_url, read_body
 from predictions_api.run.representation import rfc3339
 from predictions_api.store.database import predictions
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from predictions_api.run.catalogue import Catalogue, Model, Version
     from predictions_api.store.database import Database
+
+SEARCH_LIMIT: Final = 4096  # bytes
 
 
 def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
@@ -57,7 +59,7 @@ def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
     async def search_models(request: Request) -> dict[str, Any]:
         """List the models whose name and description contain all words of the body."""
         # The JavaScript client sends the text in quotes.
-        words = (await request.body()).decode("utf-8", "replace").strip().strip('"').lower().split()
+        words = (await read_body(request, SEARCH_LIMIT)).decode("utf-8", "replace").strip().strip('"').lower().split()
         matches = [
             model
             for model in catalogue.models

@@ -10,8 +10,10 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from predictions_api.errors import Problem, not_found
+from predictions_api.http.answers import page_answer, prediction_answer
 from predictions_api.http.requests import (
     CALLBACK_LIMIT,
+    CALLBACK_VALUES,
     base_url,
     read_json,
     seconds_to_live,
@@ -25,7 +27,6 @@ from predictions_api.http.validation import (
     check_inputs,
     check_request,
 )
-from predictions_api.run.representation import prediction_body
 from predictions_api.store.database import now, random_key
 from predictions_api.store.file_urls import with_absolute_urls
 from predictions_api.store.paging import PAGE_SIZE, Cursor, page_url, parse_time
@@ -118,7 +119,7 @@ async def _create(
             output = await service.files.inline(result.output) if inlines else result.output
             prediction = dataclasses.replace(result, output=output)
     # If it has not ended, its status is `starting`, as the clients take any other status for an end.
-    return JSONResponse(_response_body(request, prediction), 201, headers)
+    return prediction_answer(request, prediction, status=201, headers=headers)
 
 
 @router.get("/predictions")
@@ -128,7 +129,7 @@ async def list_predictions(
     created_after: Annotated[str | None, Query(description="ISO 8601: created at or after this time")] = None,
     created_before: Annotated[str | None, Query(description="ISO 8601: created before this time")] = None,
     source: Annotated[str | None, Query(description="`web` gives an empty list, as this server has no website")] = None,
-) -> JSONResponse:
+) -> Response:
     """List predictions, newest first, 100 a page, without their logs."""
     if source not in (None, "web", "api"):
         raise Problem(422, f"source={source[:32]!r} is unknown; give web or api, or omit it", title="Invalid query")
@@ -152,8 +153,7 @@ async def list_predictions(
         links["previous"] = page_url(
             base_url(request), "/predictions", Cursor(rows[0].created_at, rows[0].id, True), query
         )
-    results = [_response_body(request, row, with_logs=False) for row in rows]
-    return JSONResponse({**links, "results": results})
+    return await page_answer(request, rows, links)
 
 
 @router.get("/predictions/{prediction_id}")
@@ -162,7 +162,7 @@ async def get_prediction(request: Request, prediction_id: str) -> JSONResponse:
     prediction = await service_of(request).records.get(prediction_id)
     if prediction is None:
         raise not_found()
-    return JSONResponse(_response_body(request, prediction))
+    return prediction_answer(request, prediction)
 
 
 @router.post("/predictions/{prediction_id}/cancel")
@@ -171,7 +171,7 @@ async def cancel_prediction(request: Request, prediction_id: str) -> JSONRespons
     prediction = await service_of(request).cancel(prediction_id)
     if prediction is None:
         raise not_found()
-    return JSONResponse(_response_body(request, prediction))
+    return prediction_answer(request, prediction)
 
 
 @callbacks.post("/callbacks/{prediction_id}/{key}")
@@ -182,7 +182,7 @@ async def receive(request: Request, prediction_id: str, key: str) -> Response:
     if prediction is None or prediction.has_ended or prediction.callback_key != key:
         return Response(status_code=404)
     try:
-        payload = await read_json(request, limit=CALLBACK_LIMIT)
+        payload = await read_json(request, limit=CALLBACK_LIMIT, max_values=CALLBACK_VALUES)
     except Problem as problem:
         if problem.status in (400, 413):  # Cog does not call again
             await service.driver.fail(prediction_id, f"The report of the Cog server was refused: {problem.detail}")
@@ -193,8 +193,3 @@ async def receive(request: Request, prediction_id: str, key: str) -> Response:
     except ValueError as error:
         raise Problem(422, str(error)) from None
     return Response(status_code=200 if is_running else 404)
-
-
-def _response_body(request: Request, prediction: Prediction, *, with_logs: bool = True) -> dict[str, Any]:
-    user_agent = request.headers.get("user-agent", "")
-    return prediction_body(prediction, base_url(request), user_agent=user_agent, with_logs=with_logs)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from predictions_api.errors import Problem
-from predictions_api.http.validation import parse_json
+from predictions_api.strict_json import MAX_ESCAPES, MAX_VALUES, parse
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from predictions_api.run.service import Service
 
-BYTES_PER_VALUE: Final = 32  # one JSON value per 32 bytes of a limit: a million values in a client's body
 THREAD_THRESHOLD: Final = 2**20  # bytes; larger bodies are parsed in a thread
 # Bytes. The JavaScript client sends up to 10 MB of files within the input, which is 13.4 MB in base64.
 BODY_LIMIT: Final = 32 * 2**20
 CALLBACK_LIMIT: Final = 2**30  # callbacks contain all outputs of a prediction in base64
+CALLBACK_VALUES: Final = CALLBACK_LIMIT // 32
 BODY_TIMEOUT: Final = 60.0
 MAX_WAIT: Final = 60
 MIN_LIFETIME: Final = 5  # seconds; from Replicate's documentation
@@ -26,12 +27,12 @@ MAX_LIFETIME: Final = 366 * 24 * 3600
 _DURATION: Final = re.compile(r"(?=\d)(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?")
 
 
-async def read_json(request: Request, *, limit: int = BODY_LIMIT) -> Any:
+async def read_json(request: Request, *, limit: int = BODY_LIMIT, max_values: int = MAX_VALUES) -> Any:
     """Return the JSON value of a request's body.
 
     | Problem | raised for |
     |---|---|
-    | 400 | malformed JSON; more than one comma or opening bracket per 32 bytes of `limit`, as values need much memory |
+    | 400 | JSON that `strict_json.parse` refuses |
     | 408 | a body that takes more than a minute |
     | 413 | more than `limit` bytes |
     | 415 | another content type, as foreign web pages may send those without a CORS preflight |
@@ -39,16 +40,21 @@ async def read_json(request: Request, *, limit: int = BODY_LIMIT) -> Any:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
         raise Problem(415, f"The content type is {content_type or 'missing'}; send application/json")
-    body = await _read(request, limit)
-    max_values = limit // BYTES_PER_VALUE
-    if sum(map(body.count, (b",", b"[", b"{"))) > max_values:
-        raise Problem(
-            400, f"The body has more than {max_values} commas and opening brackets; upload a file and give its URL"
-        )
-    return parse_json(body) if len(body) <= THREAD_THRESHOLD else await asyncio.to_thread(parse_json, body)
+    body = await read_body(request, limit)
+    parse_body = partial(parse_json, body, "The request body", max_values=max_values)
+    return parse_body() if len(body) <= THREAD_THRESHOLD else await asyncio.to_thread(parse_body)
 
 
-async def _read(request: Request, limit: int) -> bytes:
+def parse_json(text: bytes, name: str, *, max_values: int = MAX_VALUES) -> Any:
+    """Return the value of a JSON text. Raises Problem 400, which calls the text `name`, if it is invalid."""
+    try:
+        return parse(text, max_values=max_values, max_escapes=max(max_values, MAX_ESCAPES))
+    except ValueError as error:
+        raise Problem(400, f"{name} is not valid JSON: {error}", title="Malformed request") from None
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Return a request's body. Raises Problem 408 if it takes more than a minute, and 413 above `limit` bytes."""
     too_large_problem = Problem(
         413, f"The body has more than {limit} bytes; upload files with POST /v1/files and give their URLs"
     )

@@ -7,7 +7,6 @@ answers quote. Files are not fetched here, and the model fills in its defaults.
 from __future__ import annotations
 
 import json
-import math
 import re
 from dataclasses import dataclass
 from itertools import islice
@@ -17,22 +16,28 @@ from urllib.parse import urlsplit
 from jsonschema import Draft202012Validator, FormatChecker
 from referencing import Registry
 
-from predictions_api.errors import Problem, invalid_fields
+from predictions_api.errors import invalid_fields
+from predictions_api.run.catalogue import is_file
+from predictions_api.store.file_urls import map_strings, strings_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from jsonschema.exceptions import ValidationError
-
-MAX_DEPTH: Final = 64  # levels of JSON, far above any model's input; deep nesting could exhaust the stack
 
 _VERSION = "64 hexadecimal digits, owner/name:digits, or owner/name for its newest version"
 _PROPERTIES: dict[str, Any] = {
     "input": {"type": "object", "description": "The model's inputs; files as URLs or data: URIs"},
-    "webhook": {"type": "string", "format": "uri", "description": "Called when the prediction changes"},
+    "webhook": {
+        "type": "string",
+        "format": "uri",
+        "maxLength": 8192,
+        "description": "Called when the prediction changes",
+    },
     "webhook_events_filter": {
         "description": "Changes to call for, as a list or a string with commas. Default: output, completed",
         "type": "array",
+        "maxItems": 16,
         "items": {"type": "string", "enum": ["start", "output", "logs", "completed"]},
     },
     "stream": {"type": "boolean", "deprecated": True, "description": "Ignored: urls.stream is always returned"},
@@ -45,7 +50,7 @@ BY_MODEL_SCHEMA: Final[dict[str, Any]] = {
 }
 BY_VERSION_SCHEMA: Final[dict[str, Any]] = {
     **BY_MODEL_SCHEMA,
-    "properties": {"version": {"type": "string", "description": _VERSION}, **_PROPERTIES},
+    "properties": {"version": {"type": "string", "maxLength": 512, "description": _VERSION}, **_PROPERTIES},
     "required": ["version", "input"],
 }
 
@@ -61,8 +66,11 @@ _MESSAGES = {  # keyword in jsonschema -> (type, text) in gojsonschema
     "pattern": ("pattern", "Does not match pattern '{}'"),
 }
 _FORMATS = FormatChecker(formats=())
+_OPTIONAL = ("webhook", "webhook_events_filter", "stream")
 _MAX_FAULTS = 100  # in one answer
-_MAX_EXACT_INTEGER = 2**53  # a float holds every whole number up to here exactly
+_MAX_TEXT: Final = 2**20  # characters of all inputs that are not files
+_MAX_FILE_URL: Final = 8192  # characters
+_MAX_DATA_HEAD: Final = 1024  # characters of a data: URI before its comma
 
 
 @dataclass(frozen=True)
@@ -75,65 +83,48 @@ class CreateRequest:
     webhook_events_filter: list[str] | None = None
 
 
-def parse_json(body: bytes) -> Any:
-    """Return the value of a JSON body. Raises Problem 400 for invalid bodies.
-
-    Invalid are also other encodings than UTF-8, NaN, numbers too large for a float, lone surrogates, and more than 64
-    levels. JSON does not distinguish integers from floats, so 4.0 becomes the int 4.
-    """
-    try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_number, parse_float=_number)
-        if _is_deep(value):
-            raise RecursionError
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except RecursionError:
-        raise _malformed_json(f"it has more than {MAX_DEPTH} levels") from None
-    except ValueError as error:
-        raise _malformed_json(str(error)) from None
-    return value
-
-
-def _number(text: str) -> float | int:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text[:40]} is not a finite number")
-    return int(number) if number.is_integer() and abs(number) <= _MAX_EXACT_INTEGER else number
-
-
-def _is_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for parent in level
-            if isinstance(parent, dict | list)
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-        ]
-    return bool(level)
-
-
-def _malformed_json(reason: str) -> Problem:
-    return Problem(400, f"The request body is not valid JSON: {reason}", title="Malformed request")
-
-
 def check_request(body: object, *, needs_version: bool) -> CreateRequest:
     """Return the request in a body. Raises Problem 422 with all faults.
 
     `webhook_events_filter` may also be a string with commas, as in older documents of Replicate.
     """
-    if isinstance(body, dict) and isinstance(body.get("webhook_events_filter"), str):
-        events = [event.strip() for event in body["webhook_events_filter"].split(",")]
-        body = {**body, "webhook_events_filter": [event for event in events if event]}
     schema = BY_VERSION_SCHEMA if needs_version else BY_MODEL_SCHEMA
-    _raise_if_any(Draft202012Validator(schema).iter_errors(body), prefix=())
+    members = _bounded_members(body, schema["properties"]) if isinstance(body, dict) else body
+    _raise_if_any(Draft202012Validator(schema).iter_errors(members), prefix=())
     assert isinstance(body, dict)
-    events_filter = body.get("webhook_events_filter")
+    assert isinstance(members, dict)
+    events_filter = members.get("webhook_events_filter")
     return CreateRequest(
-        version=body.get("version"),
+        version=members.get("version"),
         input=body["input"],
-        webhook=body.get("webhook"),
+        webhook=members.get("webhook"),
         webhook_events_filter=None if events_filter is None else list(dict.fromkeys(events_filter)),
     )
+
+
+def _bounded_members(body: dict[str, Any], declared: Collection[str]) -> dict[str, Any]:
+    """Return the members of a body that are checked, so short that the check and its messages take no time.
+
+    All limits in the schemas are lower. Objects are emptied: only `input` may be one, and `check_inputs` checks it.
+    """
+    members = {name: _shortened(body[name]) for name in declared if name in body}
+    unknown = (name[:100] for name in body if name not in declared)
+    members |= dict.fromkeys(islice(unknown, _MAX_FAULTS))
+    for name in _OPTIONAL:
+        if name in members and members[name] is None:
+            del members[name]
+    if isinstance(members.get("webhook_events_filter"), str):
+        events = members["webhook_events_filter"].split(",")
+        members["webhook_events_filter"] = [event for event in map(str.strip, events) if event]
+    return members
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, str):
+        return value[:10_000]
+    if isinstance(value, list):
+        return [_shortened(item) for item in value[:100]]
+    return {} if isinstance(value, dict) else value
 
 
 def check_inputs(openapi_schema: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,20 +137,39 @@ def check_inputs(openapi_schema: Mapping[str, Any], inputs: Mapping[str, Any]) -
     known_inputs = {
         name: value for name, value in inputs.items() if name in properties and (value is not None or name in required)
     }
+    files = {name: map_strings(known_inputs[name], _head) for name in known_inputs if is_file(properties[name])}
+    _check_lengths({name: value for name, value in known_inputs.items() if name not in files})
     # References start at the root of the document. The empty registry prevents fetching other documents.
     schema = {**openapi_schema, "$ref": "#/components/schemas/Input"}
     validator = Draft202012Validator(schema, registry=Registry(), format_checker=_FORMATS)
-    _raise_if_any(validator.iter_errors(known_inputs), prefix=("input",))
+    _raise_if_any(validator.iter_errors({**known_inputs, **files}), prefix=("input",))
     return known_inputs
 
 
+def _check_lengths(texts: Mapping[str, Any]) -> None:
+    """Raise Problem 422 if the texts are so long together that checking and storing them would delay others."""
+    lengths = {name: sum(map(len, strings_in(value))) for name, value in texts.items()}
+    if sum(lengths.values()) > _MAX_TEXT:
+        longest = max(lengths, key=lambda name: lengths[name])
+        text = f"String length must be less than or equal to {_MAX_TEXT} for all texts together"
+        raise invalid_fields([{"type": "string_lte", "field": f"input.{longest}", "description": text}])
+
+
+def _head(text: str) -> str:
+    """Return a file's URL, or its data: URI without the data, which needs no check here."""
+    if text[:5].lower() == "data:":
+        return text[: text.find(",", 0, _MAX_DATA_HEAD) + 1]
+    return text[:_MAX_FILE_URL]
+
+
 @_FORMATS.checks("uri")
-def _is_file(value: object) -> bool:
+def _is_file_uri(value: object) -> bool:
     """Return whether a string is a file for Cog: an http(s) URL or a data: URI."""
     if not isinstance(value, str):
         return True  # reported as a wrong type
     try:
-        return bool(re.match(r"data:[^,]*,", value) or (urlsplit(value).hostname and re.match(r"https?://", value)))
+        is_url = len(value) < _MAX_FILE_URL and urlsplit(value).hostname and re.match(r"https?://", value)
+        return bool(re.match(r"data:[^,]*,", value) or is_url)
     except ValueError:
         return False
 

@@ -7,19 +7,22 @@ those under which the model is documented elsewhere.
 from __future__ import annotations
 
 import asyncio
-import json
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from predictions_api.errors import Problem, not_found, unavailable
-from predictions_api.run.cog_client import CogError
+from predictions_api.run.cog_client import MAX_SCHEMA_VALUES, CogError
+from predictions_api.strict_json import parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from predictions_api.run.workers import Workers
     from predictions_api.settings import ModelSettings
+
+LOG = logging.getLogger("predictions_api.catalogue")
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Version:
     def file_inputs(self) -> set[str]:
         """Return the names of the inputs that are files or lists of files."""
         declared: dict[str, Any] = self.openapi_schema["components"]["schemas"]["Input"].get("properties", {})
-        return {name for name, schema in declared.items() if _is_file(schema)}
+        return {name for name, schema in declared.items() if is_file(schema)}
 
     @property
     def _output(self) -> dict[str, Any]:
@@ -66,9 +69,10 @@ class Version:
         return output
 
 
-def _is_file(schema: Mapping[str, Any]) -> bool:
+def is_file(schema: Mapping[str, Any]) -> bool:
+    """Return whether a schema is that of a file or of a list of files."""
     within = [*filter(None, [schema.get("items")]), *schema.get("anyOf", ()), *schema.get("allOf", ())]
-    return schema.get("format") == "uri" or any(map(_is_file, within))
+    return schema.get("format") == "uri" or any(map(is_file, within))
 
 
 def _model(settings: ModelSettings) -> Model:
@@ -129,11 +133,19 @@ class Catalogue:
     async def _read(self, model: Model) -> tuple[dict[str, Any], str, int]:
         """Return the schema, the version of Cog, and the time of the newest version."""
         settings = self._settings[model.full_name]
-        if settings.schema is not None:
-            changed_at = settings.schema.stat().st_mtime_ns // 1000
-            return json.loads(settings.schema.read_text("utf-8")), settings.cog_version, changed_at
         try:
-            schema, cog_version = await self._workers[model.full_name].describe()
+            if settings.schema is None:
+                schema, cog_version = await self._workers[model.full_name].describe()
+                changed_at = time.time_ns() // 1000
+            else:
+                schema = parse(settings.schema.read_bytes(), max_values=MAX_SCHEMA_VALUES)
+                cog_version, changed_at = settings.cog_version, settings.schema.stat().st_mtime_ns // 1000
+            schemas = schema["components"]["schemas"]
+            if not isinstance(schemas["Input"], dict) or not isinstance(schemas["Output"], dict):
+                raise TypeError("Input and Output are not objects")
         except CogError as error:
             raise unavailable(f"The model {model.full_name} is not available now: {error}") from error
-        return schema, cog_version, time.time_ns() // 1000
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            LOG.error("the schema of %s cannot be used: %r", model.full_name, error)
+            raise unavailable(f"The schema of {model.full_name} cannot be used; see the server's log") from error
+        return schema, cog_version, changed_at

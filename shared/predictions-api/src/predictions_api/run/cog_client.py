@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
+from predictions_api.strict_json import parse
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 COG_END_STATUSES: Final = frozenset({"succeeded", "failed", "canceled"})
+MAX_SCHEMA_VALUES: Final = 10**6
 _PREFIXES = re.compile("(Prediction failed: )*(Generator iteration error: )*")  # Cog adds the first one twice
 _SLOT_TIMEOUT = 5.0  # seconds; Cog reports the end of a prediction just before it accepts the next one
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
@@ -129,7 +132,7 @@ class CogClient:
 
 def _members(answer: httpx.Response) -> dict[str, Any]:
     try:
-        members = answer.json()
+        members = parse(answer.content, max_values=MAX_SCHEMA_VALUES)
     except ValueError:
         members = None
     if not isinstance(members, dict):
@@ -146,7 +149,7 @@ def _error(answer: httpx.Response) -> CogError:
 
 def _input_faults(answer: httpx.Response) -> str:
     try:
-        return "\n".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in answer.json()["detail"])
+        return "\n".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in parse(answer.content)["detail"])
     except (ValueError, KeyError, TypeError, IndexError):
         return answer.text[:500]
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("predictions_api.files")
 UPLOAD_LIMIT: Final = 100 * 2**20  # 100 MiB by the JavaScript client's README; "100MB" in Replicate's error
 INLINE_LIMIT: Final = 10_000_000  # MAX_DATA_URI_SIZE of the JavaScript client
-LARGE_INPUT: Final = 256_000  # characters of a data: URI
+LARGE_INPUT: Final = 256_000  # characters of all files of an input, as data: URIs
 UPLOAD_RETENTION: Final = 24 * 3600.0  # seconds; as in the official Python client's recording, file-operations.yaml
 BATCH: Final = 1000
 
@@ -88,18 +88,20 @@ class Files:
         return self._signing_key
 
     async def store_inputs(self, prediction_id: str, inputs: Any) -> Any:
-        """Replace large data: URIs in inputs as `store_output` does, as the row is read often."""
-        return await self.store_output(prediction_id, inputs, at_least=LARGE_INPUT, name="input")
+        """Replace data: URIs in inputs as `store_output` does, if they are long together, as the row is read often."""
+        if sum(map(len, strings_in(inputs))) < LARGE_INPUT:
+            return inputs
+        return await self.store_output(prediction_id, inputs, name="input")
 
-    async def store_output(self, prediction_id: str, output: Any, *, at_least: int = 0, name: str = "output") -> Any:
+    async def store_output(self, prediction_id: str, output: Any, *, name: str = "output") -> Any:
         """Return `output` with each data: URI stored as a file and replaced by the file's path.
 
-        URIs shorter than `at_least` characters stay. `name` is the file name without extension. The same content gives
-        the same path. Cog repeats the whole output with each step, so most of it may be stored already.
+        `name` is the file name without extension. The same content gives the same path. Cog repeats the whole output
+        with each step, so most of it may be stored already.
         """
         stored: dict[str, str] = {}
         for text in strings_in(output):
-            if len(text) >= at_least and text[:5].lower() == "data:" and text not in stored:
+            if text[:5].lower() == "data:" and text not in stored:
                 decoded = await asyncio.to_thread(decode_data_uri, text)
                 if decoded is not None:
                     stored[text] = (await self._store_output_file(prediction_id, name, *decoded)).path
