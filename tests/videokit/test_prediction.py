@@ -54,10 +54,8 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def model(temporary: Path) -> Iterator[Model]:
-    model = Model()
-    yield model
-    model.runner._directory.cleanup()  # at exit otherwise, with a ResourceWarning
+def model(temporary: Path) -> Model:
+    return Model()
 
 
 def directories(temporary: Path) -> list[Path]:
@@ -75,14 +73,15 @@ def test_the_directory_is_kept_until_the_next_prediction_starts(model: Model, te
     assert [path.name for path in second.directory.iterdir()] == ["clip.gif"]
 
 
-def test_the_directory_is_removed_at_exit(tmp_path: Path) -> None:
+def test_the_directory_is_removed_at_exit_without_a_warning(tmp_path: Path) -> None:
     program = (
         "import sys, test_prediction\n"
         "path = test_prediction.Model().predict()\n"
         "assert path.exists() and str(path).startswith(sys.argv[1])"
     )
     environ = {"TMPDIR": str(tmp_path), "PYTHONPATH": ":".join([str(Path(__file__).parent), *sys.path])}
-    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, env=environ)
+    command = [sys.executable, "-W", "error", "-c", program, str(tmp_path)]
+    assert subprocess.run(command, check=True, env=environ, stderr=subprocess.PIPE).stderr == b""
     assert directories(tmp_path) == []
 
 

@@ -36,16 +36,20 @@ def predict(
     model_dir: Path,
     pairs: list[str],
     json_argument: str | None,
-    target: Path,
+    target: Path | None,
     weights: str,
     source: Path | None = None,
 ) -> int:
     """Run one prediction, write its outputs to `target` and return the exit status of script/predict.
 
     `pairs` and `json_argument` are those of `cog_local.inputs.read_inputs`. `source` is a file to make again. The
-    model's log is written to stderr.
+    model's log is written to stderr. If `target` is a directory or None, files are named after the model, and `source`
+    is not replaced.
     """
     cancel_event = threading.Event()
+    kept = None
+    if target is None or target.is_dir():
+        target, kept = (target or Path()) / model_dir.name, source
     try:
         inputs = _read_inputs(model_dir, pairs, json_argument, source, _path_faults(target, weights))
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -55,7 +59,7 @@ def predict(
             prediction = _run(server, inputs, cancel_event)
             log.end_bar()
         _check_status(prediction)
-        _report(_write_outputs(prediction.get("output"), target), prediction.get("metrics", {}))
+        _report(_write_outputs(prediction.get("output"), target, kept), prediction.get("metrics", {}))
     except InvalidInputs as error:
         print(error, file=sys.stderr)
         return 2
@@ -159,8 +163,8 @@ def _check_status(prediction: dict[str, Any]) -> None:
         raise PredictionFailed(error)
 
 
-def _write_outputs(output: Any, target: Path) -> list[Path]:
-    """Write data URIs to files and return their paths. Other outputs are printed."""
+def _write_outputs(output: Any, target: Path, kept: Path | None) -> list[Path]:
+    """Write data URIs to files and return their paths; `kept` is not replaced. Other outputs are printed."""
     paths = []
     for index, uri in enumerate(output if isinstance(output, list) else [output]):
         if not isinstance(uri, str) or not uri.startswith("data:"):
@@ -170,6 +174,8 @@ def _write_outputs(output: Any, target: Path) -> list[Path]:
         suffix = target.suffix or mimetypes.guess_extension(kind) or ".bin"
         number = f".{index}" if isinstance(output, list) else ""
         path = target.with_name(f"{target.stem}{number}{suffix}").absolute()
+        if kept is not None and path.exists() and path.samefile(kept):
+            path = path.with_stem(f"{path.stem}-again")
         with atomic_write(path) as part:
             part.write_bytes(content)
         paths.append(path)

@@ -65,6 +65,28 @@ def test_a_file_among_the_inputs_has_to_be_given_again(repository: Path, tmp_pat
     assert (tmp_path / "out.mp4").read_bytes() == b"from a picture"
 
 
+@pytest.mark.parametrize("arguments", [[], ["-o", "."]])
+@pytest.mark.parametrize("link", [None, "link.mp4"])
+def test_without_a_name_of_its_own_the_new_file_does_not_replace_the_old_one(
+    repository: Path, tmp_path: Path, arguments: list[str], link: str | None
+) -> None:
+    old = clip(tmp_path / "one-file.mp4").read_bytes()
+    if link:
+        (tmp_path / link).symlink_to("one-file.mp4")
+    done = predict(repository, tmp_path, "--from", link or "one-file.mp4", "-i", "mode=clip", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "one-file.mp4").read_bytes() == old
+    assert str(tmp_path / "one-file-again.mp4") in done.stdout
+    assert (tmp_path / "one-file-again.mp4").read_bytes() != old
+
+
+def test_a_name_that_is_given_is_written(repository: Path, tmp_path: Path) -> None:
+    old = clip(tmp_path / "one-file.mp4").read_bytes()
+    done = predict(repository, tmp_path, "--from", "one-file.mp4", "-o", "one-file.mp4")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "one-file.mp4").read_bytes() != old
+
+
 @pytest.mark.parametrize(
     ("arguments", "starts"),
     [

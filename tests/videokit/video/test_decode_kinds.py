@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hostile_videos import draw_number, read_number, write_clip
-from PIL import Image
+from PIL import Image, ImageOps
 from videokit.errors import InvalidInput
 from videokit.video.decode import decode, probe
 from videokit.video.ffmpeg import program
@@ -143,23 +143,31 @@ def box(kind: bytes, *parts: bytes, version: int | None = None) -> bytes:
     return struct.pack(">I4s", 8 + len(body), kind) + body
 
 
-def write_tiles(path: Path) -> None:
-    """Write an AVIF of four tiles of 64x64, each of one of COLOURS (ISO/IEC 23008-12, 6.6.2.3)."""
+TILES = {  # of AVIF and HEIC: the encoder's options, its container, item type, configuration and brands
+    "avif": (["libaom-av1", "-crf", "5", "-still-picture", "1"], "avif", b"av01", b"av1C", b"avif\0\0\0\0avifmif1miaf"),
+    "heic": (["libx265", "-x265-params", "log-level=none"], "mp4", b"hvc1", b"hvcC", b"heic\0\0\0\0heicmif1"),
+}
+
+
+def write_tiles(path: Path, transform: bytes) -> None:
+    """Write four tiles of 64x48, each of one of COLOURS, and a box that transforms them (ISO/IEC 23008-12, 6.6.2.3)."""
+    codec, container, item, configuration, brands = TILES[path.suffix[1:]]
     tiles = []
     for index, colour in enumerate(COLOURS):
-        tile = path.with_suffix(f".{index}.avif")
-        source = f"color=c=0x{bytes(colour).hex()}:s=64x64:d=0.04,format=yuv444p"
-        options = ["-c:v", "libaom-av1", "-frames:v", "1", "-crf", "5", "-still-picture", "1"]
-        ffmpeg("-f", "lavfi", "-i", source, "-colorspace", "smpte170m", *options, tile)
+        tile = path.with_suffix(f".{index}.{container}")
+        source = f"color=c=0x{bytes(colour).hex()}:s=64x48:d=0.04,format=yuv444p"
+        ffmpeg("-f", "lavfi", "-i", source, "-colorspace", "smpte170m", "-frames:v", "1", "-c:v", *codec, tile)
         data = tile.read_bytes()
-        tiles.append(data[data.index(b"mdat") + 4 :])
-    start = data.index(b"av1C") - 4
-    av1c = data[start : start + struct.unpack(">I", data[start : start + 4])[0]]
-    grid = struct.pack(">BBBBHH", 0, 0, 1, 1, 128, 128)
+        start = data.index(b"mdat") - 4
+        tiles.append(data[start + 8 : start + struct.unpack(">I", data[start : start + 4])[0]])
+    start = data.index(configuration) - 4
+    configuration = data[start : start + struct.unpack(">I", data[start : start + 4])[0]]
+    grid = struct.pack(">BBBBHH", 0, 0, 1, 1, 128, 96)
     items = [grid, *tiles]  # items 1 to 5
-    info = [box(b"infe", struct.pack(">HH4sx", n, 0, b"av01" if n > 1 else b"grid"), version=2) for n in range(1, 6)]
-    properties = [box(b"ispe", struct.pack(">II", side, side), version=0) for side in (128, 64)] + [av1c]
-    used = [struct.pack(">HBB", 1, 1, 1)] + [struct.pack(">HBBB", n, 2, 2, 0x83) for n in range(2, 6)]
+    info = [box(b"infe", struct.pack(">HH4sx", n, 0, item if n > 1 else b"grid"), version=2) for n in range(1, 6)]
+    sizes = [box(b"ispe", struct.pack(">II", *size), version=0) for size in ((128, 96), (64, 48))]
+    properties = [*sizes, configuration, transform]
+    used = [struct.pack(">HBBB", 1, 2, 1, 0x84)] + [struct.pack(">HBBB", n, 2, 2, 0x83) for n in range(2, 6)]
 
     def meta(offset: int) -> bytes:
         places = b""
@@ -177,18 +185,64 @@ def write_tiles(path: Path) -> None:
             version=0,
         )
 
-    kind = box(b"ftyp", b"avif\0\0\0\0avifmif1miaf")
+    kind = box(b"ftyp", brands)
     data = b"".join(items)
     path.write_bytes(kind + meta(len(kind) + len(meta(0)) + 8) + box(b"mdat", data))
 
 
-def test_a_picture_in_tiles_is_composed(tmp_path: Path) -> None:
-    write_tiles(tmp_path / "grid.avif")
-    info = probe(tmp_path / "grid.avif")
-    assert (info.width, info.height, info.num_frames) == (128, 128, 1)
-    for frame in decode(tmp_path / "grid.avif", num_frames=3, width=64, height=64):
-        corners = [frame[y : y + 16, x : x + 16].mean(axis=(0, 1)) for y in (8, 40) for x in (8, 40)]
-        assert np.abs(np.array(corners) - COLOURS).max() <= 4
+@pytest.mark.parametrize("suffix", TILES)
+@pytest.mark.parametrize(
+    ("transform", "corners", "size"),
+    [  # ISO/IEC 23008-12, 6.5.10 and 6.5.12: turns of 90 degrees anti-clockwise; 1 exchanges left and right
+        (box(b"irot", b"\0"), (0, 1, 2, 3), (128, 96)),
+        (box(b"irot", b"\1"), (1, 3, 0, 2), (96, 128)),
+        (box(b"irot", b"\2"), (3, 2, 1, 0), (128, 96)),
+        (box(b"irot", b"\3"), (2, 0, 3, 1), (96, 128)),
+        (box(b"imir", b"\0"), (2, 3, 0, 1), (128, 96)),
+        (box(b"imir", b"\1"), (1, 0, 3, 2), (128, 96)),
+    ],
+    ids=["upright", "90", "180", "270", "top-bottom", "left-right"],
+)
+def test_a_picture_in_tiles_is_composed_turned_and_mirrored(
+    tmp_path: Path, suffix: str, transform: bytes, corners: tuple[int, ...], size: tuple[int, int]
+) -> None:
+    picture = tmp_path / f"grid.{suffix}"
+    write_tiles(picture, transform)
+    info = probe(picture)
+    assert (info.width, info.height, info.num_frames) == (*size, 1)
+    width, height = size
+    for frame in decode(picture, num_frames=3, width=width, height=height):
+        centres = [frame[y, x] for y in (height // 4, 3 * height // 4) for x in (width // 4, 3 * width // 4)]
+        assert np.abs(np.array(centres).astype(int) - [COLOURS[index] for index in corners]).max() <= 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_of_an_avif_is_applied(tmp_path: Path, orientation: int) -> None:
+    corners = np.zeros((48, 64, 3), np.uint8)
+    corners[:24, :32], corners[:24, 32:], corners[24:, :32] = COLOURS[:3]
+    exif = Image.Exif()
+    exif[0x0112] = orientation  # Pillow writes it as irot and imir
+    Image.fromarray(corners).save(tmp_path / "clip.avif", exif=exif, quality=100, subsampling="4:4:4")
+    exif_only = Image.fromarray(corners)
+    exif_only.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(exif_only))
+    height, width = expected.shape[:2]
+    (frame,) = decode(tmp_path / "clip.avif", num_frames=1, width=width, height=height)
+    assert np.abs(frame.astype(int) - expected).max() <= 4
+
+
+def test_an_animated_avif_and_one_with_transparency_are_refused_with_what_they_are(tmp_path: Path) -> None:
+    images = [Image.new("RGB", (64, 64), colour) for colour in COLOURS]
+    images[0].save(tmp_path / "pillow.avif", save_all=True, append_images=images[1:], duration=100)
+    ffmpeg(
+        "-f", "lavfi", "-i", "testsrc2=s=64x48:d=1:r=10", "-c:v", "libaom-av1", "-cpu-used", "8", tmp_path / "a.avif"
+    )
+    for name in ("pillow.avif", "a.avif"):
+        with pytest.raises(InvalidInput, match="is an animated AVIF or HEIF, which is not supported; give it as WebP"):
+            probe(tmp_path / name)
+    Image.new("RGBA", (64, 64), (200, 100, 50, 51)).save(tmp_path / "alpha.avif")
+    with pytest.raises(InvalidInput, match="with transparency, which is not supported; give a PNG"):
+        probe(tmp_path / "alpha.avif")
 
 
 def test_an_animated_webp_is_decoded_by_its_durations(tmp_path: Path) -> None:

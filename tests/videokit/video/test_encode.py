@@ -223,7 +223,7 @@ def peak_memory(process: int) -> int:
 @both_formats
 def test_2000_frames_of_512x512_take_less_than_300_mb_of_memory(encode, suffix: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", ENCODE_2000_FRAMES, suffix, tmp_path / f"clip.{suffix}"]
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TEST_ENCODE": tmp_path.name}
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TEST_ENCODE": str(tmp_path)}
     with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         parent.stdout.readline()
         peaks = {parent.pid: 0}
@@ -231,7 +231,7 @@ def test_2000_frames_of_512x512_take_less_than_300_mb_of_memory(encode, suffix: 
         parent.stdin.write(b"\n")
         parent.stdin.close()
         while parent.poll() is None:
-            for process in processes_with(f"TEST_ENCODE={tmp_path.name}"):
+            for process in processes_with(f"TEST_ENCODE={tmp_path}"):
                 peaks[process] = max(peaks.get(process, 0), peak_memory(process))
             time.sleep(0.05)
     assert parent.returncode == 0
@@ -387,8 +387,8 @@ print("ready", flush=True)
 def test_no_process_is_left_when_the_parent_is_killed(
     encode, suffix: str, path: str, milliseconds: int, tmp_path: Path
 ) -> None:
-    mark = f"TEST_ENCODE={tmp_path.name}"
-    environment = {"PATH": path, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TEST_ENCODE": tmp_path.name}
+    mark = f"TEST_ENCODE={tmp_path}"
+    environment = {"PATH": path, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TEST_ENCODE": str(tmp_path)}
     command = [sys.executable, "-c", ENCODE_FOREVER, suffix, tmp_path / f"clip.{suffix}"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as parent:
         parent.stdout.readline()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from programs import needs
 from videokit.errors import VideokitError
 from videokit.video import ffmpeg
 from videokit.video.decode import decode
-from videokit.video.ffmpeg import PIPE, Process
+from videokit.video.ffmpeg import Process
 
 ENDLESS = ["-re", "-f", "lavfi", "-i", "testsrc2=size=64x48", "-f", "rawvideo", "pipe:1"]
 
@@ -29,7 +30,7 @@ def _program_is_found_again() -> None:
 def children() -> list[str]:
     """Return the commands of this process's children that run ffmpeg or will, ended ones too."""
     commands = subprocess.check_output(["ps", "-o", "comm=", "--ppid", str(os.getpid())], text=True).split()
-    return [command for command in commands if command.startswith(("ffmpeg", "setpriv", "prlimit"))]
+    return [command for command in commands if command.startswith(("ffmpeg", "setpriv"))]
 
 
 def test_the_program_is_that_of_the_package() -> None:
@@ -65,15 +66,16 @@ def test_a_process_without_output_ends_at_its_limit_of_wall_clock_time() -> None
 
 
 def test_a_process_ends_at_its_limit_of_processor_time() -> None:
-    if not ffmpeg.program().limits:
-        pytest.skip("util-linux is not installed")
-    with Process(["-f", "lavfi", "-i", "testsrc2=size=1920x1080", "-f", "null", "-"], cpu_seconds=1) as process:
+    if not hasattr(resource, "prlimit"):
+        pytest.skip("Linux sets limits of a process that runs")
+    endless = ["-f", "lavfi", "-i", "testsrc2=size=1920x1080", "-f", "null", "-"]
+    with Process(endless, limits=[(resource.RLIMIT_CPU, 1)]) as process:
         assert process.wait() == -signal.SIGKILL
 
 
 def test_a_process_reads_what_is_written_and_reports_what_it_printed() -> None:
     raw = ["-f", "rawvideo", "-video_size", "64x48", "-pixel_format", "rgb24", "-i", "pipe:0"]
-    with Process([*raw, "-f", "framecrc", "pipe:1"], stdin=PIPE, loglevel="info") as process:
+    with Process([*raw, "-f", "framecrc", "pipe:1"], loglevel="info") as process:
         for index in range(3):
             process.stdin.write(draw_number(index).tobytes())
         assert process.wait() == 0
@@ -126,12 +128,12 @@ def test_closing_the_frames_early_ends_the_process(tmp_path: Path) -> None:
     assert children() == []
 
 
-@pytest.mark.parametrize("limits", ["True", "False"])  # with util-linux, and without
-def test_a_parent_that_is_killed_leaves_no_process(limits: str) -> None:
-    mark = f"FFMPEG_TEST={os.getpid()}.{limits}"
+@pytest.mark.parametrize("setpriv", ["True", "False"])
+def test_a_parent_that_is_killed_leaves_no_process(setpriv: str) -> None:
+    mark = f"FFMPEG_TEST={os.getpid()}.{setpriv}"
     code = (
         "import dataclasses\nfrom videokit.video import ffmpeg\n"
-        f"program = dataclasses.replace(ffmpeg.program(), limits=ffmpeg.program().limits and {limits})\n"
+        f"program = dataclasses.replace(ffmpeg.program(), setpriv=ffmpeg.program().setpriv and {setpriv})\n"
         "ffmpeg.program = lambda: program\n"
         f"with ffmpeg.Process({ENDLESS}) as process:\n"
         "    process.stdout.read(1)\n    print(flush=True)\n    while True: process.stdout.read(9000)\n"

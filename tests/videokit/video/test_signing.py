@@ -9,7 +9,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -320,16 +319,13 @@ class Runner:
             clips = [prediction.encode(frames, f"clip.{suffix}", fps=8, seed=8) for suffix in ("mp4", "gif")]
         return [picture, *clips]
 
-    def close(self) -> None:
-        self.runner._directory.cleanup()  # at exit otherwise, with a ResourceWarning
-
 
 def test_every_file_of_a_prediction_is_signed_with_its_own_seed(signer: Signer) -> None:
-    with closing(Runner()) as runner:
-        for path, seed in zip(runner.predict(), [7, 8, 8], strict=True):
-            verdict, manifest = read(path.read_bytes(), path.suffix[1:])
-            assert verdict == "Valid"
-            assert assertions(manifest)["videokit.provenance"]["seed"] == seed
+    runner = Runner()
+    for path, seed in zip(runner.predict(), [7, 8, 8], strict=True):
+        verdict, manifest = read(path.read_bytes(), path.suffix[1:])
+        assert verdict == "Valid"
+        assert assertions(manifest)["videokit.provenance"]["seed"] == seed
 
 
 def test_a_certificate_that_expires_later_fails_the_prediction_and_no_file_is_left(
@@ -337,10 +333,10 @@ def test_a_certificate_that_expires_later_fails_the_prediction_and_no_file_is_le
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     set_up(authority.issue(P256, days=(-1, 2 / 86400)), pem(P256))
-    with closing(Runner()) as runner:
-        time.sleep(3)  # certificates have whole seconds
-        with pytest.raises(SigningError, match="not valid at time of signing"):
-            runner.predict()
+    runner = Runner()
+    time.sleep(3)  # certificates have whole seconds
+    with pytest.raises(SigningError, match="not valid at time of signing"):
+        runner.predict()
     assert list(tmp_path.iterdir()) == []
     assert runner.metrics == {}
 

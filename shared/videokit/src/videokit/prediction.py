@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
+import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 from videokit.runtime import Stages, out_of_memory
@@ -115,7 +117,7 @@ class PredictionRunner:
         self.unload = unload
         self.record_metric = record_metric
         self._signer = Signer.from_environment()
-        self._directory = TemporaryDirectory(prefix=f"{model}-")
+        self._remove_directory: Callable[[], object] = lambda: None
         logger.info("ffmpeg: %s, %s", program().version, program().path)  # raises here, before any clip is computed
 
     @contextmanager
@@ -125,11 +127,11 @@ class PredictionRunner:
         Cog reads the files after the prediction has ended. They are removed when the next prediction starts, at exit,
         and at once after an error or a cancel. `summary` is logged after the seed.
         """
-        self._directory.cleanup()
-        self._directory = TemporaryDirectory(prefix=f"{self.model}-")
+        self._remove_directory()
+        directory = Path(mkdtemp(prefix=f"{self.model}-"))
+        self._remove_directory = weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)  # at exit too
         logger.info("seed: %d, %s", seed, summary)
         described = {name: _described(value) for name, value in inputs.items()}
-        directory = Path(self._directory.name)
         prediction = Prediction(
             self.model, self.software, described, seed, directory, Stages(self.device), self._signer
         )
@@ -137,7 +139,7 @@ class PredictionRunner:
             with out_of_memory(self.device, self.advice, self.unload):
                 yield prediction
         except BaseException:  # a cancel too
-            self._directory.cleanup()
+            self._remove_directory()
             raise
         for name, value in prediction.metrics.items():
             self.record_metric(name, value)

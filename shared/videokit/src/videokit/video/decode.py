@@ -26,7 +26,8 @@ from PIL import Image
 
 from videokit.checks import check_range
 from videokit.errors import InvalidInput, raise_faults
-from videokit.video.probe import MAX_SIDE, Clip, VideoInfo, check_work, probe, read_clip, reading, seek_options
+from videokit.video.probe import Clip, VideoInfo, probe, read_clip, seek_options
+from videokit.video.reading import MAX_SIDE, check_work, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import struct
 import time
 from base64 import b64encode
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ import numpy as np
 from videokit.checks import check_multiple
 from videokit.errors import InvalidInput, VideokitError, raise_faults
 from videokit.files import atomic_write
-from videokit.video.ffmpeg import PIPE, Process
+from videokit.video.ffmpeg import Process
 from videokit.video.frame_store import FrameStore
 from videokit.video.frames import check_frames
 
@@ -50,11 +49,6 @@ PALETTE = "palettegen=stats_mode=full:max_colors=256:reserve_transparent=0"  # m
 GIF_FILTERS = "[0:v]settb=1/100[frames];[frames][1:v]paletteuse=dither=sierra2"  # error diffusion over two rows
 GIF_FPS = (Fraction(1, 600), 50)  # a GIF's delay is 16 bits of 1/100 s, and browsers show one below 2 as 10
 GIF_TRAILER = b";"  # section 27 of GIF89a
-SUB_BLOCK = 255  # bytes at most, section 15 of GIF89a
-XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # XMP specification part 3, "MPEG-4"
-# XMP specification part 3, 1.1.2: a reader without XMP support reads bytes of the packet as lengths of sub-blocks. It
-# arrives at one of these bytes, each of which skips to their end.
-XMP_TRAILER = bytes([1, *range(255, -1, -1), 0])
 
 
 @dataclass(frozen=True)
@@ -98,7 +92,7 @@ def encode_mp4(
         output = ["-filter_threads", "1", "-vf", MP4_FILTERS, *MP4, *metadata, "-f", "mp4", str(new)]
         num_frames, _ = _run([*_input(width, height, rate), *output], frames)
         if provenance is not None:
-            _append(new, _xmp_box(provenance.xmp()))  # at the end, where it changes no offset in the index
+            _append(new, provenance.xmp_box())  # at the end, where it changes no offset in the index
     return _log_clip(Clip(path, num_frames, width, height, rate, path.stat().st_size), started)
 
 
@@ -128,8 +122,7 @@ def encode_gif(
         _run([*source, "-filter_complex", GIF_FILTERS, *output, "-loop", "0", "-f", "gif", str(new)], store)
         if provenance is not None:
             # GIF89a section 24 recommends a comment at the beginning or the end, before the trailer.
-            blocks = _comment_blocks(provenance.comment().encode("ascii")) + _xmp_blocks(provenance.xmp())
-            _append(new, blocks + GIF_TRAILER, replaced=len(GIF_TRAILER))
+            _append(new, provenance.gif_blocks() + GIF_TRAILER, replaced=len(GIF_TRAILER))
     return _log_clip(Clip(path, num_frames, width, height, rate, path.stat().st_size), started)
 
 
@@ -151,7 +144,7 @@ def _input(width: int, height: int, rate: Fraction) -> list[str]:
 def _run(arguments: list[str], frames: Iterable[Frame]) -> tuple[int, bytes]:
     """Write all frames to a process of ffmpeg; return their number and its standard output, at most a pipe's buffer."""
     num_frames, ended = 0, False
-    with Process(arguments, stdin=PIPE) as process:
+    with Process(arguments) as process:
         for frame in frames:
             num_frames += 1
             try:
@@ -176,22 +169,6 @@ def _append(file: Path, content: bytes, replaced: int = 0) -> None:
     with file.open("r+b") as end:
         end.seek(-replaced, os.SEEK_END)
         end.write(content)
-
-
-def _xmp_box(packet: bytes) -> bytes:
-    """Return the box of an MP4 that holds an XMP packet."""
-    return struct.pack(">I4s", 8 + len(XMP_BOX) + len(packet), b"uuid") + XMP_BOX + packet
-
-
-def _comment_blocks(text: bytes) -> bytes:
-    """Return a Comment Extension (GIF89a section 24)."""
-    parts = (text[at : at + SUB_BLOCK] for at in range(0, len(text), SUB_BLOCK))
-    return b"!\xfe" + b"".join(bytes([len(part)]) + part for part in parts) + b"\0"
-
-
-def _xmp_blocks(packet: bytes) -> bytes:
-    """Return the Application Extension that holds an XMP packet."""
-    return b"!\xff\x0bXMP DataXMP" + packet + XMP_TRAILER
 
 
 def _log_clip(clip: Clip, started: float) -> Clip:

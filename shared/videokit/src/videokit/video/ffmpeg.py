@@ -5,9 +5,11 @@ imageio-ffmpeg ships the program. The environment variable IMAGEIO_FFMPEG_EXE na
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import re
+import resource
 import secrets
 import select
 import signal
@@ -17,7 +19,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain, starmap
-from operator import itemgetter
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
@@ -27,11 +28,11 @@ import imageio_ffmpeg
 from videokit.errors import VideokitError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from typing import Self
 
-PIPE = subprocess.PIPE
 KILLED_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
+PIPE_SIZE = 1 << 20  # bytes, the most that Linux allows; a frame then takes fewer switches between the processes
 LIBAVUTIL_8 = 60  # of ffmpeg 8; builds from a git tree state no version of the program
 NEEDED = (
     "ffmpeg 8 or newer is needed (fd:, -stats_enc_pre): pip install imageio-ffmpeg==0.8.1, or set IMAGEIO_FFMPEG_EXE"
@@ -40,11 +41,11 @@ NEEDED = (
 
 @dataclass(frozen=True)
 class Program:
-    """The program; `limits` is whether util-linux can set the limits of its processes."""
+    """The program; `setpriv` is whether util-linux can make the system kill a process with its parent."""
 
     path: str
     version: str
-    limits: bool
+    setpriv: bool
 
 
 @cache
@@ -62,10 +63,10 @@ def program() -> Program:
     if version is None or library is None or int(library[1]) < LIBAVUTIL_8:
         raise VideokitError(f"{path} is {text.partition(' Copyright')[0][:80] or 'not ffmpeg'}; {NEEDED}")
     try:
-        limits = not subprocess.run([*KILLED_WITH_PARENT, "prlimit", "--cpu=9", "true"], timeout=60).returncode
+        setpriv = not subprocess.run([*KILLED_WITH_PARENT, "true"], timeout=60, stderr=subprocess.DEVNULL).returncode
     except OSError:
-        limits = False  # macOS, BusyBox
-    return Program(path, version[1], limits)
+        setpriv = False  # macOS
+    return Program(path, version[1], setpriv)
 
 
 class Process:
@@ -75,9 +76,8 @@ class Process:
     stored by C code: `list.extend(map(...))`. On Linux the system kills the process when the thread that started it
     ends, so that thread must outlive the block. Elsewhere the process of a killed parent ends at its closed pipe.
 
-    `stdin` is PIPE, an open file or nothing. `memory` limits the address space in bytes and `cpu_seconds` the
-    processor time, where util-linux is installed. Reading `stdout` and `wait` raise TimeoutError when they have waited
-    for `seconds` altogether.
+    The standard input is `source`, an open file, or the pipe `stdin`. `limits` are those of setrlimit(2), on Linux
+    only. Reading `stdout` raises TimeoutError when it has waited for `seconds` altogether.
     """
 
     stdin: io.BufferedWriter
@@ -87,19 +87,17 @@ class Process:
         self,
         arguments: Sequence[str | os.PathLike[str]],
         *,
-        stdin: int | io.FileIO | None = None,
+        source: io.FileIO | None = None,
         loglevel: str = "error",
-        memory: int | None = None,
-        cpu_seconds: int | None = None,
-        seconds: float | None = None,
+        limits: Sequence[tuple[int, int]] = (),
+        seconds: float = 1e6,
     ) -> None:
         self._ids: list[int] = []
         self._ends: list[tuple[int, int]] = []
         self._files: list[io.FileIO | io.BufferedWriter] = []  # first its standard error
-        self._source, self._seconds = stdin, seconds
-        limits = [f"--as={memory}"] * (memory is not None) + [f"--cpu={cpu_seconds}"] * (cpu_seconds is not None)
-        launcher = (*KILLED_WITH_PARENT, *(["prlimit", *limits] if limits else [])) if program().limits else ()
+        self._source, self._limits, self._seconds = source, limits, seconds
         options = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", loglevel)
+        launcher = KILLED_WITH_PARENT if program().setpriv else ()
         self._command = [*launcher, program().path, *options, *(os.fspath(word) for word in arguments)]
 
     def __enter__(self) -> Self:
@@ -127,16 +125,17 @@ class Process:
         finally:
             name.unlink(missing_ok=True)
         with ExitStack() as ends:  # the process's ends of the pipes
-            source = self._source or ends.enter_context(io.FileIO(os.devnull))
-            read, write = map(io.FileIO, chain.from_iterable(starmap(os.pipe, [()])), "rw")
-            stdout, self._output = ends.enter_context(write), _Output(read, self._seconds)
-            self.stdout = io.BufferedReader(self._output, 1 << 16)
+            read, stdout = _pipe()
+            ends.enter_context(stdout)
+            self.stdout = io.BufferedReader(_Output(read, self._seconds), 1 << 16)
             self._files.append(read)
-            if isinstance(source, int):
-                read, write = map(io.FileIO, chain.from_iterable(starmap(os.pipe, [()])), "rw")
-                source, self.stdin = ends.enter_context(read), io.BufferedWriter(write)
+            stdin = self._source
+            if stdin is None:
+                stdin, write = _pipe()
+                ends.enter_context(stdin)
+                self.stdin = io.BufferedWriter(write)
                 self._files.append(self.stdin)
-            descriptors = (source, stdout, self._files[0])
+            descriptors = (stdin, stdout, self._files[0])
             spawn = partial(
                 os.posix_spawnp,
                 self._command[0],
@@ -146,6 +145,8 @@ class Process:
             )
             environ = {name: value for name, value in os.environ.items() if name != "FFREPORT"}  # it writes a file
             self._ids.extend(map(spawn, [environ]))
+        for kind, limit in self._limits if hasattr(resource, "prlimit") else ():
+            resource.prlimit(self._ids[0], kind, (limit, limit))
 
     def close(self) -> None:
         """Kill the process if it runs, wait for its end and close its pipes."""
@@ -157,15 +158,12 @@ class Process:
                 file.close()
 
     def wait(self) -> int:
-        """Close the program's standard input, wait for its end and return its exit status, or minus the signal."""
-        if self._source == PIPE:
+        """Close the pipe to the process, wait for its end and return its exit status, or minus the signal."""
+        if self._source is None:
             with suppress(BrokenPipeError):
                 self.stdin.close()
-        options = 0 if self._seconds is None else os.WNOHANG
-        while not self._ends:
-            self._ends.extend(filter(itemgetter(0), map(os.waitpid, self._ids, [options])))
-            if not self._ends:
-                self._output.wait(time.sleep, 0.001)
+        if not self._ends:
+            self._ends.extend(map(os.waitpid, self._ids, [0]))
         return os.waitstatus_to_exitcode(self._ends[0][1])
 
     def log(self, size: int = 1 << 20) -> str:
@@ -173,10 +171,18 @@ class Process:
         return os.pread(self._files[0].fileno(), size, 0).decode(errors="replace")
 
 
+def _pipe() -> tuple[io.FileIO, io.FileIO]:
+    """Return the ends of a pipe for reading and for writing."""
+    read, write = map(io.FileIO, chain.from_iterable(starmap(os.pipe, [()])), "rw")
+    with suppress(AttributeError, OSError):  # another system than Linux, or too many pipes
+        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    return read, write
+
+
 class _Output(io.RawIOBase):
     """The standard output of a process. All waiting together may take `seconds`."""
 
-    def __init__(self, pipe: io.FileIO, seconds: float | None) -> None:
+    def __init__(self, pipe: io.FileIO, seconds: float) -> None:
         self._pipe, self._seconds, self._poll = pipe, seconds, select.poll()
         self._poll.register(pipe, select.POLLIN)
 
@@ -184,15 +190,8 @@ class _Output(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any, /) -> int | None:
-        if self._seconds is not None:
-            self.wait(self._poll.poll, 1000 * self._seconds)
+        start = time.monotonic()
+        if not self._poll.poll(1000 * self._seconds):
+            raise TimeoutError("the process has reached its limit of wall-clock time")
+        self._seconds = max(0, self._seconds - (time.monotonic() - start))
         return self._pipe.readinto(buffer)
-
-    def wait(self, function: Callable[[float], object], duration: float) -> None:
-        """Call a function that waits, and raise TimeoutError when all waiting has taken too long."""
-        if self._seconds is not None:
-            start = time.monotonic()
-            function(duration)
-            self._seconds = max(0, self._seconds - (time.monotonic() - start))
-            if not self._seconds:
-                raise TimeoutError("the process has reached its limit of wall-clock time")

@@ -4,50 +4,31 @@ from __future__ import annotations
 
 import math
 import re
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from videokit.errors import InvalidInput
-from videokit.video.ffmpeg import Process
+from videokit.video.colours import SWSCALE, UNKNOWN, colour_filters, is_yuv
+from videokit.video.reading import (
+    ADVICE,
+    MATROSKA,
+    MAX_PICTURES,
+    MAX_PIXELS,
+    MAX_SIDE,
+    MOV,
+    STILLS,
+    check_work,
+    reading,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-MAX_SIDE = 8192  # pixels
-MAX_PIXELS = 4096 * 4096  # every 4K format
-MAX_DECODED = 20_000_000_000  # pixels of a clip, about 20 s of work; 5 minutes of 1920x1080 at 30 fps
-MAX_PICTURES = 250_000  # of a clip whose pictures must be counted; over 2 hours at 30 fps
 WIDE_GAP = 1  # seconds between frames; shorter gaps are decoded
-HEAD = 128  # pictures that are listed first
-LIMITS: dict[str, Any] = {"memory": 1_600_000_000, "cpu_seconds": 90, "seconds": 120}  # bytes, and of each process
-ADVICE = "give an MP4, WebM, MOV, MKV, AVI or GIF file"
-
-# The allowed demuxers; the program picks one by content. Playlists (HLS, DASH), concat lists, SDP, SVG, numbered
-# pictures and all other demuxers that open a second file or an address are excluded.
-MOV, MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"  # have an index with the times of their keyframes
-STILLS = ("png_pipe", "webp_pipe", "jpeg_pipe", "mjpeg")
-OTHERS = "avi,flv,asf,ogg,mpegts,mpeg,mpegvideo,m4v,h264,hevc,ivf,gif,apng,webp_anim"
-FORMATS = ",".join((MOV, MATROSKA, *STILLS, OTHERS))
-DECODERS = (
-    "h264,hevc,vvc,av1,libdav1d,vp8,vp9,libvpx,libvpx-vp9,mpeg1video,mpeg2video,mpeg4,msmpeg4v1,msmpeg4v2,msmpeg4,"
-    "h261,h263,flv,vp6,vp6f,vp6a,wmv1,wmv2,wmv3,vc1,theora,svq1,svq3,cinepak,rpza,qtrle,dvvideo,prores,dnxhd,cfhd,"
-    "ffv1,huffyuv,ffvhuff,utvideo,magicyuv,rawvideo,v210,r210,mjpeg,jpeg2000,png,apng,gif,webp,webp_anim"
-)
-GUARDS = ("-protocol_whitelist", "fd", "-format_whitelist", FORMATS, "-codec_whitelist", DECODERS,
-          "-max_pixels", str(MAX_PIXELS), "-threads", "2", "-reinit_filter", "0")  # fmt: skip
+HEAD = 512  # pictures that are listed first; x264 sets a keyframe every 250
 KEY, CORRUPT, HIDDEN, NO_TIME = 1, 2, 4, -(2**63)  # AV_PKT_FLAG_KEY, _CORRUPT and _DISCARD, AV_NOPTS_VALUE
-
-UNKNOWN = ("unknown", "reserved")
-SWSCALE = ("bt709", "fcc", "bt470bg", "smpte170m", "smpte240m", "bt2020nc", "gbr", *UNKNOWN)  # of the filter scale
-ZSCALE = ("ictcp", "ycgco", "chroma-derived-nc")
-HDR = {"smpte2084": "PQ", "arib-std-b67": "HLG"}
-TO_SDR = (  # at most 2048 pixels a side, because each pixel takes 12 bytes
-    "zscale=w={}:h={}:t=linear:npl=203,format=gbrpf32le,zscale=p=bt709,tonemap=mobius:param=0.8:desat=0,"
-    "zscale=t=bt709:m=gbr:r=full,format=gbrp,format=rgb24"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +99,9 @@ def read_clip(path: Path, num_frames: float) -> Clip:
         stated = 3600 * int(length[1]) + 60 * int(length[2]) + Fraction(length[3])
         stated -= Fraction(length[4]) if kind == MATROSKA else 0  # it counts from 0
     seeks = head.count == HEAD and kind in (MOV, MATROSKA) and stated > num_frames * WIDE_GAP
-    if seeks and not head.keyframe_interval:  # x264 sets a keyframe every 250 pictures
-        head = _list_packets(path, 4 * HEAD)
     seeks = seeks and head.keyframe_interval > 0 and stated > num_frames * head.keyframe_interval
-    tail = _list_packets(path, 8 * HEAD, seek=stated - 1) if seeks else head
-    if not (seeks and tail.exact and tail.count < 8 * HEAD and not tail.corrupt):
+    tail = _list_packets(path, 2 * HEAD, seek=stated - 1) if seeks else head
+    if not (seeks and tail.exact and tail.count < 2 * HEAD and not tail.corrupt):
         packets = tail = packets if packets.count < HEAD else _list_packets(path, MAX_PICTURES + 1)
         check_work(path, packets.count, size)
     times, end = packets.times, tail.end
@@ -149,30 +128,6 @@ def read_clip(path: Path, num_frames: float) -> Clip:
     )  # fmt: skip
 
 
-def check_work(path: Path, num_pictures: int, size: tuple[int, int]) -> None:
-    """Raise InvalidInput if so many pictures of this size take too long to decode."""
-    if num_pictures > MAX_PICTURES:
-        raise InvalidInput(f"{path.name} has more than {MAX_PICTURES} pictures; give a shorter clip")
-    if num_pictures * size[0] * size[1] > MAX_DECODED:
-        raise InvalidInput(
-            f"{path.name} takes too long to decode ({num_pictures} pictures of {size[0]}x{size[1]}); at most "
-            f"{MAX_DECODED // 10**9} gigapixels are allowed: give a shorter or smaller clip, or an MP4 with a keyframe "
-            "every few seconds"
-        )
-
-
-@contextmanager
-def reading(path: Path, options: Sequence[str], *output: str, loglevel: str = "error") -> Iterator[Process]:
-    """Run the program on an open file, so that it has no name to choose a demuxer by, with limits."""
-    with path.open("rb", buffering=0) as file:
-        arguments = [*GUARDS, *options, "-i", "fd:", *output]
-        try:
-            with Process(arguments, stdin=file, loglevel=loglevel, **LIMITS) as process:
-                yield process
-        except TimeoutError as error:
-            raise InvalidInput(f"{path.name} takes too long to decode; give a shorter or smaller clip") from error
-
-
 def _list_packets(path: Path, limit: int, *output: str, seek: Fraction | None = None, stream: str = "V") -> _Packets:
     """Return up to `limit` packets of the first video stream that is not a cover, from the keyframe before `seek`."""
     options = () if seek is None else seek_options(seek)
@@ -191,7 +146,8 @@ def _list_packets(path: Path, limit: int, *output: str, seek: Fraction | None = 
                 times.append(int(time))
                 keyframes += times[-1:] * (flags & KEY)
                 end = max(end, int(time) + int(duration))
-        process.wait()
+        if process.wait() < 0:
+            raise TimeoutError  # a limit
         log = process.log()
     exact = len(set(times)) == len(times) > 0 and NO_TIME not in times
     tick = Fraction(header[b"tb 0"].decode())
@@ -213,6 +169,8 @@ def _decoded_times(path: Path, decoder: Sequence[str], tick: Fraction) -> list[i
     output = "-map 0:V:0 -fps_mode passthrough -enc_time_base demux -f null -stats_enc_pre pipe:1"
     with reading(path, decoder, *output.split(), "-stats_enc_pre_fmt", "{pts} {tb}", "-") as process:
         lines = [line.decode().split() for line in process.stdout]
+        if process.wait() < 0:
+            raise TimeoutError  # a limit
     return sorted(round(int(time) * Fraction(unit) / tick) for time, unit in lines) or [0]
 
 
@@ -229,6 +187,10 @@ def _describe(path: Path, head: _Packets) -> tuple[str, tuple[int, int], dict[st
     if find(r"(0:V:0'.* matches no streams|Failed to set value '0:V:0')"):
         other = "sound" if find(r"^  Stream #0:\d.*: (Audio): ") else "other data"
         raise InvalidInput(f"{path.name} has no video, only {other}; {ADVICE}")
+    if kind[0] == MOV and find(r"^    compatible_brands: .*(msf1)"):
+        raise InvalidInput(f"{path.name} is an animated AVIF or HEIF, which is not supported; give it as WebP or MP4")
+    if find(r"^      title +: (Alpha)$"):
+        raise InvalidInput(f"{path.name} is an AVIF or HEIF with transparency, which is not supported; give a PNG")
     info = r"^\[Parsed_showinfo_0 @ \w+\] "
     picture = find(info + r"n: +0 .* fmt:(\S+) .* sar:(\d+)/(\d+) s:(\d+)x(\d+) i:(\w)")
     frame = find(info + r"color_range:\S+ color_space:(\S+) color_primaries:(\S+) color_trc:(\S+)")
@@ -239,9 +201,10 @@ def _describe(path: Path, head: _Packets) -> tuple[str, tuple[int, int], dict[st
             f"{path.name} has no picture that can be decoded: it is damaged, or over {MAX_SIDE} pixels a side or "
             f"{MAX_PIXELS / 1e6:.0f} megapixels; give another file"
         )
-    layout, field = picture[0], picture[5]
     tiles = find(r"^  Stream group #0:\d.*: Tile Grid: .*, (\d+)x(\d+)")
     width, height = (int(side) for side in tiles or picture[3:5])
+    if tiles and find(r"^      Display Matrix: rotation of -?(90)\."):
+        width, height = height, width
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise InvalidInput(
             f"{path.name} is {width}x{height} pixels; at most {MAX_SIDE} a side and {MAX_PIXELS / 1e6:.0f} megapixels "
@@ -252,30 +215,18 @@ def _describe(path: Path, head: _Packets) -> tuple[str, tuple[int, int], dict[st
     names = next((part.split("/") for part in line.split(", ") if "/" in part or part in SWSCALE), ["unknown"])
     stated = names if len(names) == 3 else 3 * names
     matrix, primaries, transfer = (b if a in UNKNOWN else a for a, b in zip(frame, stated, strict=False))
-    yuv = re.match(r"a?yuv|nv\d|p\d|v?uy|yvy|y2|xv", layout) is not None
-    hdr = HDR.get(transfer) if yuv else None
-    fault = "Dolby Vision profile 5" if find(r"^ +DOVI configuration record: .*profile: (5),") else None
-    if matrix not in SWSCALE + ZSCALE or (matrix == "ictcp" and not hdr):
-        fault = f"matrix {matrix}"
-    if hdr and tiles:
-        fault = f"{hdr} in tiles"
-    if fault:
+    try:
+        if find(r"^ +DOVI configuration record: .*profile: (5),"):
+            raise ValueError("Dolby Vision profile 5")
+        colours, hdr = colour_filters(picture[0], matrix, primaries, transfer, (width, height))
+        if hdr and tiles:
+            raise ValueError(f"{hdr} in tiles")
+    except ValueError as fault:
         raise InvalidInput(
-            f"{path.name} has colours ({layout}, {fault}) that cannot be converted; give it as H.264 in BT.709"
-        )
-    if yuv and matrix in UNKNOWN:  # as players do: haasn/libplacebo src/colorspace.c, pl_color_system_guess_ycbcr
-        matrix = "bt2020nc" if hdr else "bt709" if width >= 1280 or height > 576 else "smpte170m"
-    colours = f"setparams=colorspace={matrix}" if yuv else "null"
-    if hdr:
-        scale = min(1, 2048 / max(width, height))
-        colours += ":color_primaries=bt2020," if primaries in UNKNOWN else ","
-        colours += TO_SDR.format(round(width * scale), round(height * scale))
-    elif matrix in ZSCALE:
-        colours += ",zscale=m=gbr:r=full,format=gbrp,format=rgb24"
-    else:
-        colours += ",scale=flags=bilinear+accurate_rnd+full_chroma_int,format=rgb24|rgba"
+            f"{path.name} has colours ({picture[0]}, {fault}) that cannot be converted; give it as H.264 in BT.709"
+        ) from None
     alpha = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(head.codec) if find(r"(?i)^ +(alpha_mode) +: 1$") else None
-    interlaced = yuv and (field in "TB" or "top" in line or "bottom" in line)
+    interlaced = is_yuv(picture[0]) and (picture[5] in "TB" or "top" in line or "bottom" in line)
     aspect = Fraction(int(picture[1]) or 1, int(picture[2]) or 1)
     return kind[0], (width, height), {
         "path": path, "codec": head.codec, "width": max(1, round(width * aspect)), "height": height,

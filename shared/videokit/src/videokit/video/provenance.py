@@ -1,7 +1,7 @@
 """What a file states about its own making: model, inputs, seed and software, and that a model made it.
 
-`encode` puts these texts where each file format stores them. `read_provenance` reads the comment of any file in bounded
-time and memory.
+`encode` writes these texts where each file format stores them. `read_provenance` reads the comment of any file in
+bounded time and memory.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ _XMP_PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
  </rdf:RDF>
 </x:xmpmeta>
 <?xpacket end="r"?>"""
-
+_XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # XMP specification part 3, "MPEG-4"
+# XMP specification part 3, 1.1.2: a reader without XMP support reads bytes of the packet as lengths of sub-blocks. It
+# arrives at one of these bytes, each of which skips to their end.
+_XMP_TRAILER = bytes([1, *range(255, -1, -1), 0])
 
 MAX_COMMENT = 4_000_000  # bytes; the longest letters take 12 in a comment
 MAX_READS = 2_000_000  # of a header or a sub-block; a GIF of 250 MB has as many
@@ -67,6 +70,18 @@ class Provenance:
         """Return an XMP packet in UTF-8 with the software and IPTC's DigitalSourceType."""
         software, source_type = quoteattr(self.software), quoteattr(DIGITAL_SOURCE_TYPE)
         return _XMP_PACKET.format(software=software, source_type=source_type).encode()
+
+    def xmp_box(self) -> bytes:
+        """Return the box of an MP4 that holds the XMP packet."""
+        packet = self.xmp()
+        return struct.pack(">I4s", 8 + len(_XMP_BOX) + len(packet), b"uuid") + _XMP_BOX + packet
+
+    def gif_blocks(self) -> bytes:
+        """Return a Comment Extension (GIF89a section 24) and the Application Extension that holds the XMP packet."""
+        text = self.comment().encode()
+        parts = (text[at : at + 255] for at in range(0, len(text), 255))  # section 15: a sub-block has 255 bytes
+        comment = b"!\xfe" + b"".join(bytes([len(part)]) + part for part in parts) + b"\0"
+        return comment + b"!\xff\x0bXMP DataXMP" + self.xmp() + _XMP_TRAILER
 
 
 def software(model: str, version: str) -> str:
