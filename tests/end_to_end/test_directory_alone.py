@@ -7,6 +7,7 @@ environment gets requirements.txt. Cog's server runs in that environment.
 from __future__ import annotations
 
 import base64
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -19,9 +20,11 @@ import pytest
 import yaml
 from cog_local.schema import read_schema
 from cog_local.server import CogServer
-from cpu_torch import TORCH, cpu_wheels
+from pip_settings import uv_options
 from tree import ROOT
 
+TORCH = f"torch=={importlib.metadata.version('torch')}"
+CPU_BUILDS = "--index=https://download.pytorch.org/whl/cpu"
 MODELS = sorted(path.parent for path in ROOT.glob("*/cog.yaml"))
 # A test uses those that its model has.
 QUICK_INPUTS = {"steps": 2, "prompt_start": "a red circle", "prompt_end": "a blue square", "width": 128, "height": 128}
@@ -56,10 +59,12 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Pa
         requirements = (f"cog=={sdk}", *(TORCH if line.startswith("torch==") else line for line in lines if line))
         if requirements not in environments:
             python = tmp_path_factory.mktemp("environment") / "bin" / "python"
-            subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
-            pip = [python, "-m", "pip", "install", "-q", "--no-compile", "--disable-pip-version-check", *cpu_wheels()]
-            environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-            subprocess.run([*pip, *requirements], cwd=alone, env=environ, check=True)
+            subprocess.run([sys.executable, "-m", "venv", "--without-pip", python.parent.parent], check=True)
+            options, variables = uv_options(Path(sys.executable))
+            environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | variables
+            uv = [sys.executable, "-m", "uv", "pip", "install", "--python", python, *options, *requirements]
+            if subprocess.run(uv, cwd=alone, env=environ, capture_output=True, check=False).returncode:
+                subprocess.run([*uv, CPU_BUILDS], cwd=alone, env=environ, check=True)
             environments[requirements] = python
         return environments[requirements]
 

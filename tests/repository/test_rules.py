@@ -21,6 +21,11 @@ MODELS = [ROOT / model for model in models()]
 VIDEOKIT = ROOT / "shared" / "videokit" / "src"
 PREDICTIONS_API = ROOT / "shared" / "predictions-api" / "src"
 DEMO_WEIGHTS = [path for model in MODELS for path in sorted(model.glob("demo-weights/**/*")) if path.is_file()]
+# every version of a package in lock/, by name
+LOCK: dict[str, set[str]] = {}
+for text in [path.read_text() for path in ROOT.glob("lock/*.txt")]:
+    for name, version in re.findall(r"^([\w.-]+)===?([\w.+]+)", text, re.MULTILINE):
+        LOCK.setdefault(name, set()).add(version)
 each_model = pytest.mark.parametrize("model", MODELS, ids=lambda path: path.name)
 
 
@@ -88,10 +93,35 @@ def test_every_requirement_is_pinned_and_one_is_the_wheel(model: Path) -> None:
 
 
 @each_model
-def test_images_have_the_versions_that_the_tests_run_with(model: Path) -> None:
+def test_images_have_the_versions_that_are_locked_and_installed(model: Path) -> None:
     for name, version in pins_of(model).items():
-        if name != "torch":  # script/cpu_torch.py has a newer one
+        if name != "torch":  # pyproject.toml has a newer one
+            assert LOCK[name] == {version}, "run script/lock"
             assert importlib.metadata.version(name) == version
+
+
+@pytest.mark.parametrize("project", [ROOT / "pyproject.toml", *sorted(ROOT.glob("shared/*/pyproject.toml"))])
+def test_what_a_pyproject_requires_is_locked(project: Path) -> None:
+    loaded = tomllib.loads(project.read_text())
+    lines = loaded.get("dependency-groups", {}).get("dev", []) + loaded.get("project", {}).get("dependencies", [])
+    assert lines
+    for line in lines:
+        name, _, version = re.sub(r"\[\w+\]", "", line).partition("==")
+        assert version in {"", *LOCK[normalized(name)]}, "run script/lock"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("lock/*.txt")), ids=lambda path: path.name)
+def test_every_locked_package_has_a_version_and_hashes(path: Path) -> None:
+    header, *packages = re.split(r"^(?=\w)", path.read_text(), flags=re.MULTILINE)
+    assert header == "# Written by script/lock. Do not edit it.\n"
+    shape = r"[\w.-]+===?[\w.+]+( ;.*?)? \\\n(    --hash=sha256:[0-9a-f]{64}( \\)?\n)+"
+    for package in packages:
+        assert re.fullmatch(shape, package), package
+
+
+def test_both_builds_of_torch_are_locked_in_the_version_of_pyproject() -> None:
+    version = importlib.metadata.version("torch").partition("+")[0]
+    assert LOCK["torch"] == {version, f"{version}+cpu"}
 
 
 def test_models_pin_the_same_versions() -> None:

@@ -55,9 +55,9 @@ def test_every_pin_says_its_version(path: Path) -> None:
             assert re.search(r"@[0-9a-f]{40} # (of )?v\d", line)
 
 
-def test_ci_runs_all_tests_on_both_pythons_and_lints() -> None:
+def test_ci_runs_all_tests_on_three_pythons_and_lints() -> None:
     ci = jobs_of(CI)
-    assert ci["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12"]
+    assert ci["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
     assert ci["test"]["steps"][-1]["run"] == ".ci/run"
     assert ci["lint"]["steps"][-1]["run"] == "script/lint"
 

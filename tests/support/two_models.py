@@ -75,7 +75,7 @@ class Predictor(BaseRunner):
 def make_repository(root: Path) -> Path:
     """Make a repository at `root`, with an up-to-date environment that shares the packages of this one."""
     junk = shutil.ignore_patterns("__pycache__")
-    for place in ("script", "tools"):
+    for place in ("script", "tools", "lock"):
         shutil.copytree(ROOT / place, root / place, ignore=junk)
     for package in ("videokit", "predictions-api"):
         shutil.copytree(ROOT / "shared" / package, root / "shared" / package, ignore=junk)

@@ -1,0 +1,186 @@
+"""Specification of script/setup, offline: pip's configuration names a folder of small wheels, which lock/ lists.
+
+The package `uv` of the folder starts the uv of this environment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from pip_settings import uv_options
+from tree import ROOT
+
+UV = f"import os, sys; os.execv({shutil.which('uv', path=str(Path(sys.executable).parent))!r}, ['uv', *sys.argv[1:]])"
+
+
+def write_wheel(folder: Path, name: str, version: str, text: str) -> str:
+    """Write a wheel with one package, and return its line of a lock file."""
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}/__init__.py": f"version = {version!r}\n",
+        f"{name}/__main__.py": text,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{file},,\n" for file in [*files, f"{info}/RECORD"])
+    with zipfile.ZipFile(path, "w") as wheel:
+        for file, content in files.items():
+            wheel.writestr(file, content)
+    return f"{name}=={version} \\\n    --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Return a tree with the scripts and a lock of three packages. Its path has a space."""
+    root = tmp_path / "a tree"
+    shutil.copytree(ROOT / "script", root / "script", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "tools").mkdir()
+    shutil.copy(ROOT / "tools" / "tree.py", root / "tools")
+    (root / "lock").mkdir()
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    packages = write_wheel(wheels, "uv", "0.13.9", UV) + write_wheel(wheels, "alpha", "1.0", "")
+    (root / "lock" / "packages.txt").write_text(packages)
+    (root / "lock" / "torch.txt").write_text(write_wheel(wheels, "torch", "2.13.0", "").replace("==", "==="))
+    (root / "lock" / "torch-cpu.txt").write_text(write_wheel(wheels, "torch", "2.13.0+cpu", ""))
+    (tmp_path / "pip.conf").write_text(f"[global]\nno-index = true\nfind-links =\n    {wheels}\n")
+    return root
+
+
+def start(checkout: Path, **variables: str) -> subprocess.Popen[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))}
+    temporary = checkout.parent
+    environ = {**kept, "PIP_CONFIG_FILE": str(temporary / "pip.conf"), "PIP_RETRIES": "0", **variables}
+    environ |= {"UV_CACHE_DIR": str(temporary / "cache"), "PIP_NO_CACHE_DIR": "1", "XDG_CONFIG_DIRS": str(temporary)}
+    environ |= {"HOME": str(temporary)}
+    command = [sys.executable, str(checkout / "script" / "setup")]
+    return subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def set_up(checkout: Path, **variables: str) -> tuple[int, str]:
+    """Run script/setup, and return its status and what it printed last."""
+    with start(checkout, **variables) as process:
+        assert process.stderr is not None
+        lines = process.stderr.read().splitlines()
+        return process.wait(), lines[-1] if lines else ""
+
+
+def version_of(checkout: Path, name: str) -> str:
+    command = [checkout / ".venv" / "bin" / "python", "-c", f"import {name}; print({name}.version)"]
+    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize(("driver", "version"), [(False, "2.13.0+cpu"), (True, "2.13.0")])
+def test_torch_is_the_build_for_cpus_unless_there_is_an_nvidia_driver(
+    checkout: Path, driver: bool, version: str
+) -> None:
+    programs = checkout / "programs"
+    programs.mkdir()
+    if driver:
+        (programs / "nvidia-smi").write_text("#!/bin/sh\n")
+        (programs / "nvidia-smi").chmod(0o755)
+    assert set_up(checkout, PATH=f"{programs}:{os.environ['PATH']}")[0] == 0
+    assert version_of(checkout, "torch") == version
+    assert version_of(checkout, "alpha") == "1.0"
+
+
+def test_without_a_build_for_cpus_the_other_build_is_installed(checkout: Path) -> None:
+    next((checkout.parent / "wheels").glob("torch-2.13.0+cpu-*")).unlink()
+    assert set_up(checkout)[0] == 0
+    assert version_of(checkout, "torch") == "2.13.0"
+
+
+def test_another_file_than_the_locked_one_is_refused_and_the_next_run_mends_it(checkout: Path) -> None:
+    wheels = checkout.parent / "wheels"
+    original = (wheels / "alpha-1.0-py3-none-any.whl").read_bytes()
+    write_wheel(wheels, "alpha", "1.0", "print('not the locked file')")
+    code, line = set_up(checkout)
+    assert code == 1
+    assert "hash" in line.lower()
+    assert "alpha" in line
+    (wheels / "alpha-1.0-py3-none-any.whl").write_bytes(original)
+    assert set_up(checkout)[0] == 0
+    assert version_of(checkout, "alpha") == "1.0"
+
+
+def test_the_next_run_repairs_an_interrupted_one(checkout: Path) -> None:
+    process = start(checkout)
+    deadline = time.monotonic() + 60
+    while not (checkout / ".venv" / "bin" / "pip").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (checkout / ".venv" / "made-from").exists()
+    assert set_up(checkout)[0] == 0
+    assert version_of(checkout, "alpha") == "1.0"
+
+
+def test_of_two_runs_at_once_one_does_the_work(checkout: Path) -> None:
+    outputs = [process.communicate()[1] for process in [start(checkout), start(checkout)]]
+    assert sorted(output.count("installing") for output in outputs) == [0, 1]
+    assert version_of(checkout, "alpha") == "1.0"
+
+
+def test_a_package_that_is_no_longer_locked_is_removed(checkout: Path) -> None:
+    assert set_up(checkout)[0] == 0
+    lock = checkout / "lock" / "packages.txt"
+    lock.write_text(lock.read_text().partition("alpha==")[0])
+    assert set_up(checkout)[0] == 0
+    with pytest.raises(subprocess.CalledProcessError):
+        version_of(checkout, "alpha")
+
+
+def test_without_an_index_the_reason_is_one_line(checkout: Path) -> None:
+    (checkout.parent / "pip.conf").write_text("[global]\nindex-url = http://127.0.0.1:9/simple\n")  # port "discard"
+    expected = "setup: no package index with the locked packages can be reached; the next run starts again"
+    assert set_up(checkout) == (1, expected)
+
+
+# The texts are those of uv 0.13.9 and pip 26.3 on a full tmpfs.
+@pytest.mark.parametrize(
+    "text",
+    [
+        "error: Failed to install: torch\n  cause: No space left on device (os error 28)",
+        "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
+    ],
+)
+def test_a_full_disk_is_named(text: str) -> None:
+    run = runpy.run_path(str(ROOT / "script" / "setup"))["run"]
+    with pytest.raises(OSError, match=r"^the disk is full$"):
+        run("sh", "-c", 'echo "$1" >&2; exit 1', "sh", text)
+
+
+def test_pips_settings_become_uvs_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "pip.conf").write_text(
+        "[global]\nindex-url = https://a.example/simple\ncert = /etc/a.pem\nfind-links = /wheels /more\n"
+        "[install]\nextra-index-url =\n    https://b.example/simple\n    https://c.example/simple\n"
+        "trusted-host = b.example\n"
+    )
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PIP_CERT", "/etc/b.pem")  # a variable wins over a file
+    options, environ = uv_options(Path(sys.executable))
+    assert environ == {"SSL_CERT_FILE": "/etc/b.pem"}
+    assert set(options) == {
+        "--index-strategy=unsafe-best-match",
+        "--default-index=https://a.example/simple",
+        "--index=https://b.example/simple",
+        "--index=https://c.example/simple",
+        "--find-links=/wheels",
+        "--find-links=/more",
+        "--allow-insecure-host=b.example",
+    }
