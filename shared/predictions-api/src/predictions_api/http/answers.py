@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from predictions_api.http.requests import base_url
 from predictions_api.run.representation import prediction_body
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from starlette.requests import Request
 
     from predictions_api.store.predictions import Prediction
+
+ROWS_PER_PART: Final = 10
 
 
 def prediction_answer(
@@ -25,17 +27,26 @@ def prediction_answer(
     return JSONResponse(_body(request, prediction), status, headers)
 
 
-async def page_answer(request: Request, predictions: Iterable[Prediction], links: Mapping[str, str | None]) -> Response:
+def page_answer(
+    request: Request, predictions: Sequence[Prediction], links: Mapping[str, str | None]
+) -> StreamingResponse:
     """Return the answer with a page of predictions, without their logs. `links`: the members next and previous.
 
-    It is rendered in a thread and row by row, as 100 predictions may have 100 MB of inputs.
+    It is rendered and sent in parts, as 100 predictions may have 100 MB of inputs.
     """
 
-    def render() -> bytes:
-        rows = (JSONResponse(_body(request, prediction, with_logs=False)).body for prediction in predictions)
-        return bytes(JSONResponse(links).body)[:-1] + b',"results":[' + b",".join(rows) + b"]}"
+    async def parts() -> AsyncIterator[bytes]:
+        start = bytes(JSONResponse(links).body)[:-1] + b',"results":['
+        for first in range(0, len(predictions), ROWS_PER_PART):
+            rows = predictions[first : first + ROWS_PER_PART]
+            yield start + await asyncio.to_thread(render, rows)
+            start = b","
+        yield b"]}" if predictions else start + b"]}"
 
-    return Response(await asyncio.to_thread(render), media_type="application/json")
+    def render(rows: Sequence[Prediction]) -> bytes:
+        return b",".join(JSONResponse(_body(request, row, with_logs=False)).body for row in rows)
+
+    return StreamingResponse(parts(), media_type="application/json")
 
 
 def _body(request: Request, prediction: Prediction, *, with_logs: bool = True) -> dict[str, Any]:

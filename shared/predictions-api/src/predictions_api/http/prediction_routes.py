@@ -153,7 +153,7 @@ async def list_predictions(
         links["previous"] = page_url(
             base_url(request), "/predictions", Cursor(rows[0].created_at, rows[0].id, True), query
         )
-    return await page_answer(request, rows, links)
+    return page_answer(request, rows, links)
 
 
 @router.get("/predictions/{prediction_id}")
