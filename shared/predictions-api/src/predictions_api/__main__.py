@@ -15,6 +15,7 @@ import uvicorn
 from predictions_api import logs
 from predictions_api.app import create_app
 from predictions_api.configuration import BadConfiguration, parser, read_settings
+from predictions_api.http.connections import HEAD_SIZE, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
     from predictions_api.settings import Settings
 
 OPTIONS: dict[str, Any] = {
+    "http": Protocol,
     "log_config": None,
     "access_log": False,
     "server_header": False,
     # Longer than clients keep idle connections (httpx: 5 s), so that the server does not close one during a request.
     "timeout_keep_alive": 75,
     "timeout_graceful_shutdown": 5,  # seconds for open requests
-    "h11_max_incomplete_event_size": 64 * 1024,  # bytes of headers
+    "h11_max_incomplete_event_size": HEAD_SIZE,
 }
 
 
