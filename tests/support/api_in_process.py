@@ -73,9 +73,8 @@ class ApiInProcess:
             created_at=1_753_781_154_685_000,
             model="test/model",
             version="0" * 64,
-            input={},
             callback_key=random_key(),
-            **members,
+            **{"input": {}, **members},
         )
         assert self.run(self.service.records.add(prediction, queue_limit=10**6))
         return prediction

@@ -63,8 +63,18 @@ def parser() -> argparse.ArgumentParser:
         "--allow-private-webhooks",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="allow webhooks to private addresses, also with http://; loopback is private if there is a token or URL",
+        help="allow webhooks to private addresses; loopback is private if there is a token or public URL",
     )
+    flags.add_argument(
+        "--allow-private-inputs",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="fetch inputs from private addresses; loopback is private if there is a token or public URL",
+    )
+    flags.add_argument(
+        "--input-limit", type=int, metavar="BYTES", help="largest file fetched for an input; default 2000000000"
+    )
+    flags.add_argument("--input-timeout", type=float, metavar="S", help="seconds for fetching a file; default 60")
     flags.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     return flags
 

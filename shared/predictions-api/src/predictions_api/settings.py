@@ -48,6 +48,9 @@ class Settings:
     idle: float = 600.0
     silence: float = 120.0  # without progress, after which a Cog server is asked whether it still has the prediction
     allow_private_webhooks: bool = False
+    allow_private_inputs: bool = False
+    input_limit: int = 2_000_000_000  # bytes of a file that is fetched for an input
+    input_timeout: float = 60.0  # for a file that is fetched for an input
     certfile: Path | None = None
     keyfile: Path | None = None
     webhook_retry_delays: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 30.0)  # one minute from first to last attempt
@@ -60,8 +63,9 @@ class Settings:
             )
         if (self.certfile is None) != (self.keyfile is None):
             raise ValueError("certfile and keyfile belong together; give both or none")
-        if min(self.keep, self.idle, self.silence, self.queue_limit) <= 0:
-            raise ValueError("keep, idle, silence and queue_limit must be more than 0")
+        positive = ("keep", "idle", "silence", "queue_limit", "input_limit", "input_timeout")
+        if min(getattr(self, name) for name in positive) <= 0:
+            raise ValueError(f"{', '.join(positive)} must be more than 0")
         names = [model.name for model in self.models]
         if len(set(names)) != len(names):
             raise ValueError("two models have one name; give each model its own name")

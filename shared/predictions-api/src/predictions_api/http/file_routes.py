@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from predictions_api.errors import Problem, unavailable
 from predictions_api.http.requests import base_url, parse_json, service_of
 from predictions_api.run.representation import rfc3339
-from predictions_api.store.file_urls import DEFAULT_TYPE, media_type
+from predictions_api.store.data_uris import DEFAULT_TYPE, media_type
 from predictions_api.store.files import UPLOAD_LIMIT, too_large_problem
 from predictions_api.store.paging import PAGE_SIZE, Cursor, page_url
 

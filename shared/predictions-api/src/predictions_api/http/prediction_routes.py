@@ -82,12 +82,12 @@ async def _create(
     service = service_of(request)
     wait, lifetime = seconds_to_wait(prefer), seconds_to_live(cancel_after)
     inputs = check_inputs(version.openapi_schema, create_request.input)
-    await service.files.resolve(inputs)  # reports a missing upload now rather than after the queue
+    await service.input_files.own_urls(inputs)  # reports a missing upload now rather than after the queue
     if create_request.webhook is not None:
         await service.webhooks.check_url(create_request.webhook)
     prediction_id, moment = new_id(), now()
     file_inputs = {name: inputs[name] for name in version.file_inputs & inputs.keys()}
-    inputs |= with_absolute_urls(await service.files.store_inputs(prediction_id, file_inputs), base_url(request))
+    inputs |= with_absolute_urls(await service.input_files.store_inputs(prediction_id, file_inputs), base_url(request))
     prediction = Prediction(
         id=prediction_id,
         created_at=moment,

@@ -142,6 +142,8 @@ class CheckedTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         host = request.url.host
+        if request.url.scheme not in DEFAULT_PORTS or not host:
+            raise httpx.UnsupportedProtocol(f"{request.url.scheme}:// is not http:// or https://")
         try:
             addresses = await self.rules.resolver.resolve(host)
         except OSError as error:

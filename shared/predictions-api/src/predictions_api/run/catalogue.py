@@ -118,6 +118,16 @@ class Catalogue:
             )
         return await self.version(model, version)
 
+    async def file_inputs(self, full_name: str) -> set[str]:
+        """Return the names of the inputs of a model that are files or lists of files.
+
+        Raises Problem 422 for a model that is not configured any more, and 503 if the schema is not available now.
+        """
+        model = self._by_name.get(full_name)
+        if model is None:
+            raise Problem(422, f"The model {full_name} is not served any more")
+        return (await self.version(model, model.versions[0])).file_inputs
+
     async def version(self, model: Model, version_id: str) -> Version:
         """Return a version of a model. Raises Problem 404, and 503 if the schema is not available now."""
         if version_id not in model.versions:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from predictions_api.run.inputs import Inputs
     from predictions_api.run.workers import Workers
     from predictions_api.store.changes import Changes
     from predictions_api.store.files import Files
@@ -51,6 +52,7 @@ class Driver:
     records: Records
     changes: Changes
     files: Files
+    inputs: Inputs
     workers: Mapping[str, Workers]  # by the model's owner/name
     http: httpx.AsyncClient
     callback_url: str
@@ -104,13 +106,13 @@ class Driver:
             await self.fail(prediction_id, f"The server failed to run this prediction: {type(error).__name__}")
 
     async def _attempt_until_accepted(self, prediction: Prediction) -> None:
-        while not await self._attempt(prediction):
+        inputs = await self.inputs.prepare(prediction)
+        while not await self._attempt(prediction, inputs):
             pass
 
-    async def _attempt(self, prediction: Prediction) -> bool:
+    async def _attempt(self, prediction: Prediction, inputs: Mapping[str, Any]) -> bool:
         """Run the prediction. Return False if another user of the Cog server was faster."""
         async with self.workers[prediction.model].lend() as cog:
-            inputs = await self.files.resolve(prediction.input)
             key = random_key()
             recorded = await self.records.begin_attempt(prediction.id, worker=cog.url, callback_key=key)
             if recorded is None or recorded.has_ended:

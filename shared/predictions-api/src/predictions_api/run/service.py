@@ -12,16 +12,20 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from predictions_api.errors import Problem
 from predictions_api.metrics import Metrics
+from predictions_api.run import inputs, webhooks
 from predictions_api.run.addresses import AddressRules, Resolver
 from predictions_api.run.catalogue import Catalogue
 from predictions_api.run.driver import Driver
 from predictions_api.run.engine import Engine
+from predictions_api.run.fetch import Fetcher
+from predictions_api.run.inputs import FETCH, Inputs, may_need_fetch
 from predictions_api.run.upkeep import count_waiting, list_expired, list_overdue, list_unended, remove_data
-from predictions_api.run.webhooks import Webhooks, workflow_id
+from predictions_api.run.webhooks import Webhooks
 from predictions_api.run.workers import create_workers
 from predictions_api.store.changes import Changes
 from predictions_api.store.database import Database, now
 from predictions_api.store.files import Files
+from predictions_api.store.input_files import InputFiles
 from predictions_api.store.records import Records
 
 if TYPE_CHECKING:
@@ -51,13 +55,26 @@ class Service:
         self.http = httpx.AsyncClient(limits=httpx.Limits(max_connections=None), trust_env=False)
         self.workers = {model.name: create_workers(model, self.http, idle=settings.idle) for model in settings.models}
         self.catalogue = Catalogue(settings.models, self.workers)
-        self.files = Files(self.database, settings.files, retention=settings.keep, cog_base=settings.callback_url)
+        self.files = Files(self.database, settings.files, retention=settings.keep)
+        self.input_files = InputFiles(self.files, settings.callback_url)
+        self._resolver = Resolver()
+        self.fetcher = Fetcher(
+            self.files.content, self._input_addresses(), limit=settings.input_limit, seconds=settings.input_timeout
+        )
+        self.inputs = Inputs(self.input_files, self.catalogue, self.fetcher, self.records, self.changes, self._enqueue)
         self.driver = Driver(
-            self.records, self.changes, self.files, self.workers, self.http, settings.callback_url, settings.silence
+            self.records,
+            self.changes,
+            self.files,
+            self.inputs,
+            self.workers,
+            self.http,
+            settings.callback_url,
+            settings.silence,
         )
         self.engine = Engine(self.database, settings.data)
         self.engine.register(PREDICT, self.driver.drive)
-        self._resolver = Resolver()
+        self.engine.register(FETCH, self.inputs.fetch)
         self.webhooks = Webhooks(
             settings, self.database, self.records, self.changes, self.engine, self._webhook_addresses()
         )
@@ -71,7 +88,9 @@ class Service:
         queues = {name: workers.size for name, workers in self.workers.items()}
         shared = {model.name for model in self.settings.models if model.urls}
         await self.engine.open(
-            {**queues, **self.webhooks.queues}, shared, lambda: self._start_task(self._enqueue_unended_with_retries())
+            {**queues, **self.inputs.queues, **self.webhooks.queues},
+            shared,
+            lambda: self._start_task(self._enqueue_unended_with_retries()),
         )
         await self._enqueue_unended()
         self._start_task(_every(DEADLINE_INTERVAL, self.end_overdue))
@@ -87,6 +106,7 @@ class Service:
         await self.webhooks.close()
         await asyncio.gather(*(workers.close() for workers in self.workers.values()))
         await self.changes.close()
+        await self.fetcher.close()
         self._resolver.close()
         await self.http.aclose()
         await self.database.close()
@@ -94,8 +114,8 @@ class Service:
     async def _enqueue_unended(self) -> None:
         """Queue predictions and webhooks that a crashed process recorded but did not queue. Others keep their place."""
         await self.webhooks.open()
-        for prediction_id, model in await list_unended(self.database):
-            await self._enqueue(prediction_id, model)
+        for prediction_id, model, has_url in await list_unended(self.database):
+            await (self._enqueue_fetch if has_url else self._enqueue)(prediction_id, model)
 
     async def _enqueue_unended_with_retries(self) -> None:
         while True:
@@ -116,6 +136,16 @@ class Service:
             servers=self._server_urls,
         )
 
+    def _input_addresses(self) -> AddressRules:
+        return AddressRules(
+            purpose="inputs are fetched from there",
+            flag="--allow-private-inputs",
+            resolver=self._resolver,
+            allow_private=self.settings.allow_private_inputs,
+            allow_loopback=self.settings.is_local,
+            servers=self._server_urls,
+        )
+
     def _server_urls(self) -> list[str]:
         """Return the URLs of this server and of its Cog servers that run now."""
         cog_urls = [url for workers in self.workers.values() for url in workers.urls]
@@ -126,20 +156,31 @@ class Service:
         if not await self.records.add(prediction, queue_limit=self.settings.queue_limit):
             return False
         LOG.info("queued for %s", prediction.model, extra={"prediction": prediction.id})
-        await self._enqueue(prediction.id, prediction.model)
+        enqueue = self._enqueue_fetch if may_need_fetch(prediction.input) else self._enqueue
+        await enqueue(prediction.id, prediction.model)
         return True
 
-    async def _enqueue(self, prediction_id: str, model: str, *, delay: float = 0.0) -> None:
-        """Queue a prediction unless it is queued already. Try again every second if that fails.
+    async def _enqueue(self, prediction_id: str, model: str) -> None:
+        """Queue a prediction for its model."""
+        await self._enqueue_workflow(model, PREDICT, prediction_id, prediction_id)
+
+    async def _enqueue_fetch(self, prediction_id: str, model: str) -> None:
+        """Queue a prediction for the fetching of its inputs, which then queues it for its model."""
+        await self._enqueue_workflow(inputs.queue_name(model), FETCH, inputs.workflow_id(prediction_id), prediction_id)
+
+    async def _enqueue_workflow(
+        self, queue: str, workflow: str, workflow_id: str, prediction_id: str, *, delay: float = 0.0
+    ) -> None:
+        """Queue a workflow unless it is queued already. Try again every second if that fails.
 
         The client has been promised the recorded prediction, and without a place in the queue it would wait forever.
         """
         await asyncio.sleep(delay)
         try:
-            await self.engine.enqueue(model, PREDICT, prediction_id, prediction_id)
+            await self.engine.enqueue(queue, workflow, workflow_id, prediction_id)
         except SQLAlchemyError as error:
             LOG.warning("queuing failed, trying again: %s", error, extra={"prediction": prediction_id})
-            self._start_task(self._enqueue(prediction_id, model, delay=1.0))
+            self._start_task(self._enqueue_workflow(queue, workflow, workflow_id, prediction_id, delay=1.0))
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -188,7 +229,7 @@ class Service:
         oldest = now() - int(self.settings.keep * 1e6)
         while ids := await list_expired(self.database, ended_before=oldest):
             # Workflows first, as their ids come from these rows.
-            await self.engine.delete_workflows([*ids, *map(workflow_id, ids)])
+            await self.engine.delete_workflows([*ids, *map(inputs.workflow_id, ids), *map(webhooks.workflow_id, ids)])
             await remove_data(self.database, ids)
             LOG.info("removed the data of %d predictions", len(ids))
         await self.files.sweep()

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 UNENDED_STATUSES = ("starting", "processing")
 
 
-async def list_unended(database: Database) -> list[tuple[str, str]]:
-    """Return (id, model) of all predictions that have not ended, oldest first."""
-    query = sa.select(predictions.c.id, predictions.c.model).where(predictions.c.status.in_(UNENDED_STATUSES))
+async def list_unended(database: Database) -> list[tuple[str, str, bool]]:
+    """Return (id, model, whether an input begins like a URL) of all predictions that have not ended, oldest first."""
+    has_url = sa.cast(predictions.c.input, sa.Text).like('%"http%')
+    query = sa.select(predictions.c.id, predictions.c.model, has_url).where(predictions.c.status.in_(UNENDED_STATUSES))
     rows = await database.rows(query.order_by(predictions.c.created_at, predictions.c.id))
-    return [(row.id, row.model) for row in rows]
+    return [(row[0], row[1], bool(row[2])) for row in rows]
 
 
 async def list_overdue(database: Database) -> list[Prediction]:

@@ -11,11 +11,12 @@ import contextlib
 import hashlib
 import os
 import secrets
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from predictions_api.errors import Problem, unavailable
+from predictions_api.errors import unavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +35,56 @@ class Part:
     size: int
 
 
+class PartWriter:
+    """Writes a part. All methods block."""
+
+    def __init__(self, path: Path, *, at_most: int, too_large: Exception) -> None:
+        self._path = path
+        self._at_most = at_most
+        self._too_large = too_large
+        self._sha256, self._md5, self._size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+        self._file: BinaryIO | None = None
+        self._lock = threading.Lock()  # a canceled caller discards the part while a thread still writes
+        self._is_discarded = False
+
+    def write(self, chunk: bytes) -> None:
+        """Append bytes. Raises `too_large` above `at_most` bytes, and Problem 503 for a full disk."""
+        self._size += len(chunk)
+        if self._size > self._at_most:
+            raise self._too_large
+        self._sha256.update(chunk)
+        self._md5.update(chunk)
+        try:
+            with self._lock:
+                if not self._is_discarded:
+                    self._open().write(chunk)
+        except OSError as error:
+            raise unavailable(f"The file cannot be stored now: {error.strerror}") from error
+
+    def finish(self) -> Part:
+        """Return the part. Raises Problem 503 for a full disk."""
+        try:
+            self._open().close()
+        except OSError as error:
+            raise unavailable(f"The file cannot be stored now: {error.strerror}") from error
+        return Part(self._path, self._sha256.hexdigest(), self._md5.hexdigest(), self._size)
+
+    def discard(self) -> None:
+        with self._lock:
+            self._is_discarded = True
+            with contextlib.suppress(OSError):
+                if self._file is not None:
+                    self._file.close()
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
+
+    def _open(self) -> BinaryIO:
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("xb")
+        return self._file
+
+
 class ContentStore:
     """The content below one directory. All methods block, so call them in a thread."""
 
@@ -45,27 +96,20 @@ class ContentStore:
         """Return the path for content with this hash, stored or not."""
         return self.root / sha256[:2] / sha256
 
-    def write(self, source: BinaryIO, *, at_most: int, too_large: Problem) -> Part:
+    def write(self, source: BinaryIO, *, at_most: int, too_large: Exception) -> Part:
         """Write `source` to a part. Raises `too_large` above `at_most` bytes, and Problem 503 for a full disk."""
-        part = self._temporary_path("part")
-        sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+        writer = self.create_part(at_most=at_most, too_large=too_large)
         try:
-            part.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("xb") as file:
-                while chunk := source.read(CHUNK):
-                    size += len(chunk)
-                    if size > at_most:
-                        raise too_large
-                    sha256.update(chunk)
-                    md5.update(chunk)
-                    file.write(chunk)
-        except BaseException as error:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                raise unavailable(f"The file cannot be stored now: {error.strerror}") from error
+            while chunk := source.read(CHUNK):
+                writer.write(chunk)
+            return writer.finish()
+        except BaseException:
+            writer.discard()
             raise
-        return Part(part, sha256.hexdigest(), md5.hexdigest(), size)
+
+    def create_part(self, *, at_most: int, too_large: Exception) -> PartWriter:
+        """Return the writer of a new part."""
+        return PartWriter(self._temporary_path("part"), at_most=at_most, too_large=too_large)
 
     def commit(self, part: Part) -> None:
         """Move a part to the path of its content. Equal content is overwritten."""

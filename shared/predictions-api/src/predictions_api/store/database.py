@@ -80,7 +80,7 @@ files = sa.Table(
     sa.Column("content_type", sa.Text, nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("metadata", sa.JSON, nullable=False),
-    sa.Column("kind", sa.String(8), nullable=False),  # upload, output
+    sa.Column("kind", sa.String(8), nullable=False),  # upload, output, input
     sa.Column("prediction_id", sa.String(26), index=True),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("expires_at", sa.BigInteger, nullable=False, index=True),

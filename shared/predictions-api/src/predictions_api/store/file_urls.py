@@ -1,4 +1,4 @@
-"""Find and replace file URLs and data: URIs (RFC 2397) within inputs and outputs, which are JSON values of any shape.
+"""Find and replace file URLs within inputs and outputs, which are JSON values of any shape.
 
 Outputs in the database hold only the paths of their files, as clients may use different addresses for this server.
 `with_absolute_urls` adds the address. Files of this server in an input have absolute URLs with the client's address.
@@ -6,22 +6,18 @@ Outputs in the database hold only the paths of their files, as clients may use d
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, unquote_to_bytes, urlsplit
+from urllib.parse import quote, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 DELIVERY_PATH: Final = re.compile(r"/v1/delivery/([0-9a-z]{52})/[^/?#\s]+")
-OWN_FILE_PATH: Final = re.compile(r"(?:/replicate)?(?:/v1)?/(files|delivery)/([0-9a-z]{52})(?:/[^/]*)?/?")
+# Any path may precede: of this API, and of a public URL behind a reverse proxy.
+OWN_FILE_PATH: Final = re.compile(r"(?:/.*)?/(files|delivery)/([0-9a-z]{52})(?:/[^/]*)?/?")
 MAX_URL_LENGTH: Final = 2048  # of a file URL of this server
-DEFAULT_TYPE = "application/octet-stream"
-# RFC 9110 §8.3.1, without quoted parameter values. The type is sent in a header.
-MEDIA_TYPE = re.compile(r"[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+(?:\s*;\s*[\w.-]+=[\w!#$%&'*+.^`|~-]+)*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -41,9 +37,17 @@ def with_absolute_urls(output: Any, base: str) -> Any:
     return map_strings(output, lambda text: base + text if DELIVERY_PATH.fullmatch(text) else text)
 
 
+def is_http_url(text: str) -> bool:
+    return text.startswith(("http://", "https://"))
+
+
+def is_data_uri(text: str) -> bool:
+    return text[:5].lower() == "data:"
+
+
 def own_file(text: str) -> OwnFile | None:
     """Return the file that a URL in an input refers to, or None if it is not a file of this server."""
-    if not text.startswith(("http://", "https://")) or len(text) > MAX_URL_LENGTH:
+    if not is_http_url(text) or len(text) > MAX_URL_LENGTH:
         return None
     try:
         match = OWN_FILE_PATH.fullmatch(urlsplit(text).path)
@@ -77,25 +81,6 @@ def map_strings(value: Any, change: Callable[[str], str]) -> Any:
     return [map_strings(item, change) for item in value] if isinstance(value, list) else value
 
 
-def media_type(claimed: str | None) -> str:
-    """Return the media type in lower case, or application/octet-stream if it is missing or invalid."""
-    claimed = (claimed or "").strip()
-    return claimed.lower() if len(claimed) <= 255 and MEDIA_TYPE.fullmatch(claimed) else DEFAULT_TYPE
-
-
-def encode_data_uri(content_type: str, content: bytes) -> str:
-    return f"data:{content_type};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def decode_data_uri(uri: str) -> tuple[str, bytes] | None:
-    """Return (media type, content), or None for an invalid data: URI."""
-    head, comma, body = uri.partition(",")
-    if not comma or head[:5].lower() != "data:":
-        return None
-    claimed = head[5:]
-    if not claimed.lower().endswith(";base64"):
-        return media_type(claimed), unquote_to_bytes(body)
-    try:
-        return media_type(claimed[: -len(";base64")]), base64.b64decode(unquote_to_bytes(body), validate=True)
-    except binascii.Error:
-        return None
+def replace_strings(value: Any, replacements: Mapping[str, str]) -> Any:
+    """Return a JSON value with the strings that are keys of `replacements` replaced by their values."""
+    return map_strings(value, lambda text: replacements.get(text, text))

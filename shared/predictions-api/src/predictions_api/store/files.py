@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -15,18 +16,18 @@ import sqlalchemy as sa
 
 from predictions_api.errors import Problem
 from predictions_api.store.content import ContentStore
+from predictions_api.store.data_uris import InvalidDataUri, decode_data_uri, encode_data_uri
 from predictions_api.store.database import files as table
 from predictions_api.store.database import get_or_create_secret, now, predictions, random_key
 from predictions_api.store.file_urls import (
     DELIVERY_PATH,
-    decode_data_uri,
     delivery_path,
-    encode_data_uri,
+    is_data_uri,
     map_strings,
-    own_file,
     safe_name,
     strings_in,
 )
+from predictions_api.store.predictions import END_STATUSES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("predictions_api.files")
 UPLOAD_LIMIT: Final = 100 * 2**20  # 100 MiB by the JavaScript client's README; "100MB" in Replicate's error
 INLINE_LIMIT: Final = 10_000_000  # MAX_DATA_URI_SIZE of the JavaScript client
-LARGE_INPUT: Final = 256_000  # characters of all files of an input, as data: URIs
 UPLOAD_RETENTION: Final = 24 * 3600.0  # seconds; as in the official Python client's recording, file-operations.yaml
 BATCH: Final = 1000
 
@@ -54,7 +54,7 @@ class File:
     content_type: str
     size: int
     metadata: dict[str, Any]
-    kind: str  # upload, output
+    kind: str  # upload, output, input
     prediction_id: str | None
     created_at: int
     expires_at: int  # an output is kept until then, and as long as its prediction has its data
@@ -65,54 +65,44 @@ class File:
 
 
 class Files:
-    """The files of a database and its content directory.
+    """The files of a database and its content directory. retention: seconds that outputs are kept."""
 
-    retention: seconds that outputs are kept. cog_base: base URL of this server as seen from Cog servers.
-    """
-
-    def __init__(self, database: Database, root: Path, *, retention: float, cog_base: str) -> None:
+    def __init__(self, database: Database, root: Path, *, retention: float) -> None:
         self.database = database
         self.content = ContentStore(root)
         self.retention = retention
-        self.cog_base = cog_base
         self._signing_key = ""
 
     async def upload(self, source: BinaryIO, *, name: str, content_type: str, metadata: dict[str, Any]) -> File:
         """Store an upload. Raises Problem 413 if it is too large, and 503 if the disk is full."""
         part = await asyncio.to_thread(self.content.write, source, at_most=UPLOAD_LIMIT, too_large=too_large_problem())
-        return await self._add(part, safe_name(name), content_type, metadata, None, UPLOAD_RETENTION)
+        return await self.add(part, safe_name(name), content_type, metadata, None, UPLOAD_RETENTION, kind="upload")
 
     async def signing_key(self) -> str:
         """Return the secret that signs download URLs, the same for all servers of a database."""
         self._signing_key = self._signing_key or await get_or_create_secret(self.database, "files", random_key)
         return self._signing_key
 
-    async def store_inputs(self, prediction_id: str, inputs: Any) -> Any:
-        """Replace data: URIs in inputs as `store_output` does, if they are long together, as the row is read often."""
-        if sum(map(len, strings_in(inputs))) < LARGE_INPUT:
-            return inputs
-        return await self.store_output(prediction_id, inputs, name="input")
-
-    async def store_output(self, prediction_id: str, output: Any, *, name: str = "output") -> Any:
+    async def store_output(self, prediction_id: str, output: Any) -> Any:
         """Return `output` with each data: URI stored as a file and replaced by the file's path.
 
-        `name` is the file name without extension. The same content gives the same path. Cog repeats the whole output
-        with each step, so most of it may be stored already.
+        The same content gives the same path. Cog repeats the whole output with each step, so most of it may be stored
+        already.
         """
         stored: dict[str, str] = {}
-        for text in strings_in(output):
-            if text[:5].lower() == "data:" and text not in stored:
-                decoded = await asyncio.to_thread(decode_data_uri, text)
-                if decoded is not None:
-                    stored[text] = (await self._store_output_file(prediction_id, name, *decoded)).path
+        for text in filter(is_data_uri, strings_in(output)):
+            if text not in stored:
+                with contextlib.suppress(InvalidDataUri):
+                    decoded = await asyncio.to_thread(decode_data_uri, text)
+                    stored[text] = (await self.store_content(prediction_id, "output", *decoded)).path
         return map_strings(output, lambda text: stored.get(text, text))
 
-    async def _store_output_file(self, prediction_id: str, name: str, content_type: str, content: bytes) -> File:
+    async def store_content(self, prediction_id: str, name: str, content_type: str, content: bytes) -> File:
         sha256 = (await asyncio.to_thread(hashlib.sha256, content)).hexdigest()
-        rows = await self._rows(
+        rows = await self.rows(
             sa.select(table)
             .where(table.c.prediction_id == prediction_id, table.c.sha256 == sha256)
-            .where(table.c.content_type == content_type)
+            .where(table.c.content_type == content_type, table.c.kind == "output")
         )
         is_stored = await asyncio.to_thread(self.content.path(sha256).is_file)
         if rows and is_stored:
@@ -124,9 +114,9 @@ class Files:
             await asyncio.to_thread(self.content.commit, part)
             return rows[0]
         name += mimetypes.guess_extension(content_type.partition(";")[0]) or ""
-        return await self._add(part, name, content_type, {}, prediction_id, self.retention)
+        return await self.add(part, name, content_type, {}, prediction_id, self.retention, kind="output")
 
-    async def _add(
+    async def add(
         self,
         part: Part,
         name: str,
@@ -134,8 +124,9 @@ class Files:
         metadata: dict[str, Any],
         prediction_id: str | None,
         retention: float,
+        *,
+        kind: str,
     ) -> File:
-        kind = "upload" if prediction_id is None else "output"
         moment = now()
         file = File(
             id=random_key(),
@@ -160,39 +151,19 @@ class Files:
         return file
 
     async def get(self, file_id: str) -> File | None:
-        return next(iter(await self._rows(sa.select(table).where(table.c.id == file_id, _is_retained()))), None)
+        return next(iter(await self.rows(sa.select(table).where(table.c.id == file_id, is_retained()))), None)
 
     async def list_uploads(self, *, size: int, cursor: Cursor | None = None) -> list[File]:
-        query = sa.select(table).where(table.c.kind == "upload", _is_retained())
+        query = sa.select(table).where(table.c.kind == "upload", is_retained())
         if cursor is not None:
             query = query.where(cursor.condition(table))
-        return await self._rows(query.order_by(table.c.created_at.desc(), table.c.id.desc()).limit(size))
+        return await self.rows(query.order_by(table.c.created_at.desc(), table.c.id.desc()).limit(size))
 
     async def delete_upload(self, file_id: str) -> bool:
         chosen = sa.select(table.c.id, table.c.sha256).where(
-            table.c.id == file_id, table.c.kind == "upload", _is_retained()
+            table.c.id == file_id, table.c.kind == "upload", is_retained()
         )
         return await self._delete(chosen) > 0
-
-    async def resolve(self, value: Any) -> Any:
-        """Return a prediction's input with URLs of this server's files replaced by URLs that Cog servers can download.
-
-        Files are recognized by path and id, whatever the host in the URL. Raises Problem 422 for an upload that has
-        expired or was deleted.
-        """
-        replacements: dict[str, str] = {}
-        for text in strings_in(value):
-            reference = own_file(text)
-            if reference is None:
-                continue
-            file = await self.get(reference.id)
-            if file is not None:
-                replacements[text] = self.cog_base + file.path
-            elif reference.is_upload:
-                raise Problem(
-                    422, f"The file {text} has expired or was deleted; upload it again", title="Input validation failed"
-                )
-        return map_strings(value, lambda text: replacements.get(text, text))
 
     async def inline(self, output: Any) -> Any:
         """Return an output with its files as data: URIs. Unchanged if the files exceed 10 MB together."""
@@ -213,7 +184,7 @@ class Files:
 
     async def sweep(self) -> int:
         """Delete expired files and abandoned content. Return the number of deleted rows."""
-        expired = sa.select(table.c.id, table.c.sha256).where(~_is_retained()).limit(BATCH)
+        expired = sa.select(table.c.id, table.c.sha256).where(~is_retained()).limit(BATCH)
         deleted = 0
         while batch := await self._delete(expired):
             deleted += batch
@@ -242,9 +213,9 @@ class Files:
             await asyncio.to_thread(aside.unlink, missing_ok=True)
 
     async def _is_referenced(self, sha256: str) -> bool:
-        return bool(await self._rows(sa.select(table).where(table.c.sha256 == sha256).limit(1)))
+        return bool(await self.rows(sa.select(table).where(table.c.sha256 == sha256).limit(1)))
 
-    async def _rows(self, query: sa.Select[Any]) -> list[File]:
+    async def rows(self, query: sa.Select[Any]) -> list[File]:
         return [File(**row._mapping) for row in await self.database.rows(query)]
 
 
@@ -253,6 +224,9 @@ def too_large_problem() -> Problem:
     return Problem(413, "Files must be less than 100MB in size")
 
 
-def _is_retained() -> sa.ColumnElement[bool]:
-    with_data = sa.exists().where(predictions.c.id == table.c.prediction_id, predictions.c.data_removed.is_(False))
-    return sa.or_(table.c.expires_at > now(), with_data)
+def is_retained() -> sa.ColumnElement[bool]:
+    of_prediction = predictions.c.id == table.c.prediction_id
+    is_needed = sa.exists().where(of_prediction, predictions.c.status.not_in(END_STATUSES))
+    with_data = sa.exists().where(of_prediction, predictions.c.data_removed.is_(False))
+    is_input = table.c.kind == "input"
+    return sa.or_(sa.and_(is_input, is_needed), sa.and_(~is_input, sa.or_(table.c.expires_at > now(), with_data)))
