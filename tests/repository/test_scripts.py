@@ -70,7 +70,7 @@ def test_a_push_to_an_invalid_owner_is_refused(repository: Path, arguments: list
 
 
 @pytest.mark.parametrize(
-    "script", ["build", "predict", "push", "random-weights", "schema", "serve", "weights", "wheel"]
+    "script", ["build", "predict", "push", "random-weights", "sbom", "schema", "serve", "weights", "wheel"]
 )
 def test_an_unknown_model_is_refused_with_the_names_of_the_models(repository: Path, script: str) -> None:
     more = {"push": ["me"], "random-weights": ["--to", "weights"]}

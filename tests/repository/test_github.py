@@ -1,0 +1,93 @@
+"""Specification of the files that GitHub, Dependabot, Hugging Face and editors read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from tree import ROOT, models
+
+FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("[!c]*.yml"))
+SCHEMAS = [
+    *[("github-issue-forms", form) for form in FORMS],
+    ("github-issue-config", ROOT / ".github" / "ISSUE_TEMPLATE" / "config.yml"),
+    ("dependabot", ROOT / ".github" / "dependabot.yml"),
+    ("citation-file-format", ROOT / "CITATION.cff"),
+]
+
+
+@pytest.mark.parametrize(("schema", "path"), SCHEMAS, ids=[path.name for _, path in SCHEMAS])
+def test_a_file_has_the_published_schema(schema: str, path: Path) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_report_of_a_wrong_picture_requires_the_prediction_and_the_file() -> None:
+    fields = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / "wrong-picture.yml").read_text())["body"]
+    by_id: dict[str, Any] = {field["id"]: field for field in fields if "id" in field}
+    assert by_id["model"]["attributes"]["options"] == models()
+    assert all(by_id[name]["validations"]["required"] for name in ("prediction", "file"))
+
+
+def test_dependabot_updates_every_directory_with_pins() -> None:
+    updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
+    found = {u["package-ecosystem"]: set(u.get("directories", [u.get("directory")])) for u in updates}
+    python = {
+        ROOT,
+        *(ROOT / model for model in models()),
+        *(path.parent for path in ROOT.glob("shared/*/pyproject.toml")),
+    }
+    locked = subprocess.run(
+        ["git", "ls-files", "*package-lock.json"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert found == {
+        "github-actions": {"/"},
+        "pip": {f"/{path.relative_to(ROOT)}".rstrip(".") for path in python},
+        "npm": {f"/{Path(line).parent}" for line in locked.stdout.splitlines()},
+    }
+
+
+def test_the_commands_of_the_devcontainer_are_scripts() -> None:
+    settings = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    # keys of containers.dev/implementors/json_reference
+    assert set(settings) == {"name", "image", "postCreateCommand", "postAttachCommand"}
+    for command in (settings["postCreateCommand"], settings["postAttachCommand"]):
+        assert os.access(ROOT / command.split()[0], os.X_OK)
+
+
+@pytest.mark.parametrize("model", models())
+def test_the_readme_of_demo_weights_is_a_model_card(model: str) -> None:
+    card = ModelCard.load(ROOT / model / "demo-weights" / "README.md")
+    assert card.data.license == "cc0-1.0"
+    assert (card.data.pipeline_tag, card.data.library_name) == ("text-to-video", "diffusers")
+    assert card.data.datasets == []
+    assert card.text.lstrip().startswith(f"# The demo weights of {model}\n")
+
+
+def test_agents_have_ten_lines_at_most() -> None:
+    lines = (ROOT / "AGENTS.md").read_text().splitlines()
+    assert len([line for line in lines if line]) <= 10
+
+
+def test_all_packages_and_the_citation_have_one_version() -> None:
+    found = []
+    for pattern, shape in {
+        "shared/*/pyproject.toml": r'^version = "(.+)"',
+        "shared/videokit/src/*/__init__.py": r'^__version__ = "(.+)"',
+        "*/*/__init__.py": r'^__version__ = "(.+)"',
+        "*/requirements.txt": r"^\./wheels/videokit-(.+?)-",
+        "CITATION.cff": r"^version: (.+)",
+    }.items():
+        for path in ROOT.glob(pattern):
+            found += re.findall(shape, path.read_text(), re.MULTILINE)
+    assert len(found) >= 10
+    assert len(set(found)) == 1
