@@ -119,6 +119,11 @@ def test_every_locked_package_has_a_version_and_hashes(path: Path) -> None:
         assert re.fullmatch(shape, package), package
 
 
+def test_the_formats_of_jsonschema_that_take_seconds_to_import_are_not_installed() -> None:
+    # jsonschema imports them if they are there, so every script and server would start later
+    assert "rfc3987-syntax" not in LOCK
+
+
 def test_both_builds_of_torch_are_locked_in_the_version_of_pyproject() -> None:
     version = importlib.metadata.version("torch").partition("+")[0]
     assert LOCK["torch"] == {version, f"{version}+cpu"}
