@@ -18,7 +18,7 @@ from predictions_api.http.model_routes import models_router
 from predictions_api.run.catalogue import Catalogue
 from predictions_api.run.workers import create_workers
 from predictions_api.settings import ModelSettings, Settings
-from predictions_api.store.database import Database, predictions
+from predictions_api.store.database import Database, predictions, sqlite_url
 from replicate_contract import check_answer
 from tree import ROOT
 
@@ -139,7 +139,7 @@ class Routes:
 
     def answers(self, *requests: tuple[str, str, bytes]) -> list[httpx.Response]:
         async def run() -> list[httpx.Response]:
-            database = Database(self.settings.database_url)
+            database = Database(sqlite_url(self.settings.data / "predictions.sqlite"))
             await database.open()
             app = FastAPI()
             app.state.settings = self.settings
@@ -183,7 +183,7 @@ def test_models_and_versions_are_listed_newest_first_and_read_by_name(routes: Ro
 
 def test_run_count_is_the_number_of_predictions_and_is_read_from_an_index(routes: Routes) -> None:
     async def run() -> list[str]:
-        database = Database(routes.settings.database_url)
+        database = Database(sqlite_url(routes.settings.data / "predictions.sqlite"))
         await database.open()
         row = {"version": "", "input": {}, "status": "starting", "callback_key": "", "created_at": 0}
         names = ["lucataco/animate-diff", "someone/unreachable", "lucataco/animate-diff"]

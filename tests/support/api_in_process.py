@@ -39,14 +39,16 @@ class ApiInProcess:
         self.settings = Settings(data=data, port=port, **values)
         self.http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {TOKEN}"})
         self.anonymous_http = httpx.Client(base_url=self.url)
-        app: Any = create_app(self.settings)
-        self.service: Service = app.app.state.service
-        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+        self.service = Service(self.settings)
+        app = create_app(self.service)
+        self._server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None))
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
+        await self.service.open()
         await self._server.serve(sockets=[self.socket])
+        await self.service.close()
 
     def __enter__(self) -> Self:
         self._thread.start()

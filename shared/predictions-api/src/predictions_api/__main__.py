@@ -7,15 +7,19 @@ import contextlib
 import dataclasses
 import os
 import socket
+import ssl
 import sys
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
 
 from predictions_api import logs
 from predictions_api.app import create_app
 from predictions_api.configuration import BadConfiguration, parser, read_settings
+from predictions_api.errors import StartFault
 from predictions_api.http.connections import HEAD_SIZE, Protocol
+from predictions_api.run.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,49 +67,101 @@ class InnerServer(BaseServer):
 class Server(BaseServer):
     """The server. With TLS it has an inner server for callbacks. It prints its address when it is ready."""
 
-    def __init__(self, config: uvicorn.Config, settings: Settings, inner: socket.socket | None) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, inner: socket.socket | None) -> None:
         super().__init__(config)
-        self.settings = settings
+        self.settings = service.settings
+        self.fault: Exception | None = None  # why it did not start
+        self._service = service
         self._socket = inner
         self._inner = InnerServer(uvicorn.Config(config.app, lifespan="off", **OPTIONS))
         self._inner_task: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if not self.started:
+        try:
+            await self._service.open()
+        except (StartFault, OSError) as fault:
+            self.fault = fault
+            self.should_exit = True
             return
+        await super().startup(sockets)
         if self._socket is not None:
             self._inner_task = asyncio.create_task(self._inner.serve([self._socket]))
         access = "with a token" if self.settings.tokens else "without a token, for this machine only"
-        sys.stdout.write(f"The predictions API is ready at {self.settings.default_base} ({access})\n")
-        sys.stdout.flush()
+        _print(f"The predictions API is ready at {self.settings.default_base} ({access})")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._inner_task is not None:
             self._inner.should_exit = True
             await self._inner_task
         await super().shutdown(sockets)
+        await self._service.close()
 
 
 def main() -> int:
     """Run the server. Return 0, 1 if it did not start, or 2 if the configuration is invalid."""
+    _open_missing_streams()
     arguments = parser().parse_args()
     try:
         settings = read_settings(arguments, os.environ)
+        _check_certificate(settings)
         listener = _listen(settings.host, settings.port)
         inner = _listen("127.0.0.1", 0) if settings.certfile and not settings.internal_url else None
+        settings = dataclasses.replace(settings, port=listener.getsockname()[1])
+        if inner is not None:
+            settings = dataclasses.replace(settings, internal_url=f"http://127.0.0.1:{inner.getsockname()[1]}")
+        service = _create_service(settings)
     except (BadConfiguration, OSError) as error:
         sys.stderr.write(f"predictions_api: {error}\n")
         return 2
     logs.set_up(arguments.log_level)
-    settings = dataclasses.replace(settings, port=listener.getsockname()[1])
-    if inner is not None:
-        settings = dataclasses.replace(settings, internal_url=f"http://127.0.0.1:{inner.getsockname()[1]}")
-    app = create_app(settings)
-    config = uvicorn.Config(app, lifespan="on", ssl_certfile=settings.certfile, ssl_keyfile=settings.keyfile, **OPTIONS)
-    server = Server(config, settings, inner)
+    app = create_app(service)
+    config = uvicorn.Config(
+        app, lifespan="off", ssl_certfile=settings.certfile, ssl_keyfile=settings.keyfile, **OPTIONS
+    )
+    server = Server(config, service, inner)
     server.run([listener])
+    if server.fault is not None:
+        sys.stderr.write(f"predictions_api: {server.fault}\n")
     return 0 if server.started else 1
+
+
+def _create_service(settings: Settings) -> Service:
+    """Return the service of a server. Raises BadConfiguration for a database whose driver is missing."""
+    try:
+        return Service(settings)
+    except (SQLAlchemyError, ImportError) as error:
+        known = "postgresql+psycopg://user:password@host/name"
+        raise BadConfiguration(f"database: {error}; give {known}, or omit it for SQLite") from error
+
+
+def _check_certificate(settings: Settings) -> None:
+    if settings.certfile and settings.keyfile:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.certfile, settings.keyfile)
+        except OSError as error:
+            raise BadConfiguration(
+                f"certfile {settings.certfile} and keyfile {settings.keyfile} cannot be used: {error.strerror or error}"
+            ) from error
+
+
+def _open_missing_streams() -> None:
+    """Open /dev/null as stdin, stdout and stderr where they are closed, so that no socket gets their numbers."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _print(line: str) -> None:
+    """Print a line on stdout, if it can be written."""
+    try:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+    except OSError:  # then the rest, too, as Python writes it at its exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _listen(host: str, port: int) -> socket.socket:

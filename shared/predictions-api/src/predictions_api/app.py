@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -10,14 +9,11 @@ from fastapi import FastAPI
 from predictions_api.http import file_routes, prediction_routes, problems, service_routes, streams
 from predictions_api.http.gate import Gate
 from predictions_api.http.model_routes import models_router
-from predictions_api.run.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from starlette.types import ASGIApp
 
-    from predictions_api.settings import Settings
+    from predictions_api.run.service import Service
 
 DESCRIPTION = (
     "Replicate's HTTP API for predictions, served from this machine. Replicate's clients work with it: set "
@@ -25,24 +21,14 @@ DESCRIPTION = (
 )
 
 
-def create_app(settings: Settings) -> ASGIApp:
-    """Return the application of a server. The service starts and stops with its lifespan."""
-    service = Service(settings)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        await service.open()
-        try:
-            yield
-        finally:
-            await service.close()
-
+def create_app(service: Service) -> ASGIApp:
+    """Return the application of a service. The caller opens and closes the service."""
+    settings = service.settings
     # No pages of FastAPI, as they load scripts from a CDN.
     app = FastAPI(
         title="Predictions",
         description=DESCRIPTION,
         version="1",
-        lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         servers=[{"url": "/v1"}],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from predictions_api.settings import ModelSettings, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 EPILOG = """\
 A configuration file in TOML has the names of the flags, with _ for -, and the models:
@@ -84,32 +84,40 @@ def read_settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> 
     names = {field.name for field in dataclasses.fields(Settings)}
     try:
         values = _read(arguments.config) if arguments.config else {}
-        unknown = sorted(set(values) - names)
-        if unknown:
-            raise BadConfiguration(
-                f"{arguments.config}: unknown {', '.join(unknown)}; known are {', '.join(sorted(names))}"
-            )
+        _check_names(values, Settings, str(arguments.config))
         flags = {name: value for name, value in vars(arguments).items() if name in names and value is not None}
-        tokens = [*values.pop("tokens", ()), *environ.get("REPLICATE_API_TOKEN", "").split(",")]
+        tokens = values.get("tokens", ())
+        if isinstance(tokens, tuple) and all(isinstance(token, str) for token in tokens):  # or else Settings refuses it
+            tokens = (*tokens, *environ.get("REPLICATE_API_TOKEN", "").split(","))
+            values["tokens"] = tuple(token.strip() for token in tokens if token.strip())
         models = tuple(_model(model) for model in values.pop("models", ()))
-        values["tokens"] = tuple(token.strip() for token in tokens if token.strip())
         return Settings(**{**values, **flags, "models": models})
     except (OSError, ValueError, TypeError) as error:  # ValueError: from Settings and from tomllib
         raise BadConfiguration(str(error)) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
-    values = tomllib.loads(path.read_text("utf-8"))
-    for table in (values, *values.get("models", ())):
+    values = _with_tuples(tomllib.loads(path.read_text("utf-8")))
+    models = values.get("models", ())
+    if not isinstance(models, tuple) or not all(isinstance(model, dict) for model in models):
+        raise BadConfiguration(f"{path}: models is {models!r}; give a table [[models]] for each model")
+    for table in (values, *models):
         for name in ("data", "certfile", "keyfile", "schema"):
             if name in table:
                 table[name] = path.parent / table[name]
-    if "webhook_retry_delays" in values:
-        values["webhook_retry_delays"] = tuple(values["webhook_retry_delays"])
     return values
 
 
 def _model(table: Mapping[str, Any]) -> ModelSettings:
-    lists: Sequence[str] = ("versions", "command", "urls")
-    values: dict[str, Any] = {name: tuple(value) if name in lists else value for name, value in table.items()}
-    return ModelSettings(**values)
+    _check_names(table, ModelSettings, f"model {table.get('name', '')}")
+    return ModelSettings(**{"name": "", "versions": (), **_with_tuples(table)})
+
+
+def _with_tuples(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
+
+
+def _check_names(table: Mapping[str, Any], settings: type[Settings | ModelSettings], place: str) -> None:
+    names = {field.name for field in dataclasses.fields(settings)}
+    if unknown := sorted(set(table) - names):
+        raise BadConfiguration(f"{place}: unknown {', '.join(unknown)}; known are {', '.join(sorted(names))}")

@@ -32,6 +32,10 @@ class Problem(Exception):
         return {**title, "detail": self.detail, "status": self.status, **self.fields}
 
 
+class StartFault(Exception):
+    """The server cannot start. The text is one line: the reason, and what to do."""
+
+
 def not_found() -> Problem:
     """Return Replicate's 404 for unknown paths and ids."""
     return Problem(404, "The requested resource could not be found.")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -21,6 +24,7 @@ class ModelSettings:
     cog_version: str = "0.23.1"  # used if the Cog server does not report its version
 
     def __post_init__(self) -> None:
+        _check_types(self)
         if self.name.count("/") != 1 or not all(self.name.split("/")):
             raise ValueError(f"model name {self.name!r} is invalid; give it in the form owner/name")
         if not self.versions:
@@ -56,6 +60,7 @@ class Settings:
     webhook_retry_delays: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 30.0)  # one minute from first to last attempt
 
     def __post_init__(self) -> None:
+        _check_types(self)
         if not self.tokens and self.host not in LOOPBACK:
             raise ValueError(
                 f"host {self.host} is reachable from other machines and no token is set; give a token "
@@ -66,13 +71,13 @@ class Settings:
         positive = ("keep", "idle", "silence", "queue_limit", "input_limit", "input_timeout")
         if min(getattr(self, name) for name in positive) <= 0:
             raise ValueError(f"{', '.join(positive)} must be more than 0")
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"port is {self.port}; give 0 to 65535")
+        for name in ("public_url", "internal_url"):
+            _check_url(name, getattr(self, name))
         names = [model.name for model in self.models]
         if len(set(names)) != len(names):
             raise ValueError("two models have one name; give each model its own name")
-
-    @property
-    def database_url(self) -> str:
-        return self.database or f"sqlite:///{self.data.resolve() / 'predictions.sqlite'}"
 
     @property
     def is_local(self) -> bool:
@@ -99,3 +104,37 @@ class Settings:
     def default_base(self) -> str:
         """Return the base URL for clients where there is no request, as in webhooks."""
         return (self.public_url or self.address).rstrip("/")
+
+
+# The annotation of a setting -> the types of its values, and what to give.
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "a text"),
+    "str | None": ((str, type(None)), "a text"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "true or false"),
+    "tuple[str, ...]": ((tuple,), "a list of texts"),
+    "tuple[float, ...]": ((tuple,), "a list of numbers"),
+}
+
+
+def _check_types(settings: ModelSettings | Settings) -> None:
+    """Raise ValueError for a setting whose value has another type, as a configuration file may have any."""
+    for setting in dataclasses.fields(settings):
+        types, wanted = _KINDS.get(str(setting.type), ((object,), ""))
+        value: Any = getattr(settings, setting.name)
+        is_valid = isinstance(value, types) and (isinstance(value, bool) <= (bool in types or object in types))
+        if isinstance(value, tuple) and wanted.startswith("a list of"):
+            is_valid = all(isinstance(item, str if "texts" in wanted else int | float) for item in value)
+            value = list(value)
+        if not is_valid:
+            raise ValueError(f"{setting.name} is {value!r}; give {wanted}")
+
+
+def _check_url(name: str, url: str | None) -> None:
+    try:
+        is_valid = url is None or (urlsplit(url).scheme in ("http", "https") and bool(urlsplit(url).hostname))
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        raise ValueError(f"{name} is {url!r}; give an http:// or https:// URL")

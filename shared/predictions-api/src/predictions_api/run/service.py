@@ -23,7 +23,7 @@ from predictions_api.run.upkeep import count_waiting, list_expired, list_overdue
 from predictions_api.run.webhooks import Webhooks
 from predictions_api.run.workers import create_workers
 from predictions_api.store.changes import Changes
-from predictions_api.store.database import Database, now
+from predictions_api.store.database import Database, now, sqlite_url
 from predictions_api.store.files import Files
 from predictions_api.store.input_files import InputFiles
 from predictions_api.store.records import Records
@@ -46,7 +46,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.database = Database(settings.database_url)
+        self.database = Database(settings.database or sqlite_url(settings.data / "predictions.sqlite"))
         self.records = Records(self.database)
         self.changes = Changes(self.records)
         self.metrics = Metrics()

@@ -13,12 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from predictions_api.errors import unavailable
+from predictions_api.errors import StartFault, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
 T = TypeVar("T")
 
@@ -112,6 +113,11 @@ secret_values = sa.Table(
 )
 
 
+def sqlite_url(path: Path) -> sa.URL:
+    """Return the URL of a database file whose path may have any characters."""
+    return sa.URL.create("sqlite", database=str(path.resolve()))
+
+
 def now() -> int:
     """Return the time in microseconds since 1970, UTC."""
     return time.time_ns() // 1000
@@ -125,12 +131,12 @@ def without_nul(text: str) -> str:
 class Database:
     """One SQLAlchemy engine and the threads that use it."""
 
-    def __init__(self, url: str, *, threads: int = 8) -> None:
-        self.url = url
-        self.is_sqlite = url.startswith("sqlite")
+    def __init__(self, url: str | sa.URL, *, threads: int = 8) -> None:
+        self.url = sa.make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
         connect_args = {"timeout" if self.is_sqlite else "connect_timeout": LOCK_TIMEOUT}
         self.engine = sa.create_engine(
-            url, pool_size=threads, max_overflow=0, pool_pre_ping=not self.is_sqlite, connect_args=connect_args
+            self.url, pool_size=threads, max_overflow=0, pool_pre_ping=not self.is_sqlite, connect_args=connect_args
         )
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="database")
         self._reader = self.engine.execution_options(reads=True)
@@ -139,7 +145,16 @@ class Database:
             sa.event.listen(self.engine, "begin", _begin_sqlite)
 
     async def open(self) -> None:
-        await self.run(_create_tables)
+        """Create what is missing. Raises StartFault if the database cannot be used."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._create_tables)
+
+    def _create_tables(self) -> None:
+        try:
+            with self.engine.begin() as connection:
+                _create_tables(connection)
+        except SQLAlchemyError as error:
+            reason = " ".join(str(getattr(error, "orig", None) or error).split())
+            raise StartFault(f"the database cannot be used: {reason}") from error
 
     async def close(self) -> None:
         """Wait for running transactions and close all connections."""

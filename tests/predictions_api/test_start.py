@@ -1,0 +1,156 @@
+"""The start of a server: unusual paths, closed streams, few descriptors, and faults in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from api_server import VERSIONS, ApiServer, free_port
+
+API = [sys.executable, "-m", "predictions_api"]
+MODEL = f'[[models]]\nname = "a/b"\nversions = ["{VERSIONS["text"]}"]\nurls = ["http://127.0.0.1:1"]\n'
+
+
+def start(directory: Path, config: str = "") -> tuple[int, str]:
+    """Start a server that cannot start. Return its exit status and the text of its fault."""
+    path = directory / "config.toml"
+    path.write_text(config)
+    port = [] if "port = " in config else ["--port", "0"]
+    command = [*API, "--config", str(path), "--data", str(directory / "data"), *port]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]  # besides the log
+    assert len(lines) == 1, done.stderr
+    assert '"level": "error"' not in done.stderr
+    return done.returncode, lines[0].removeprefix("predictions_api: ")
+
+
+# Paths
+
+
+@pytest.mark.parametrize("name", ["50%", "a?b", "a#b", "%41 ü", "a&b=c"])
+def test_a_data_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
+    with ApiServer(tmp_path, models=["text"], data=name) as server:
+        body = server.create("text", wait=True, text="before")
+        server.stop()
+        server.start()
+        assert server.get(body["id"])["output"] == "before"
+    files = {path.name for path in (tmp_path / name).iterdir()}
+    assert {"predictions.sqlite", "queue.sqlite", "server.lock"} <= files
+
+
+# Faults
+
+
+def test_a_second_server_of_a_data_directory_is_refused_in_one_line(tmp_path: Path) -> None:
+    with ApiServer(tmp_path, models=[]):
+        status, fault = start(tmp_path)
+    assert status == 1
+    assert fault == (
+        f"another server uses {tmp_path / 'data'}; to run several servers, share a PostgreSQL database (--database)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "status", "fault"),
+    [
+        ('database = "nonsense"', 2, "database: "),
+        ('database = "nonsense://host/name"', 2, "database: "),
+        ('database = "postgresql+psycopg://user:secret@127.0.0.1:9/name"', 1, "the database cannot be used: "),
+        ('database = "sqlite:////nowhere/at/all.sqlite"', 1, "the database cannot be used: "),
+        ("port = 70000", 2, "port is 70000; give 0 to 65535"),
+        ('host = "nowhere.invalid"\ntokens = ["a"]', 2, "cannot listen at nowhere.invalid"),
+        ('certfile = "no.pem"\nkeyfile = "no.pem"', 2, "certfile"),
+        ('certfile = "config.toml"\nkeyfile = "config.toml"', 2, "certfile"),
+        ('tokens = "secret"', 2, "tokens is 'secret'; give a list of texts"),
+        ("tokens = [1]", 2, "tokens is [1]; give a list of texts"),
+        ('public_url = "example.com/ai"', 2, "public_url is 'example.com/ai'; give an http:// or https:// URL"),
+        ('internal_url = "http://[1/"', 2, "internal_url is 'http://[1/'; give an http:// or https:// URL"),
+        ('keep = "60"', 2, "keep is '60'; give a number"),
+        ("idle = true", 2, "idle is True; give a number"),
+        ("[models]\nname = 1", 2, "models"),
+        (MODEL.replace('"a/b"', "1"), 2, "name"),
+        (
+            MODEL.replace('["http://127.0.0.1:1"]', '"http://127.0.0.1:1"'),
+            2,
+            "urls is 'http://127.0.0.1:1'; give a list",
+        ),
+        (MODEL + "nonsense = 1", 2, "nonsense"),
+    ],
+)
+def test_a_fault_is_one_line_with_the_reason(tmp_path: Path, config: str, status: int, fault: str) -> None:
+    done = start(tmp_path, config)
+    assert done[0] == status
+    assert fault in done[1]
+    assert "secret@" not in done[1]
+
+
+def test_a_data_directory_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    status, fault = start(tmp_path)
+    assert status == 1
+    assert str(tmp_path / "data") in fault
+
+
+def test_a_damaged_database_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "predictions.sqlite").write_text("not a database " * 1000)
+    assert start(tmp_path) == (1, "the database cannot be used: file is not a database")
+
+
+# Streams and descriptors
+
+
+@contextlib.contextmanager
+def shell(directory: Path, command: str, port: int):  # type: ignore[no-untyped-def]
+    """Run the server by a line of sh, where "$@" is its command, until it answers."""
+    data = ["--data", str(directory / "data"), "--port", str(port)]
+    with (
+        (directory / "log").open("w") as log,
+        subprocess.Popen(["sh", "-c", command, "sh", *API, *data], stderr=log) as process,
+    ):
+        try:
+            deadline = time.monotonic() + 60
+            while not is_healthy(port):
+                assert process.poll() is None, (directory / "log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield process
+        finally:
+            process.terminate()
+
+
+def is_healthy(port: int) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=10).status_code == 200
+    return False
+
+
+@pytest.mark.parametrize("streams", [">&-", "<&- >&-", ">/dev/full", "<&- >&- 2>&-"])
+def test_a_server_without_a_stdout_serves(tmp_path: Path, streams: str) -> None:
+    with shell(tmp_path, f'exec "$@" {streams}', free_port()) as process:
+        assert process.poll() is None
+    assert process.returncode == -signal.SIGTERM
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_a_server_without_free_descriptors_logs_little_and_recovers(tmp_path: Path) -> None:
+    port = free_port()
+    with shell(tmp_path, 'ulimit -n 256; exec "$@"', port), contextlib.ExitStack() as idle:
+        for _ in range(300):
+            idle.enter_context(socket.create_connection(("127.0.0.1", port)))
+        time.sleep(4)  # 28 s wrote 53 MB
+        size = (tmp_path / "log").stat().st_size
+        idle.close()
+        deadline = time.monotonic() + 60
+        while not is_healthy(port):
+            assert time.monotonic() < deadline
+    assert size < 100_000
+    assert "out of system resource" in (tmp_path / "log").read_text()
