@@ -18,6 +18,9 @@ from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from einops import rearrange
 from torch import nn
 from videokit.errors import WeightsError
+from videokit.weights.kinds import MOTION_MODULE, refuse_other_kinds
+from videokit.weights.places import find_in, names_of
+from videokit.weights.quantization import EXTRAS
 from videokit.weights.tensors import format_keys, open_tensors, tensors_for
 
 if TYPE_CHECKING:
@@ -29,7 +32,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("videokit")
 
 MID_BLOCK = "mid_block."
-POSITIONS = ".pos_encoder.pe"  # a table of sines, (1, positions, channels), that the UNet computes itself
+ADAPTER_FILE = "diffusion_pytorch_model.safetensors"
+V1_POSITIONS = 24  # of v14 and v15
+# a table of sines, (1, positions, channels), that the UNet computes itself; its names in the two layouts
+POSITIONS = (".pos_encoder.pe", ".pos_embed.pe")
 
 # diffusers' name -> the original's, inside one motion module (guoyww/AnimateDiff@a3b0bee motion_module.py)
 _ORIGINAL = (
@@ -45,45 +51,47 @@ class MotionModule:
     """The tensors of one motion module by the UNet's parameter names, and its kind."""
 
     tensors: dict[str, torch.Tensor]
-    max_frames: int  # v14 and v15: 24; v15_v2: 32
+    max_frames: int  # v14 and v15: 24; v15_v2 and v3: 32
     has_mid_block: bool
 
     @property
     def norms_over_frames(self) -> bool:
         """Whether the ResNets' norms and conv_norm_out compute their statistics over all frames of the clip.
 
-        The original's `use_inflated_groupnorm` is false exactly for the modules without a mid block
-        (guoyww/AnimateDiff@a3b0bee configs/inference/inference-v1.yaml and -v2.yaml).
+        The original's `use_inflated_groupnorm` is false for v14 and v15 only. v3 has no mid block either, but has more
+        positions (guoyww/AnimateDiff@e92bd56 configs/inference/inference-v1.yaml, -v2.yaml and -v3.yaml).
         """
-        return not self.has_mid_block
+        return not self.has_mid_block and self.max_frames <= V1_POSITIONS
 
 
-def original_key(name: str) -> str:
-    """Return the key of the UNet's motion parameter `name` in the original layout."""
+def motion_keys(name: str) -> tuple[str, str]:
+    """Return the keys of the UNet's motion parameter `name` in the original layout and in MotionAdapter's."""
+    key = name
     for pattern, replacement in _ORIGINAL:
-        name = re.sub(pattern, replacement, name)
-    return name
+        key = re.sub(pattern, replacement, key)
+    return key, name
 
 
 def read_motion_module(path: Path, parameters: Mapping[str, torch.Tensor]) -> MotionModule:
     """Return a motion module of any layout and kind for the UNet's motion parameters.
 
-    `path` is a file in the original layout (pickle or safetensors) or a folder that MotionAdapter saved; the keys
-    determine the layout. Raises WeightsError if a tensor is missing or has another shape.
+    `path` is a file (pickle or safetensors) or a folder that MotionAdapter saved. Raises WeightsError if it is of
+    another kind, or if a tensor is missing or has another shape.
     """
     folder = path if path.is_dir() else None
-    tensors = open_tensors(folder / "diffusion_pytorch_model.safetensors" if folder else path)
-    original = any(".temporal_transformer." in key for key in tensors)
-    if not original and not any(".motion_modules." in key for key in tensors):
+    file = _adapter_file(folder) if folder else path
+    tensors = open_tensors(file)
+    refuse_other_kinds(tensors, file, MOTION_MODULE)
+    if not any(".motion_modules." in key for key in tensors):
         raise WeightsError(
-            f"{path} is not a motion module (it has {format_keys(tensors)}); "
+            f"{file} is not a motion module (it has {format_keys(tensors)}); "
             "give one in AnimateDiff's or MotionAdapter's layout"
         )
-    key_of = original_key if original else str
     has_mid_block = any(key.startswith(MID_BLOCK) for key in tensors)
     wanted = {name: p for name, p in parameters.items() if has_mid_block or not name.startswith(MID_BLOCK)}
-    found = tensors_for(wanted, tensors, key_of, path)
-    unknown = sorted(key for key in tensors.keys() - set(map(key_of, wanted)) if not key.endswith(POSITIONS))
+    found = tensors_for(wanted, tensors, motion_keys, file)
+    used = {key for name in wanted for key in motion_keys(name)}
+    unknown = sorted(key for key in tensors.keys() - used if not key.endswith(POSITIONS) and not EXTRAS.search(key))
     if unknown:
         logger.info("%s: ignored %d unknown keys: %s", path.name, len(unknown), format_keys(unknown))
     # A module of zeros adds nothing to its input, so a kind without mid block needs no other network.
@@ -93,14 +101,26 @@ def read_motion_module(path: Path, parameters: Mapping[str, torch.Tensor]) -> Mo
     return MotionModule(found | zeros, _max_frames(tensors, folder, has_mid_block), has_mid_block)
 
 
+def _adapter_file(folder: Path) -> Path:
+    """Return the weight file in a folder that MotionAdapter saved, under any of its names."""
+    if file := find_in(folder, ADAPTER_FILE):
+        return file
+    names = ", ".join(names_of(ADAPTER_FILE))
+    raise WeightsError(f"{folder} has no weights of a MotionAdapter; store them there as one of {names}")
+
+
 def _max_frames(tensors: Mapping[str, torch.Tensor], folder: Path | None, has_mid_block: bool) -> int:
     """Return how many positions the module was trained with, by its table, its config, or else its kind."""
-    table = next((tensor for key, tensor in tensors.items() if key.endswith(POSITIONS)), None)
-    if table is not None:
-        return table.shape[1]
-    if folder is not None:
-        return int(json.loads((folder / "config.json").read_text())["motion_max_seq_length"])
-    return 32 if has_mid_block else 24
+    tables = [tensor for key, tensor in tensors.items() if key.endswith(POSITIONS) and tensor.ndim == 3]
+    if tables:
+        return tables[0].shape[1]
+    config = folder and folder / "config.json"
+    if config is None or not config.is_file():
+        return 32 if has_mid_block else V1_POSITIONS
+    try:
+        return int(json.loads(config.read_text())["motion_max_seq_length"])
+    except (ValueError, TypeError, LookupError):
+        raise WeightsError(f"{config} has no number motion_max_seq_length; give the adapter's own file") from None
 
 
 class FrameNorm(nn.GroupNorm):

@@ -19,26 +19,22 @@ from videokit.progress import progress
 from videokit.prompts import encode_windows, token_windows
 from videokit.runtime import Stages, host_memory
 from videokit.seeds import noise
-from videokit.weights.load import empty_module
-from videokit.weights.stable_diffusion import (
-    BASE_TEXT_ENCODER,
-    BASE_VAE,
-    base,
-    base_text_encoder_key,
-    base_vae_key,
+from videokit.weights.keys import (
+    TEXT_ENCODER,
+    VAE,
+    checkpoint_text_encoder_keys,
+    checkpoint_vae_keys,
+    text_encoder_keys,
+    vae_keys,
 )
+from videokit.weights.kinds import TEXT_ENCODER_FILE, VAE_FILE, refuse_other_kinds
+from videokit.weights.load import empty_module
+from videokit.weights.stable_diffusion import BASE_TEXT_ENCODER, BASE_VAE, TEXT_ENCODER_CONFIG, VAE_CONFIG, base
 from videokit.weights.tensors import fill, open_tensors, tensors_for
 
 from animate_diff import weights
 from animate_diff.cache import ByteLRU, convert_dtype
-from animate_diff.checkpoint import (
-    TEXT_ENCODER,
-    VAE,
-    Checkpoint,
-    text_encoder_key,
-    unet_key,
-    vae_key,
-)
+from animate_diff.checkpoint import Checkpoint, unet_keys
 from animate_diff.inputs import NUM_FRAMES, Inputs
 from animate_diff.motion_module import MotionModule, read_motion_module, scope_norms, set_norm_scope
 
@@ -54,10 +50,18 @@ logger = logging.getLogger("videokit")
 
 DECODE_FRAMES = 4  # in one batch of the VAE; determines its peak memory, and when the encoder gets its first frames
 
-# The parts of a checkpoint: prefix and keys in its file, and the base's file and keys for a checkpoint without the part
+# The parts of a checkpoint: prefix and keys in its file. Then the base's configuration and file, its keys and kind, for
+# a checkpoint without the part.
 PARTS = {
-    "vae": (VAE, vae_key, BASE_VAE, base_vae_key),
-    "text_encoder": (TEXT_ENCODER, text_encoder_key, BASE_TEXT_ENCODER, base_text_encoder_key),
+    "vae": (VAE, checkpoint_vae_keys, VAE_CONFIG, BASE_VAE, vae_keys, VAE_FILE),
+    "text_encoder": (
+        TEXT_ENCODER,
+        checkpoint_text_encoder_keys,
+        TEXT_ENCODER_CONFIG,
+        BASE_TEXT_ENCODER,
+        text_encoder_keys,
+        TEXT_ENCODER_FILE,
+    ),
 }
 
 
@@ -178,15 +182,18 @@ class Pipeline:
     def _read_checkpoint(self, path: Path) -> dict[str, dict[str, torch.Tensor]]:
         def read() -> tuple[dict[str, dict[str, torch.Tensor]], int]:
             checkpoint = Checkpoint(path)
-            parts = {"unet": checkpoint.tensors_for(self._checkpoint_parameters["unet"], unet_key)}
-            for part, (prefix, key_of, base_path, base_key_of) in PARTS.items():
+            parts = {"unet": checkpoint.tensors_for(self._checkpoint_parameters["unet"], unet_keys)}
+            for part, (prefix, keys_of, config, base_path, base_keys_of, kind) in PARTS.items():
                 parameters = self._checkpoint_parameters[part]
                 if checkpoint.has(prefix):
-                    parts[part] = checkpoint.tensors_for(parameters, key_of)
+                    parts[part] = checkpoint.tensors_for(parameters, keys_of)
                 else:
-                    file = self.store.get(base_path)
                     logger.info("%s: using the %s of Stable Diffusion 1.5, %s", path.name, part, base_path)
-                    parts[part] = tensors_for(parameters, open_tensors(file), base_key_of, file)
+                    file = self.store.get(base_path)
+                    self.store.refuse_mixture(config, base_path)
+                    tensors = open_tensors(file)
+                    refuse_other_kinds(tensors, file, kind)
+                    parts[part] = tensors_for(parameters, tensors, base_keys_of, file)
             checkpoint.log_unknown_keys()
             converted = {part: convert_dtype(tensors, self.device.dtype) for part, tensors in parts.items()}
             size = sum(nbytes for _, nbytes in converted.values())

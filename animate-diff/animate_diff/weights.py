@@ -14,12 +14,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from videokit.weights.stable_diffusion import CONFIGS, CONFIGURATION, TEXT_AND_PICTURES, TOKENIZER
-from videokit.weights.store import HubFile, WeightFile, WeightStore
+from videokit.weights.table import HubFile, WeightFile
 
 from animate_diff.inputs import CHECKPOINTS, MOTION_MODULES
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from videokit.weights.store import WeightStore
 
 _OPENRAIL = "CreativeML-OpenRAIL-M"
 _UNSTATED = "its creator's terms at civitai.com (a Stable Diffusion 1.5 derivative: CreativeML-OpenRAIL-M)"
@@ -35,7 +37,7 @@ def _checkpoint(name: str, size: int, sha256: str, licence: str = _UNSTATED, pub
 def _motion_module(name: str, size: int, sha256: str) -> WeightFile:
     """Return a motion module in the original layout, a pickle of tensors."""
     source = HubFile("guoyww/animatediff", "fdfe36afa161e51b3e9c24022b0e368d59e7345e", f"{name}.ckpt")
-    return WeightFile(f"motion_modules/{name}.ckpt", source, "Apache-2.0", size, sha256)
+    return WeightFile(f"motion_modules/{name}.ckpt", source, "Apache-2.0", size, sha256, or_folder=True)
 
 
 FILES = (
@@ -62,8 +64,7 @@ FILES = (
 
 def fetch(store: WeightStore, checkpoint: str, motion_module: str) -> None:
     """Fetch the missing files of a combination; raise WeightsMissing that names all that cannot be fetched."""
-    motion = [] if _find_motion_module(store, motion_module) else [f"motion_modules/{motion_module}.ckpt"]
-    store.fetch((*CONFIGS, *TOKENIZER, f"checkpoints/{checkpoint}", *motion))
+    store.fetch((*CONFIGS, *TOKENIZER, f"checkpoints/{checkpoint}", f"motion_modules/{motion_module}.ckpt"))
 
 
 def checkpoint_file(store: WeightStore, name: str) -> Path:
@@ -73,8 +74,4 @@ def checkpoint_file(store: WeightStore, name: str) -> Path:
 
 def motion_module_file(store: WeightStore, name: str) -> Path:
     """Return the file or MotionAdapter folder of a motion module (`mm_sd_v14`), fetched if it is missing."""
-    return _find_motion_module(store, name) or store.get(f"motion_modules/{name}.ckpt")
-
-
-def _find_motion_module(store: WeightStore, name: str) -> Path | None:
-    return store.find(f"motion_modules/{name}.ckpt") or store.find(f"motion_modules/{name}")
+    return store.get(f"motion_modules/{name}.ckpt")

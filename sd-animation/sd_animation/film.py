@@ -19,7 +19,7 @@ from videokit.weights.load import load_module
 from videokit.weights.tensors import open_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from videokit.runtime import Device
@@ -113,22 +113,21 @@ def load_film(path: Path, device: Device) -> Film:
     missing, unexpected, or has another shape.
     """
     tensors = open_tensors(path)
-    key_of = published_key if any(".conv." in key for key in tensors) else str
-    widths = _widths(tensors, key_of)
-    film: Film = load_module(lambda: Film(widths), device, tensors, key_of, path, strict=True)
+    widths = _widths(tensors)
+    film: Film = load_module(lambda: Film(widths), device, tensors, film_keys, path, strict=True)
     return film
 
 
-def published_key(name: str) -> str:
-    """Return the key of the parameter `name` in the published file (Comfy-Org/frame_interpolation)."""
-    return re.sub(r"\.0\.(weight|bias)$", r".conv.\1", name)
+def film_keys(name: str) -> tuple[str, str]:
+    """Return the keys of the parameter `name` in the published file (Comfy-Org/frame_interpolation) and the port's."""
+    return re.sub(r"\.0\.(weight|bias)$", r".conv.\1", name), name
 
 
-def _widths(tensors: Mapping[str, torch.Tensor], key_of: Callable[[str], str]) -> Widths:
+def _widths(tensors: Mapping[str, torch.Tensor]) -> Widths:
     """Return the widths of a file's tensors; a missing tensor counts with the published width."""
 
     def outputs(layer: str, published: int) -> int:
-        tensor = tensors.get(key_of(f"{layer}.0.weight"))
+        tensor = next((tensors[key] for key in film_keys(f"{layer}.0.weight") if key in tensors), None)
         return len(tensor) if tensor is not None and tensor.ndim else published
 
     filters = outputs("extract.extract_sublevels.convs.0.0", PUBLISHED.filters)

@@ -18,14 +18,17 @@ from videokit.latents import decode_latents, vae_batch_size
 from videokit.progress import progress
 from videokit.prompts import encode_windows, token_windows
 from videokit.seeds import noise
+from videokit.weights.keys import same_key, text_encoder_keys, vae_keys
+from videokit.weights.kinds import TEXT_ENCODER_FILE, UNET, VAE_FILE
 from videokit.weights.load import load_module
 from videokit.weights.stable_diffusion import (
     BASE_TEXT_ENCODER,
     BASE_UNET,
     BASE_VAE,
+    TEXT_ENCODER_CONFIG,
+    UNET_CONFIG,
+    VAE_CONFIG,
     base,
-    base_text_encoder_key,
-    base_vae_key,
 )
 from videokit.weights.tensors import open_tensors
 
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
     from videokit.runtime import Device, Stages
     from videokit.video.frame_store import FrameStore
     from videokit.video.frames import Frame
+    from videokit.weights.keys import Keys
+    from videokit.weights.kinds import Kind
     from videokit.weights.store import WeightStore
 
     from sd_animation.inputs import Inputs
@@ -65,13 +70,20 @@ class Pipeline:
         unet_config = UNet2DConditionModel.load_config(folders.unet)
         vae_config = AutoencoderKL.load_config(folders.vae)
 
-        def load(construct: Callable[[], Any], path: str, key_of: Callable[[str], str]) -> Any:
+        def load(construct: Callable[[], Any], config: str, path: str, keys_of: Keys, kind: Kind) -> Any:
+            store.refuse_mixture(config, path)
             file = store.get(path)
-            return load_module(construct, device, open_tensors(file), key_of, file)
+            return load_module(construct, device, open_tensors(file), keys_of, file, kind=kind)
 
-        self.text_encoder = load(lambda: CLIPTextModel(text_config), BASE_TEXT_ENCODER, base_text_encoder_key)
-        self.unet = load(lambda: UNet2DConditionModel.from_config(unet_config), BASE_UNET, str)
-        self.vae = load(lambda: AutoencoderKL.from_config(vae_config), BASE_VAE, base_vae_key)
+        self.text_encoder = load(
+            lambda: CLIPTextModel(text_config),
+            TEXT_ENCODER_CONFIG,
+            BASE_TEXT_ENCODER,
+            text_encoder_keys,
+            TEXT_ENCODER_FILE,
+        )
+        self.unet = load(lambda: UNet2DConditionModel.from_config(unet_config), UNET_CONFIG, BASE_UNET, same_key, UNET)
+        self.vae = load(lambda: AutoencoderKL.from_config(vae_config), VAE_CONFIG, BASE_VAE, vae_keys, VAE_FILE)
         self.safety_checker = SafetyChecker(store, device)
         self.film = load_film(store.get(weights.FILM), device)
 

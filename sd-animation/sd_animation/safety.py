@@ -13,6 +13,8 @@ import torch
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from PIL import Image
 from transformers import CLIPConfig
+from videokit.weights.keys import safety_checker_keys
+from videokit.weights.kinds import SAFETY_CHECKER_FILE
 from videokit.weights.load import load_module
 from videokit.weights.stable_diffusion import SAFETY_CHECKER, SAFETY_CHECKER_CONFIG
 from videokit.weights.tensors import open_tensors
@@ -39,12 +41,18 @@ class SafetyChecker:
     def __init__(self, store: WeightStore, device: Device) -> None:
         """Build the network and load its weights, which are fetched if they are missing."""
         paths = store.fetch((SAFETY_CHECKER_CONFIG, SAFETY_CHECKER))
+        store.refuse_mixture(SAFETY_CHECKER_CONFIG, SAFETY_CHECKER)
         config = CLIPConfig.from_pretrained(paths[SAFETY_CHECKER_CONFIG].parent)
         self.device = device
         self.side = config.vision_config.image_size
         file = paths[SAFETY_CHECKER]
         self.network = load_module(
-            lambda: StableDiffusionSafetyChecker(config), device, open_tensors(file), _published_key, file
+            lambda: StableDiffusionSafetyChecker(config),
+            device,
+            open_tensors(file),
+            safety_checker_keys,
+            file,
+            kind=SAFETY_CHECKER_FILE,
         )
 
     def flags(self, frames: Sequence[Frame]) -> list[bool]:
@@ -77,8 +85,3 @@ def _above(
     """Return whether the cosine of each picture and concept is above the concept's threshold."""
     cosines = torch.nn.functional.cosine_similarity(embeds[:, None].float(), concepts[None].float(), dim=-1)
     return (cosines - thresholds.float() + adjustment).round(decimals=DIGITS) > 0
-
-
-def _published_key(name: str) -> str:
-    """Return the file's key of a parameter: transformers' CLIPVisionModel had one more level when it was published."""
-    return f"vision_model.{name}" if name.startswith("vision_model.") else name

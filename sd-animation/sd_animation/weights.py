@@ -9,7 +9,7 @@ The layout below a weights directory is the same for real weights, demo weights 
 from __future__ import annotations
 
 from videokit.weights.stable_diffusion import CONFIGURATION, SAFETY, TEXT_AND_PICTURES, UNET
-from videokit.weights.store import HubFile, WeightFile
+from videokit.weights.table import HubFile, WeightFile
 
 FILM = "film/film_net_fp16.safetensors"
 

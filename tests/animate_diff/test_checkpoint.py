@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from animate_diff.checkpoint import TEXT_ENCODER, UNET, VAE, Checkpoint
+from animate_diff.checkpoint import Checkpoint
 from animate_diff.inputs import CHECKPOINTS
 from animate_diff.pipeline import Pipeline
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from stores import CPU, store_of
 from videokit.errors import WeightsError
 from videokit.runtime import Stages
+from videokit.weights.keys import TEXT_ENCODER, UNET, VAE
 from videokit.weights.store import WeightStore
 
 NAME = CHECKPOINTS[0]
@@ -106,7 +107,7 @@ def test_modules_saved_as_a_checkpoint_compute_the_same_after_loading(random_wei
         ("model.diffusion_model.output_blocks.5.2.conv.weight", None),
         ("first_stage_model.decoder.up.3.block.0.conv1.bias", None),
         ("cond_stage_model.transformer.text_model.final_layer_norm.weight", None),
-        ("model.diffusion_model.input_blocks.0.0.weight", (32, 9, 3, 3)),  # an inpainting checkpoint
+        ("model.diffusion_model.input_blocks.0.0.weight", (32, 6, 3, 3)),
     ],
 )
 def test_a_missing_or_misshapen_tensor_is_named(
@@ -210,3 +211,103 @@ def test_a_checkpoint_in_another_precision_is_converted(
         key = {"conv_in.weight": "input_blocks.0.0.weight"}.get(name, "output_blocks.11.0.out_layers.3.weight")
         assert torch.equal(pipeline.unet.get_parameter(name), tensors[UNET + key].to(dtype).float())
     assert {p.dtype for p in pipeline.unet.parameters()} == {torch.float32}
+
+
+OLD_NAMES = {"q": "query", "k": "key", "v": "value", "proj_out": "proj_attn", "norm": "group_norm"}
+NEW_NAMES = {"q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0", "norm": "group_norm"}
+
+
+@pytest.mark.parametrize("names", [OLD_NAMES, NEW_NAMES])
+@pytest.mark.parametrize("path", ["mid.attn_1", "mid_block.attentions.0"])
+def test_the_vaes_attention_may_have_the_names_of_any_program(
+    tensors: Tensors,
+    store_with: Callable[[Tensors], WeightStore],
+    random_weights: Path,
+    names: dict[str, str],
+    path: str,
+) -> None:
+    """As converters wrote them after diffusers renamed its layers; then the weights are those of linear layers."""
+    renamed = {}
+    for key, tensor in tensors.items():
+        head, found, layer = key.partition(".mid.attn_1.")
+        layer, _, kind = layer.rpartition(".")
+        renamed[f"{head}.{path}.{names[layer]}.{kind}" if found else key] = (
+            tensor[..., 0, 0].contiguous() if found and tensor.ndim == 4 else tensor
+        )
+    assert len(renamed.keys() - tensors.keys()) >= 16  # weights and biases of four layers, in two halves
+    pipeline, expected = Pipeline(store_with(renamed), CPU), Pipeline(store_of(random_weights), CPU)
+    assert_parameters(pipeline.vae, dict(expected.vae.named_parameters()))
+
+
+def test_the_random_weights_have_the_shapes_of_published_checkpoints(tensors: Tensors) -> None:
+    """CompVis' attention has 1x1 convolutions (ldm/modules/diffusionmodules/model.py, AttnBlock)."""
+    for layer in ("q", "k", "v", "proj_out"):
+        for half in ("encoder", "decoder"):
+            assert tensors[f"first_stage_model.{half}.mid.attn_1.{layer}.weight"].shape == (64, 64, 1, 1)
+
+
+def test_novelais_text_encoder_without_text_model_is_read(
+    tensors: Tensors, store_with: Callable[[Tensors], WeightStore], random_weights: Path
+) -> None:
+    prefix = "cond_stage_model.transformer."
+    flat = {key.replace(f"{prefix}text_model.", prefix): tensor for key, tensor in tensors.items()}
+    assert flat.keys() != tensors.keys()
+    pipeline, expected = Pipeline(store_with(flat), CPU), Pipeline(store_of(random_weights), CPU)
+    assert_parameters(pipeline.text_encoder, dict(expected.text_encoder.named_parameters()))
+
+
+def test_a_checkpoint_in_scaled_float8_is_read_with_its_scales(
+    tensors: Tensors, store_with: Callable[[Tensors], WeightStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As ComfyUI stores it: linear layers in float8 with one scale each, other layers unchanged."""
+    scaled = {UNET + "scaled_fp8": torch.zeros(2).to(torch.float8_e4m3fn)}
+    for key, tensor in tensors.items():
+        if key.startswith(UNET) and tensor.ndim == 2:
+            scale = tensor.float().abs().max() / 448
+            scaled[key] = (tensor.float() / scale).to(torch.float8_e4m3fn)
+            scaled[key.removesuffix("weight") + "scale_weight"] = scale
+        else:
+            scaled[key] = tensor
+    with caplog.at_level(logging.INFO, logger="videokit"):
+        pipeline = Pipeline(store_with(scaled), CPU)
+    assert not [message for message in caplog.messages if "unknown keys" in message]
+    weight = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"
+    original = tensors[f"{UNET}input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"].float()
+    # three bits of mantissa: half a unit in the last place is 1/16 of a number
+    assert torch.allclose(
+        pipeline.unet.get_parameter(weight), original, rtol=1 / 16, atol=float(original.abs().max()) / 2**18
+    )
+    assert torch.equal(pipeline.unet.get_parameter("conv_in.weight"), tensors[f"{UNET}input_blocks.0.0.weight"].float())
+
+
+def test_a_plain_float8_checkpoint_keeps_its_values(
+    tensors: Tensors, store_with: Callable[[Tensors], WeightStore]
+) -> None:
+    pipeline = Pipeline(store_with({key: tensor.to(torch.float8_e4m3fn) for key, tensor in tensors.items()}), CPU)
+    expected = tensors[f"{UNET}input_blocks.0.0.weight"].to(torch.float8_e4m3fn).float()
+    assert torch.equal(pipeline.unet.get_parameter("conv_in.weight"), expected)
+
+
+def test_a_checkpoint_quantised_by_bitsandbytes_is_refused(
+    tensors: Tensors, store_with: Callable[[Tensors], WeightStore]
+) -> None:
+    key = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"
+    tensors[key] = torch.ones(tensors[key].shape, dtype=torch.int8)
+    tensors[key.removesuffix("weight") + "SCB"] = torch.ones(len(tensors[key]))
+    with pytest.raises(WeightsError, match=r"is quantised: .*to_q\.weight has int8 numbers.*float16"):
+        Pipeline(store_with(tensors), CPU)
+
+
+@pytest.mark.parametrize("mark", ["v_pred", "ztsnr"])
+def test_a_checkpoint_with_a_mark_of_another_prediction_is_refused(tensors: Tensors, tmp_path: Path, mark: str) -> None:
+    save_file(tensors | {mark: torch.zeros(0)}, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match=rf"\({mark}\).*predict noise \(epsilon\)"):
+        Checkpoint(tmp_path / "model.safetensors")
+
+
+def test_the_message_about_a_checkpoint_in_a_pickle_has_no_advice_to_execute_it(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"a": torch.ones(1)}, "callback": logging.Filter()}, tmp_path / "model.ckpt")
+    with pytest.raises(WeightsError, match=r"it contains logging\.Filter") as raised:
+        Checkpoint(tmp_path / "model.ckpt")
+    assert "weights_only" not in str(raised.value)
+    assert str(raised.value).isprintable()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from animate_diff.inputs import MOTION_MODULES
-from animate_diff.motion_module import MotionModule, original_key, read_motion_module
+from animate_diff.motion_module import MotionModule, motion_keys, read_motion_module
 from animate_diff.pipeline import Pipeline
 from diffusers import MotionAdapter
 from diffusers.loaders.single_file_utils import convert_animatediff_checkpoint_to_diffusers
@@ -48,9 +48,9 @@ def test_every_layout_gives_the_same_tensors(pipeline: Pipeline, tmp_path: Path,
 def test_the_original_keys_are_those_that_diffusers_converts(tmp_path: Path) -> None:
     original = load_file(write_module(tmp_path / "module.safetensors", V2))
     converted = convert_animatediff_checkpoint_to_diffusers(dict(original))
-    assert {original_key(name) for name in converted} == {key for key in original if "pos_encoder" not in key}
+    assert {motion_keys(name)[0] for name in converted} == {key for key in original if "pos_encoder" not in key}
     for name, tensor in converted.items():
-        assert torch.equal(original[original_key(name)], tensor), name
+        assert torch.equal(original[motion_keys(name)[0]], tensor), name
 
 
 @pytest.mark.parametrize(("kind", "max_frames", "mid_block"), [(V14, 24, False), (V15, 24, False), (V2, 32, True)])
@@ -85,10 +85,57 @@ def test_wrapped_state_dicts_are_unwrapped(pipeline: Pipeline, tmp_path: Path, w
     assert all(torch.equal(module.tensors[name], tensor) for name, tensor in expected.tensors.items())
 
 
-def test_without_position_tables_the_kind_gives_their_length(pipeline: Pipeline, tmp_path: Path) -> None:
-    tensors = load_file(write_module(tmp_path / "with.safetensors", V2))
-    save_file({k: t for k, t in tensors.items() if "pos_encoder" not in k}, tmp_path / "without.safetensors")
-    assert read(pipeline, tmp_path / "without.safetensors").max_frames == 32
+def test_a_folder_without_tables_and_config_has_the_length_of_its_kind(pipeline: Pipeline, tmp_path: Path) -> None:
+    for kind, length in ((V14, 24), (V2, 32)):
+        file = write_module(tmp_path / kind, kind) / "diffusion_pytorch_model.safetensors"
+        save_file({k: t for k, t in load_file(file).items() if not k.endswith(".pe")}, file)
+        (tmp_path / kind / "config.json").unlink()
+        assert read(pipeline, tmp_path / kind).max_frames == length
+
+
+def test_the_config_of_a_folder_without_tables_has_their_length(pipeline: Pipeline, tmp_path: Path) -> None:
+    file = write_module(tmp_path / "folder", V2) / "diffusion_pytorch_model.safetensors"
+    save_file({k: t for k, t in load_file(file).items() if not k.endswith(".pe")}, file)
+    config = tmp_path / "folder" / "config.json"
+    config.write_text('{"motion_max_seq_length": 30}')
+    assert read(pipeline, tmp_path / "folder").max_frames == 30
+    config.write_text("{}")
+    with pytest.raises(WeightsError, match=r"config\.json has no number motion_max_seq_length"):
+        read(pipeline, tmp_path / "folder")
+
+
+@pytest.mark.parametrize(
+    ("mid_block", "positions", "over_frames"),
+    [(False, 24, True), (False, 32, False), (True, 32, False), (True, 24, False)],
+)
+def test_norms_run_over_frames_for_modules_like_v14_only(mid_block: bool, positions: int, over_frames: bool) -> None:
+    """The originals' use_inflated_groupnorm, which is false for v1 only: guoyww/AnimateDiff configs/inference/."""
+    assert MotionModule({}, positions, mid_block).norms_over_frames == over_frames
+
+
+@pytest.mark.parametrize("layout", [".ckpt", ".safetensors", ""])
+def test_v3_has_the_norms_of_single_frames_in_every_layout(pipeline: Pipeline, tmp_path: Path, layout: str) -> None:
+    module = read(pipeline, write_module(tmp_path / f"v3_sd15_mm{layout}", "v3_sd15_mm"))
+    assert (module.max_frames, module.has_mid_block, module.norms_over_frames) == (32, False, False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.bin"],
+)
+def test_a_folder_may_have_any_name_that_save_pretrained_gives(pipeline: Pipeline, tmp_path: Path, name: str) -> None:
+    expected = read(pipeline, write_module(tmp_path / "a", V2))
+    file = write_module(tmp_path / "b", V2) / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    file.unlink()
+    (torch.save if name.endswith(".bin") else save_file)(tensors, tmp_path / "b" / name)
+    assert all(torch.equal(read(pipeline, tmp_path / "b").tensors[key], t) for key, t in expected.tensors.items())
+
+
+def test_a_folder_without_weights_is_an_error_that_lists_the_names(pipeline: Pipeline, tmp_path: Path) -> None:
+    (write_module(tmp_path / "folder", V2) / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"no weights of a MotionAdapter; .* diffusion_pytorch_model\.fp16\.bin"):
+        read(pipeline, tmp_path / "folder")
 
 
 @pytest.mark.parametrize("shape", [None, (3, 3)])
@@ -115,9 +162,14 @@ def test_unknown_keys_are_logged_in_one_line(
     assert [r.getMessage() for r in caplog.records] == ["more.safetensors: ignored 1 unknown keys: animatediff_config"]
 
 
-def test_a_file_that_is_not_a_motion_module_is_rejected(pipeline: Pipeline, random_weights: Path) -> None:
-    with pytest.raises(WeightsError, match="is not a motion module"):
+def test_a_file_that_is_not_a_motion_module_is_rejected(
+    pipeline: Pipeline, random_weights: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(WeightsError, match=r"is a single-file checkpoint of Stable Diffusion .*, not a motion module"):
         read(pipeline, random_weights / "checkpoints" / "lyriel_v16.safetensors")
+    save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match=r"is not a motion module \(it has weight\)"):
+        read(pipeline, tmp_path / "other.safetensors")
 
 
 def test_a_module_with_too_few_positions_is_rejected(random_weights: Path, tmp_path: Path, stages: Stages) -> None:

@@ -18,7 +18,8 @@ from stores import CPU, store_of
 from videokit.errors import WeightsError, WeightsMissing
 from videokit.runtime import Stages
 from videokit.weights.stable_diffusion import BASE_TEXT_ENCODER, BASE_VAE, CONFIGS, TOKENIZER
-from videokit.weights.store import Url, WeightFile, WeightStore
+from videokit.weights.store import WeightStore
+from videokit.weights.table import Url, WeightFile
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 Plain functions on (B, C, F, H, W) tensors, with the keys of CompVis and AnimateDiff. Sources: CompVis/latent-diffusion
 ldm/modules/diffusionmodules/openaimodel.py and ldm/modules/attention.py; guoyww/AnimateDiff@a3b0bee
 animatediff/models/{unet,resnet,motion_module}.py. GroupNorm has the original's scope. Motion modules and spatial
-attention normalise each frame separately. ResNets and the last norm normalise all frames together with the modules v14
-and v15 (use_inflated_groupnorm: false), and each frame separately with v15_v2.
+attention normalise each frame separately. ResNets and the last norm normalise each frame separately if the original's
+use_inflated_groupnorm is true, and all frames together otherwise.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ HEADS, GROUPS = 8, 32  # of Stable Diffusion 1.5 and of AnimateDiff
 class ReferenceUNet:
     """The UNet of one checkpoint and one motion module."""
 
-    def __init__(self, checkpoint: Mapping[str, torch.Tensor], motion: Mapping[str, torch.Tensor]) -> None:
+    def __init__(
+        self, checkpoint: Mapping[str, torch.Tensor], motion: Mapping[str, torch.Tensor], *, inflated_groupnorm: bool
+    ) -> None:
         prefix = "model.diffusion_model."
         self.w = {k.removeprefix(prefix): v.double() for k, v in checkpoint.items() if k.startswith(prefix)}
         self.w |= {k: v.double() for k, v in motion.items()}
+        self.over_frames = not inflated_groupnorm
         self.has_mid_motion = any(k.startswith("mid_block.motion_modules") for k in motion)
 
     def __call__(self, x: torch.Tensor, timestep: int, text: torch.Tensor) -> torch.Tensor:
@@ -60,7 +63,7 @@ class ReferenceUNet:
             if level < 3:
                 h = h.repeat_interleave(2, dim=3).repeat_interleave(2, dim=4)
                 h = self.conv(f"output_blocks.{3 * level + 2}.{1 if level == 0 else 2}.conv", h)
-        return self.conv("out.2", F.silu(self.norm("out.0", h, 1e-5, over_frames=not self.has_mid_motion)))
+        return self.conv("out.2", F.silu(self.norm("out.0", h, 1e-5, over_frames=self.over_frames)))
 
     def timestep_embedding(self, timestep: int) -> torch.Tensor:
         half = self.w["time_embed.0.weight"].shape[1] // 2
@@ -88,7 +91,7 @@ class ReferenceUNet:
         return F.layer_norm(x, x.shape[-1:], self.w[f"{name}.weight"], self.w[f"{name}.bias"])
 
     def resnet(self, name: str, x: torch.Tensor, emb: torch.Tensor) -> torch.Tensor:
-        over_frames = not self.has_mid_motion
+        over_frames = self.over_frames
         h = self.conv(f"{name}.in_layers.2", F.silu(self.norm(f"{name}.in_layers.0", x, 1e-5, over_frames)))
         h = h + self.linear(f"{name}.emb_layers.1", F.silu(emb)).view(1, -1, 1, 1, 1)
         h = self.conv(f"{name}.out_layers.3", F.silu(self.norm(f"{name}.out_layers.0", h, 1e-5, over_frames)))

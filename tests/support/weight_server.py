@@ -10,10 +10,14 @@ be killed: `python weight_server.py PORT FILE PATH LOG [HOLD_AT]`. Both record e
     "whole"         ignores Range and sends all bytes with status 200
     "whole, half"   ignores Range, sends half and closes
     "unannounced"   sends half without Content-Length and closes
+    "page"          answers 200 with a page in HTML, as a proxy that requires a sign-in
+    "html"          sends the file as text/html
+    "other range"   answers 206 with bytes from 0, whatever range was requested
     "http://..."    redirects to an address
     "/..."          redirects to a path
     an integer      answers with this status and no file
     Hold(at)        sends the bytes before `at`, then waits for `Hold.release`
+    Some(count)     sends `count` bytes and closes
 """
 
 from __future__ import annotations
@@ -32,12 +36,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 
+PAGE = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Please sign in.</body></html>"
+
+
 @dataclass
 class Hold:
     """Wait in the middle of a file, at byte `at`, until `release` is set."""
 
     at: int
     release: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass
+class Some:
+    """Send this number of bytes in a connection."""
+
+    count: int
 
 
 @dataclass
@@ -59,16 +73,16 @@ class WeightServer(ThreadingHTTPServer):
         self.log = log
         self.requests: list[Request] = []
         self.ended = threading.Event()
-        self._plans: dict[str, deque[str | int | Hold]] = defaultdict(deque)
+        self._plans: dict[str, deque[str | int | Hold | Some]] = defaultdict(deque)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def plan(self, path: str, *actions: str | int | Hold) -> None:
+    def plan(self, path: str, *actions: str | int | Hold | Some) -> None:
         self._plans[path].extend(actions)
 
-    def next_action(self, path: str) -> str | int | Hold:
+    def next_action(self, path: str) -> str | int | Hold | Some:
         plan = self._plans[path]
         return plan.popleft() if plan else "serve"
 
@@ -89,22 +103,34 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             self.close_connection = True
 
-    def _respond(self, action: str | int | Hold, start: int, request: Request) -> None:
+    def _respond(self, action: str | int | Hold | Some, start: int, request: Request) -> None:
         content = self.server.files.get(self.path)
         if isinstance(action, str) and action.startswith(("http://", "/")):
             return self._send_head(302, Location=action)
         if isinstance(action, int):
             return self._send_head(action)
+        if action == "page":
+            self._send_head(200, Content_Type="text/html; charset=utf-8", Content_Length=str(len(PAGE)))
+            self.wfile.write(PAGE)
+            return None
         if content is None:
             return self._send_head(404)
         if action in ("whole", "whole, half"):
             start = 0
-        elif start >= len(content):
+        elif start and start >= len(content):
             return self._send_head(416, Content_Range=f"bytes */{len(content)}")
         body = content[start:]
+        if action == "other range":
+            self._send_head(
+                206, Content_Range=f"bytes 0-{len(content) - 1}/{len(content)}", Content_Length=str(len(content))
+            )
+            self.wfile.write(content)
+            return None
         if action == "wrong":
             body = bytes(byte ^ 0xFF for byte in body)
-        length = {} if action == "unannounced" else {"Content_Length": str(len(body))}
+        length: dict[str, str] = {} if action == "unannounced" else {"Content_Length": str(len(body))}
+        if action == "html":
+            length["Content_Type"] = "text/html"
         if start:
             self._send_head(206, Content_Range=f"bytes {start}-{len(content) - 1}/{len(content)}", **length)
         else:
@@ -112,6 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
         pause = len(body) // 2 if action in ("truncate", "stall", "unannounced", "whole, half") else len(body)
         if isinstance(action, Hold):
             pause = action.at - start
+        if isinstance(action, Some):
+            pause = action.count
         # Recorded before the write, because the test may read it before write() returns.
         request.sent = pause
         if self.server.log is not None:

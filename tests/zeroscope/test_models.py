@@ -13,7 +13,8 @@ import pytest
 import torch
 from stores import CPU
 from videokit.errors import WeightsError, WeightsMissing
-from videokit.weights.store import HubFile, WeightStore
+from videokit.weights.store import WeightStore
+from videokit.weights.table import HubFile
 from zeroscope.models import Model, Models
 from zeroscope.pipeline import Pipeline
 from zeroscope.weights import CONFIGS, FILES, LAMA, MODELS, PARTS, TEXT_ENCODER, TOKENIZER, UNET, VAE

@@ -38,7 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from videokit.runtime import GB, Device, Stages, pick_device
 from videokit.video.encode import encode_mp4
-from videokit.weights.stable_diffusion import base_text_encoder_key, base_vae_key
+from videokit.weights.keys import same_key, text_encoder_keys, vae_keys
 from videokit.weights.store import WeightStore
 from zeroscope.inputs import Inputs
 from zeroscope.pipeline import Pipeline
@@ -47,8 +47,9 @@ from benchmarks.measure import demo_predictor, machine_line, paired, peak_memory
 from zeroscope import weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
+    from videokit.weights.keys import Keys
 
 CPU = Device(torch.device("cpu"), torch.float32)
 SMALL = Inputs("a red circle", num_frames=4, num_inference_steps=4, width=256, height=256, seed=3)
@@ -80,9 +81,9 @@ def original(directory: Path, inputs: Inputs, target: Path, device: Device = CPU
     """Make one prediction as inference.py does: read all weights, then run the plain loop."""
     folder = directory / inputs.model
 
-    def load(module: nn.Module, file: str, key_of: Callable[[str], str] = str) -> Any:
+    def load(module: nn.Module, file: str, keys_of: Keys = same_key) -> Any:
         tensors = torch.load(folder / file, weights_only=True)
-        module.load_state_dict({name: tensors[key_of(name)] for name, _ in module.named_parameters()}, assign=True)
+        module.load_state_dict({name: tensors[keys_of(name)[0]] for name, _ in module.named_parameters()}, assign=True)
         return nn.Module.to(
             module, device.device, device.dtype
         ).eval()  # diffusers' own `to` logs a warning without cause
@@ -95,9 +96,9 @@ def original(directory: Path, inputs: Inputs, target: Path, device: Device = CPU
         unet = load(unet, weights.UNET)
     parts = Parts(
         CLIPTokenizer.from_pretrained(folder / "tokenizer"),
-        load(text_encoder, weights.TEXT_ENCODER, base_text_encoder_key),
+        load(text_encoder, weights.TEXT_ENCODER, text_encoder_keys),
         unet,
-        load(vae, weights.VAE, base_vae_key),
+        load(vae, weights.VAE, vae_keys),
         json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
     )
     plain_loop(parts, inputs, target, device)

@@ -7,14 +7,15 @@ import os
 import sys
 from typing import TYPE_CHECKING, Literal
 
-from videokit.errors import WeightsError
+from videokit.errors import WeightsError, WeightsMissing
 from videokit.weights.store import WeightStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from videokit.weights.store import WeightFile
+    from videokit.weights.store import Verification
+    from videokit.weights.table import WeightFile
 
 
 def run(
@@ -65,10 +66,23 @@ def _print_table(store: WeightStore, paths: list[str]) -> int:
 def _verify(store: WeightStore, paths: list[str]) -> int:
     wrong = 0
     for path in paths:
-        location = store.find(path)
-        fault = store.verify(path) if location else None
-        wrong += fault is not None
-        print(f"{path}: " + ("missing" if location is None else f"WRONG: {location}: {fault}" if fault else "right"))
+        try:
+            result = store.verify(path)
+        except WeightsMissing:
+            print(f"{path}: missing")
+            continue
+        wrong += result.fault is not None
+        print(f"{path}: {_describe(result)}")
     if wrong:
         print(f"{wrong} wrong; remove them and fetch them again", file=sys.stderr)
     return int(wrong > 0)
+
+
+def _describe(result: Verification) -> str:
+    if result.fault:
+        return f"WRONG: {result.location}: {result.fault}"
+    if result.expected.sha256:
+        return f"right, by {result.expected.stated_by}"
+    if result.expected.size is not None:
+        return f"not known: {result.location} has the right size, and no SHA-256 is known"
+    return f"not known: no size and no SHA-256 of {result.location} are known"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from videokit.video.frames import Frame
-    from videokit.weights.store import WeightFile
+    from videokit.weights.table import WeightFile
 
 
 ZEROSCOPE: dict[str, Any] = {"width": 256, "height": 256, "num_frames": 16}

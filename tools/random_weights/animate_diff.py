@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import torch
 from accelerate import init_empty_weights
-from animate_diff.checkpoint import text_encoder_key, unet_key, vae_key
+from animate_diff.checkpoint import unet_keys
 from animate_diff.inputs import CHECKPOINTS, MOTION_MODULES
-from animate_diff.motion_module import original_key
+from animate_diff.motion_module import motion_keys
 from diffusers import MotionAdapter
 from safetensors.torch import save_file
+from videokit.weights.keys import checkpoint_text_encoder_keys, checkpoint_vae_keys
 
 from random_weights.stable_diffusion import FULL as FULL
 from random_weights.stable_diffusion import SIZES as SIZES
@@ -35,17 +36,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from random_weights.stable_diffusion import Tensors
+
 
 def motion_config(size: Size, name: str) -> dict[str, object]:
-    """Return the content of MotionAdapter's config.json for a motion module."""
-    v2 = name.endswith("v2")
+    """Return the content of MotionAdapter's config.json for a motion module: v14, v15, v15_v2 or v3."""
+    v2, v3 = name.endswith("v2"), name.startswith("v3")
     return {
         "_class_name": "MotionAdapter",
         "block_out_channels": list(size.unet_channels),
         "motion_layers_per_block": 2,
         "motion_num_attention_heads": 8,
         "motion_norm_num_groups": 32,
-        "motion_max_seq_length": 32 if v2 else 24,
+        "motion_max_seq_length": 32 if v2 or v3 else 24,
         "use_motion_mid_block": v2,
     }
 
@@ -66,9 +69,9 @@ def write_checkpoint(file: Path, size: Size, name: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     tokens = write_tokenizer(None)
     save_file(
-        half(random_tensors(unet(size), name), unet_key)
-        | half(random_tensors(vae(size), name), vae_key)
-        | half(random_tensors(text_encoder(size, tokens), name), text_encoder_key),
+        half(random_tensors(unet(size), name), unet_keys)
+        | half(_compvis_shapes(random_tensors(vae(size), name)), checkpoint_vae_keys)
+        | half(random_tensors(text_encoder(size, tokens), name), checkpoint_text_encoder_keys),
         file,
         metadata={"format": "pt"},
     )
@@ -84,14 +87,23 @@ def write_motion_module(path: Path, size: Size, name: str) -> None:
     if not path.suffix:
         path.mkdir(exist_ok=True)
         (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        save_file(tensors, path / "diffusion_pytorch_model.safetensors")
+        tables = {key: buffer.clone() for key, buffer in adapter.named_buffers()}
+        save_file(tensors | tables, path / "diffusion_pytorch_model.safetensors")
         return
-    original = {original_key(key): tensor for key, tensor in tensors.items()}
-    original |= {original_key(key): table for key, table in _position_tables(adapter).items()}
+    original = {motion_keys(key)[0]: tensor for key, tensor in tensors.items()}
+    original |= {motion_keys(key)[0]: table for key, table in _position_tables(adapter).items()}
     if path.suffix == ".ckpt":
         torch.save(original, path)
     else:
         save_file(original, path)
+
+
+def _compvis_shapes(vae: Tensors) -> Tensors:
+    """Return a VAE's tensors with the weights of its attention as CompVis stores them: those of 1x1 convolutions."""
+    return {
+        key: tensor[..., None, None] if ".attentions." in key and tensor.ndim == 2 else tensor
+        for key, tensor in vae.items()
+    }
 
 
 def _position_tables(adapter: MotionAdapter) -> Mapping[str, torch.Tensor]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save_file
-from sd_animation.film import COLOURS, PUBLISHED, Film, Widths, published_key
+from sd_animation.film import COLOURS, PUBLISHED, Film, Widths, film_keys
 
 from random_weights.stable_diffusion import half, random_tensors
 
@@ -25,7 +25,7 @@ def write(file: Path, size: Widths) -> None:
     tensors = random_tensors(film, "film")
     init_as_mean(tensors, size)
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(half(tensors, published_key), file)
+    save_file(half(tensors, film_keys), file)
 
 
 def init_as_mean(tensors: dict[str, torch.Tensor], size: Widths) -> None:

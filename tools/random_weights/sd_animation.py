@@ -13,6 +13,7 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from safetensors.torch import save_file
 from sd_animation.weights import FILM
 from transformers import CLIPConfig
+from videokit.weights.keys import safety_checker_keys, same_key
 from videokit.weights.stable_diffusion import BASE_UNET, SAFETY_CHECKER, SAFETY_CHECKER_CONFIG
 
 from random_weights import film
@@ -55,7 +56,7 @@ def safety_config(size: Size) -> dict[str, object]:
 def write(directory: Path, size: Size) -> None:
     """Write the files for predictions with any input; about 9 MB for `SMALL`."""
     write_base(directory, size)
-    save_file(half(random_tensors(unet(size), "base"), str), directory / BASE_UNET)
+    save_file(half(random_tensors(unet(size), "base"), same_key), directory / BASE_UNET)
     write_safety_checker(directory, size)
     film.write(directory / FILM, film.FULL if size == FULL else film.SMALL)
 
@@ -69,9 +70,4 @@ def write_safety_checker(directory: Path, size: Size) -> None:
     tensors = random_tensors(checker, "base")
     for name in ("concept_embeds_weights", "special_care_embeds_weights"):
         tensors[name] = torch.ones_like(tensors[name])  # no cosine is above 1
-    save_file(half(tensors, safety_checker_key), directory / SAFETY_CHECKER)
-
-
-def safety_checker_key(name: str) -> str:
-    """Return the published name of a parameter of StableDiffusionSafetyChecker."""
-    return f"vision_model.{name}" if name.startswith("vision_model.") else name
+    save_file(half(tensors, safety_checker_keys), directory / SAFETY_CHECKER)

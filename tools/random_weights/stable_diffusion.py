@@ -16,15 +16,17 @@ from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
-from videokit.weights.stable_diffusion import BASE, BASE_TEXT_ENCODER, BASE_VAE, base_text_encoder_key, base_vae_key
+from videokit.weights.keys import text_encoder_keys, vae_keys
+from videokit.weights.stable_diffusion import BASE, BASE_TEXT_ENCODER, BASE_VAE
 
 from random_weights.tokenizer import write_tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import nn
+    from videokit.weights.keys import Keys
 
     Tensors = dict[str, torch.Tensor]
 
@@ -102,9 +104,9 @@ def write_base(directory: Path, size: Size) -> None:
     configs = {"unet": unet_config(size), "vae": vae_config(size), "text_encoder": text_config(size, tokens)}
     for part, config in configs.items():
         write_config(directory / BASE / part / "config.json", config)
-    save_file(half(random_tensors(vae(size), "base"), base_vae_key), directory / BASE_VAE)
+    save_file(half(random_tensors(vae(size), "base"), vae_keys), directory / BASE_VAE)
     text = random_tensors(text_encoder(size, tokens), "base")
-    save_file(half(text, base_text_encoder_key), directory / BASE_TEXT_ENCODER)
+    save_file(half(text, text_encoder_keys), directory / BASE_TEXT_ENCODER)
 
 
 def write_config(file: Path, config: Mapping[str, object]) -> None:
@@ -145,6 +147,6 @@ def _random(name: str, shape: torch.Size) -> torch.Tensor:
     return torch.randn(shape, generator=generator).mul_(inputs**-0.5)
 
 
-def half(tensors: Tensors, key_of: Callable[[str], str]) -> Tensors:
-    """Return tensors in half precision under their names in the file."""
-    return {key_of(name): tensor.half() for name, tensor in tensors.items()}
+def half(tensors: Tensors, keys_of: Keys) -> Tensors:
+    """Return tensors in half precision under their published names."""
+    return {keys_of(name)[0]: tensor.half() for name, tensor in tensors.items()}

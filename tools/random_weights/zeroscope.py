@@ -14,7 +14,7 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, UNet3DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
-from videokit.weights.stable_diffusion import base_text_encoder_key, base_vae_key
+from videokit.weights.keys import same_key, text_encoder_keys, vae_keys
 from zeroscope.weights import LAMA, MODELS, TEXT_ENCODER, UNET, VAE
 
 from random_weights import lama, stable_diffusion
@@ -109,8 +109,8 @@ def write_model(folder: Path, size: Size, name: str) -> None:
         unet = UNet3DConditionModel.from_config(configs["unet/config.json"])
         vae = AutoencoderKL.from_config(configs["vae/config.json"])
         text_encoder = CLIPTextModel(CLIPTextConfig(**text_config(size, tokens)))
-    torch.save(half(random_tensors(unet, name), str), folder / UNET)
-    torch.save(half(random_tensors(vae, "zeroscope"), base_vae_key), folder / VAE)
-    text = half(random_tensors(text_encoder, "zeroscope"), base_text_encoder_key)
+    torch.save(half(random_tensors(unet, name), same_key), folder / UNET)
+    torch.save(half(random_tensors(vae, "zeroscope"), vae_keys), folder / VAE)
+    text = half(random_tensors(text_encoder, "zeroscope"), text_encoder_keys)
     text["text_model.embeddings.position_ids"] = torch.arange(77)[None]  # a buffer that transformers stored in 2023
     torch.save(text, folder / TEXT_ENCODER)

@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from videokit.errors import WeightsError
 from videokit.files import atomic_write
-from videokit.weights.download import ensure_disk_space
 from videokit.weights.tensors import open_tensors
+from videokit.weights.transfer import ensure_disk_space
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 from videokit.runtime import Device
+from videokit.weights.keys import same_key
 from videokit.weights.load import load_module
-from videokit.weights.pickles import open_checkpoint
+from videokit.weights.tensors import open_checkpoint
 
 from zeroscope import weights
 from zeroscope.conversion import open_converted
@@ -105,7 +106,7 @@ def load_lama(store: WeightStore, device: torch.device) -> Lama:
     """
     tensors = open_converted(store, weights.LAMA, generator_tensors)
     size, float32 = _size(tensors), Device(device, torch.float32)
-    lama: Lama = load_module(lambda: Lama(size), float32, tensors, str, store.get(weights.LAMA), strict=True)
+    lama: Lama = load_module(lambda: Lama(size), float32, tensors, same_key, store.get(weights.LAMA), strict=True)
     return lama
 
 

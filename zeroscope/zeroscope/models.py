@@ -19,8 +19,9 @@ from diffusers import AutoencoderKL, UNet3DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from videokit.runtime import GB, host_memory
+from videokit.weights.keys import same_key, text_encoder_keys, vae_keys
+from videokit.weights.kinds import TEXT_ENCODER_FILE, UNET_3D, VAE_FILE
 from videokit.weights.load import load_module
-from videokit.weights.stable_diffusion import base_text_encoder_key, base_vae_key
 from videokit.weights.store import common_folder
 
 from zeroscope.conversion import open_converted
@@ -30,9 +31,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from videokit.runtime import Device
+    from videokit.weights.keys import Keys
+    from videokit.weights.kinds import Kind
     from videokit.weights.store import WeightStore
 
 logger = logging.getLogger("videokit")
+
+# the configuration, the keys and the kind of each part's file
+LAYOUTS: dict[str, tuple[str, Keys, Kind]] = {
+    UNET: (CONFIGS[0], same_key, UNET_3D),
+    VAE: (CONFIGS[1], vae_keys, VAE_FILE),
+    TEXT_ENCODER: (CONFIGS[2], text_encoder_keys, TEXT_ENCODER_FILE),
+}
 
 
 @dataclass(frozen=True)
@@ -125,18 +135,20 @@ class Models:
         unet, vae, text_encoder, scheduler = (paths[f"{name}/{config}"] for config in CONFIGS)
         tokenizer = common_folder(paths[f"{name}/{file}"] for file in TOKENIZER)
 
-        def load(construct: Callable[[], Any], path: str) -> Any:
+        def load(construct: Callable[[], Any], part: str) -> Any:
+            path, (config, keys_of, kind) = f"{name}/{part}", LAYOUTS[part]
+            self.store.refuse_mixture(f"{name}/{config}", path)
             tensors = open_converted(self.store, path)
-            return load_module(construct, self.device, tensors, _key_of(path, tensors), self.store.get(path))
+            return load_module(construct, self.device, tensors, keys_of, self.store.get(path), kind=kind)
 
         model = Model(
             CLIPTokenizer.from_pretrained(tokenizer),
-            load(lambda: CLIPTextModel(CLIPTextConfig.from_pretrained(text_encoder.parent)), f"{name}/{TEXT_ENCODER}"),
+            load(lambda: CLIPTextModel(CLIPTextConfig.from_pretrained(text_encoder.parent)), TEXT_ENCODER),
             load(
                 lambda: UNet3DConditionModel.from_config(UNet3DConditionModel.load_config(unet.parent)),
-                f"{name}/{UNET}",
+                UNET,
             ),
-            load(lambda: AutoencoderKL.from_config(AutoencoderKL.load_config(vae.parent)), f"{name}/{VAE}"),
+            load(lambda: AutoencoderKL.from_config(AutoencoderKL.load_config(vae.parent)), VAE),
             json.loads(scheduler.read_text()),
         )
         if self.device.device.type == "cpu":
@@ -158,10 +170,3 @@ def _convolve_2d(convolution: nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
     """Return a convolution over the frames of (B, C, F, h, w)."""
     flat = F.conv2d(x.flatten(3), convolution.weight.squeeze(-1), convolution.bias, 1, (1, 0))
     return flat.reshape(*flat.shape[:3], *x.shape[3:])
-
-
-def _key_of(path: str, tensors: Mapping[str, torch.Tensor]) -> Callable[[str], str]:
-    """Return the function from parameter name to file key; diffusers renamed the VAE's attention in May 2023."""
-    if path.endswith(TEXT_ENCODER):
-        return base_text_encoder_key
-    return base_vae_key if any(key.endswith(".proj_attn.weight") for key in tensors) else str

@@ -13,7 +13,7 @@ demo weights contain no pickles.
 
 from __future__ import annotations
 
-from videokit.weights.store import HubFile, WeightFile
+from videokit.weights.table import HubFile, WeightFile
 
 MODELS = ("xl", "576w", "potat1", "animov-512x")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Run = Callable[..., subprocess.CompletedProcess[str]]
 
 SCRIPT = ROOT / "script" / "weights"
-FILES = {"unet/a.safetensors": b"first", "b.json": b"second"}
+FILES = {"unet/a.txt": b"first", "b.json": b"[1, 2]"}
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def model(server: WeightServer, tmp_path: Path) -> Path:
         f"{hashlib.sha256(content).hexdigest()!r})"
         for path, content in FILES.items()
     ]
-    table = f"from videokit.weights.store import Url, WeightFile\nFILES = [{', '.join(entries)}]\n"
+    table = f"from videokit.weights.table import Url, WeightFile\nFILES = [{', '.join(entries)}]\n"
     (package / "weights.py").write_text(table)
     return package.parent
 
@@ -69,7 +69,7 @@ def test_all_files_are_fetched_into_the_models_directory(run: Run, model: Path) 
 
 def test_named_files_are_fetched_into_the_cache(run: Run, model: Path, tmp_path: Path) -> None:
     assert run("b.json", "--to", "cache").returncode == 0
-    assert contents(tmp_path / "cache") == {"b.json": b"second"}
+    assert contents(tmp_path / "cache") == {"b.json": b"[1, 2]"}
     assert not (model / "weights").exists()
 
 
@@ -78,7 +78,7 @@ def test_the_list_has_sizes_licences_and_locations(run: Run, server: WeightServe
     requests = len(server.requests)
     lines = [line.strip() for line in run("--list").stdout.splitlines()]
     assert lines == [
-        *("unet/a.safetensors", "5 bytes, Apache-2.0", "missing"),
+        *("unet/a.txt", "5 bytes, Apache-2.0", "missing"),
         *("b.json", "6 bytes, Apache-2.0", str(model / "weights" / "b.json")),
     ]
     assert len(server.requests) == requests
@@ -88,13 +88,13 @@ def test_verify_fails_on_wrong_bytes_and_not_on_missing_files(run: Run, model: P
     run("b.json")
     right = run("--verify")
     assert right.returncode == 0
-    assert "unet/a.safetensors: missing" in right.stdout
-    assert "b.json: right" in right.stdout
-    (model / "weights" / "b.json").write_bytes(b"sEcond")
+    assert "unet/a.txt: missing" in right.stdout
+    assert "b.json: right, by the weights table" in right.stdout
+    (model / "weights" / "b.json").write_bytes(b"[1, 3]")
     wrong = run("--verify")
     assert wrong.returncode == 1
     assert "b.json: WRONG" in wrong.stdout
-    assert hashlib.sha256(b"second").hexdigest() in wrong.stdout
+    assert hashlib.sha256(b"[1, 2]").hexdigest() in wrong.stdout
 
 
 def test_a_failed_fetch_is_one_message_and_exit_1(run: Run, server: WeightServer) -> None:
@@ -108,7 +108,7 @@ def test_a_failed_fetch_is_one_message_and_exit_1(run: Run, server: WeightServer
 def test_offline_names_the_command_for_what_is_missing(run: Run) -> None:
     failed = run(WEIGHTS_OFFLINE="1")
     assert failed.returncode == 1
-    assert "script/weights some-model unet/a.safetensors b.json" in failed.stderr
+    assert "script/weights some-model unet/a.txt b.json" in failed.stderr
 
 
 def test_an_unknown_file_exits_2(run: Run) -> None:

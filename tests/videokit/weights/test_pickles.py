@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 import types
 import zipfile
@@ -15,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 from videokit.errors import WeightsError
-from videokit.weights.pickles import open_checkpoint
+from videokit.weights.formats import MAX_TENSORS
+from videokit.weights.tensors import format_keys, open_checkpoint, open_tensors
 
 
 @pytest.fixture
@@ -179,3 +181,77 @@ def test_a_truncated_file_is_an_error(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:3000])
     with pytest.raises(WeightsError, match=r"best\.ckpt"):
         open_checkpoint(file)
+
+
+def write_pickle(path: Path, pickled: bytes) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", pickled)
+        archive.writestr("a/data/0", bytes(4))
+    return path
+
+
+STORAGE = b"(S'storage'\nctorch\nFloatStorage\nS'0'\nS'cpu'\nI1\ntQ"
+TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n(" + STORAGE + b"I0\n(I1\nt(I1\ntI00\nNtR"
+
+
+def test_an_object_whose_items_are_replaced_is_read_as_what_it_contains(tmp_path: Path) -> None:
+    # an OrderedDict with one tensor, whose attribute `items` BUILD replaces by a text
+    pickled = b"ccollections\nOrderedDict\n)RS'weight'\n" + TENSOR + b"s}S'items'\nS'text'\nsb."
+    assert list(open_checkpoint(write_pickle(tmp_path / "a.ckpt", pickled))) == ["weight"]
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        # memo number 2^28: Python's unpickler in C allocates 4 GB for it
+        b"\x80\x02Nr\xff\xff\xff\x0f.",
+        # a tuple of two, 64 times: its hash as a key of a dictionary would take 2^64 steps
+        b"}N" + b"\x86".join([b"2"] * 65) + b"\x86Ns.",
+        b"\x80\x04\x8f(N" + b"\x86".join([b"2"] * 65) + b"\x86\x90.",  # the same in a set
+        b"]" * 100_000 + b"a" * 99_999 + b".",  # lists in lists
+        b"\x8e\xff\xff\xff\xff\xff\xff\x00\x00.",  # bytes that are not there
+        b"\x82\x01.",  # an extension
+    ],
+)
+def test_a_hostile_pickle_is_an_error_of_weights_or_has_no_tensors(tmp_path: Path, pickled: bytes) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    try:
+        assert open_checkpoint(write_pickle(tmp_path / "a.ckpt", pickled)) == {}
+    except WeightsError as error:
+        assert "a.ckpt" in str(error)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    assert after.ru_utime - before.ru_utime < 10  # processor seconds
+    assert after.ru_maxrss - before.ru_maxrss < 500_000  # kB
+
+
+def test_one_storage_with_more_tensors_than_any_model_is_refused(tmp_path: Path) -> None:
+    one = STORAGE + b"q\x000"
+    rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n(h\x00I0\n(I1\nt(I1\ntI00\nNtR"
+    entries = b"".join(b"S'%d'\n" % index + rebuild + b"s" for index in range(MAX_TENSORS + 1))
+    with pytest.raises(WeightsError, match="more than 20000 tensors"):
+        open_checkpoint(write_pickle(tmp_path / "a.ckpt", one + b"}" + entries + b"."))
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_torchs_advice_to_execute_the_file_never_reaches_a_user(tmp_path: Path, old: bool) -> None:
+    torch.save({"weight": torch.ones(2), "at": Path("/")}, tmp_path / "a.ckpt", _use_new_zipfile_serialization=not old)
+    with pytest.raises(WeightsError, match="is not safetensors or a pickle of plain tensors") as raised:
+        open_tensors(tmp_path / "a.ckpt")
+    assert "weights_only" not in str(raised.value)
+    assert str(raised.value).isprintable()
+    assert ("pathlib." in str(raised.value)) != old  # what it contains
+
+
+def test_names_in_a_file_reach_a_message_without_control_characters(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(1), "\x1b[31mred\n": torch.ones(1)}, tmp_path / "a.ckpt")
+    assert format_keys(sorted(open_tensors(tmp_path / "a.ckpt"))) == "\ufffd[31mred, weight"
+    assert len(format_keys(["x" * 100_000])) < 300
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_float8_tensors_equal_those_of_torch_load(tmp_path: Path, dtype: torch.dtype) -> None:
+    content = {"a": torch.arange(6.0).to(dtype).view(2, 3), "b": torch.arange(8.0).to(dtype)[3:]}
+    torch.save(content, tmp_path / "a.pt")
+    for read in (open_tensors, open_checkpoint):
+        tensors = read(tmp_path / "a.pt")
+        assert all(torch.equal(tensors[key].float(), value.float()) for key, value in content.items())

@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -21,22 +22,24 @@ import huggingface_hub
 import pytest
 import weight_server
 from videokit.errors import DownloadFailed, WeightsError, WeightsMissing
-from videokit.weights import download
-from videokit.weights.store import HubFile, Url, WeightFile, WeightStore
+from videokit.weights import transfer
+from videokit.weights.store import WeightStore
+from videokit.weights.table import HubFile, Url, WeightFile
 from weight_server import Hold, WeightServer, serve_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 NAME = "checkpoints/model.safetensors"
-CONTENT = random.Random(1).randbytes(400_000)
+HEADER = b'{"t":{"dtype":"U8","shape":[399929],"data_offsets":[0,399929]}}'
+CONTENT = struct.pack("<Q", len(HEADER)) + HEADER + random.Random(1).randbytes(399_929)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 REVISION = "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(download, "BACK_OFF", (0.01, 0.01))
+    monkeypatch.setattr(transfer, "BACK_OFF", (0.01, 0.01))
     yield
     huggingface_hub.close_session()
 
@@ -186,12 +189,12 @@ class TestLocations:
         abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         store = WeightStore([entry(server, 3, abc)], directories=[tmp_path], cache=None)
         own = write_file(tmp_path / NAME, b"abc")
-        assert store.verify(NAME) is None
+        assert store.verify(NAME).fault is None
         own.write_bytes(b"abd")
         assert store.get(NAME) == own
-        assert f"expected {abc}" in (store.verify(NAME) or "")
+        assert f"expected {abc}" in str(store.verify(NAME).fault)
         own.write_bytes(b"abcd")
-        assert store.verify(NAME) == "it has 4 bytes; expected 3"
+        assert store.verify(NAME).fault == "it has 4 bytes; expected 3"
 
 
 class TestSources:
@@ -271,7 +274,7 @@ class TestFaults:
         self, server: WeightServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, size: int | None
     ) -> None:
         if fault == "stall":
-            monkeypatch.setattr(download, "STALL_SECONDS", 1.0)
+            monkeypatch.setattr(transfer, "STALL_SECONDS", 1.0)
         server.plan(f"/{NAME}", fault, fault)
         store = WeightStore([entry(server, size)], directories=[], cache=tmp_path)
         assert store.get(NAME).read_bytes() == CONTENT
@@ -572,13 +575,14 @@ def start_python(url: str, code: str, **environ: str) -> subprocess.Popen[str]:
     preamble = f"""
         import logging, sys
         from pathlib import Path
-        from videokit.weights import download
+        from videokit.weights import transfer
         from videokit.errors import WeightsError
-        from videokit.weights.store import HubFile, Url, WeightFile, WeightStore
+        from videokit.weights.store import WeightStore
+        from videokit.weights.table import HubFile, Url, WeightFile
 
         logging.basicConfig(format="%(message)s")
         logging.getLogger("videokit").setLevel("INFO")
-        download.BACK_OFF = (0.05,) * 400
+        transfer.BACK_OFF = (0.05,) * 400
         FILE = WeightFile({NAME!r}, Url("{url}/{NAME}"), "any", {len(CONTENT)}, "{SHA256}")
     """
     return subprocess.Popen(

@@ -74,11 +74,11 @@ def test_fill_converts_values_and_keeps_the_storage(tmp_path: Path) -> None:
 
 
 def test_a_1x1_convolution_fits_a_linear_layer(tmp_path: Path) -> None:
-    found = tensors_for({"q": torch.empty(4, 4)}, {"key": torch.ones(4, 4, 1, 1)}, lambda _: "key", tmp_path)
+    found = tensors_for({"q": torch.empty(4, 4)}, {"key": torch.ones(4, 4, 1, 1)}, lambda _: ["key"], tmp_path)
     assert found["q"].shape == (4, 4)
 
 
 def test_of_many_missing_keys_the_error_has_the_number_and_five_names(tmp_path: Path) -> None:
     parameters = {f"p{index}": torch.empty(1) for index in range(30)}
     with pytest.raises(WeightsError, match=r"lacks 30 keys, such as k\.p0, k\.p1, k\.p2, k\.p3, k\.p4; use"):
-        tensors_for(parameters, {}, lambda name: f"k.{name}", tmp_path / "file")
+        tensors_for(parameters, {}, lambda name: [f"k.{name}"], tmp_path / "file")

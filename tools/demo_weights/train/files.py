@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from animate_diff.checkpoint import unet_key
+from animate_diff.checkpoint import unet_keys
 from animate_diff.inputs import CHECKPOINTS
-from animate_diff.motion_module import MID_BLOCK, original_key
+from animate_diff.motion_module import MID_BLOCK, motion_keys
 from random_weights.stable_diffusion import half, write_config
 from random_weights.tokenizer import write_tokenizer
 from random_weights.zeroscope import SCHEDULER
 from safetensors.torch import save_file
+from videokit.weights.keys import same_key, text_encoder_keys, vae_keys
 from videokit.weights.stable_diffusion import (
     BASE,
     BASE_TEXT_ENCODER,
     BASE_UNET,
     BASE_VAE,
-    base_text_encoder_key,
-    base_vae_key,
 )
 from zeroscope.weights import MODELS, TEXT_ENCODER, UNET, VAE
 
@@ -43,13 +42,13 @@ def write_base(directory: Path, sample_size: int, vae: AutoencoderKL, text_encod
     write_config(directory / BASE / "unet" / "config.json", unet_config(TEXT_WIDTH, sample_size))
     write_config(directory / BASE / "vae" / "config.json", autoencoder.CONFIG)
     write_config(directory / BASE / "text_encoder" / "config.json", text_config(tokens).to_dict())
-    save_file(half(_parameters(vae), base_vae_key), directory / BASE_VAE)
-    save_file(half(_parameters(text_encoder), base_text_encoder_key), directory / BASE_TEXT_ENCODER)
+    save_file(half(_parameters(vae), vae_keys), directory / BASE_VAE)
+    save_file(half(_parameters(text_encoder), text_encoder_keys), directory / BASE_TEXT_ENCODER)
 
 
 def write_base_unet(directory: Path, unet: UNet2DConditionModel) -> None:
     """Write the base's UNet for sd-animation."""
-    save_file(half(_parameters(unet), str), directory / BASE_UNET)
+    save_file(half(_parameters(unet), same_key), directory / BASE_UNET)
 
 
 def write_checkpoint(directory: Path, name: str, unet: UNet2DConditionModel) -> None:
@@ -58,7 +57,7 @@ def write_checkpoint(directory: Path, name: str, unet: UNet2DConditionModel) -> 
         raise ValueError(f"unknown checkpoint {name}; allowed: {', '.join(CHECKPOINTS)}")
     file = directory / "checkpoints" / name
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(half(_parameters(unet), unet_key), file, metadata={"format": "pt"})
+    save_file(half(_parameters(unet), unet_keys), file, metadata={"format": "pt"})
 
 
 def write_motion_module(directory: Path, name: str, unet: UNetMotionModel) -> None:
@@ -75,7 +74,7 @@ def write_motion_module(directory: Path, name: str, unet: UNetMotionModel) -> No
             motion |= {f"{block}{attention}.pos_encoder.pe": table.clone() for attention in ("attn1", "attn2")}
     file = directory / "motion_modules" / f"{name}.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(half(motion, original_key), file)
+    save_file(half(motion, motion_keys), file)
 
 
 def write_zeroscope_model(
@@ -91,10 +90,10 @@ def write_zeroscope_model(
     write_config(folder / "vae" / "config.json", autoencoder.CONFIG)
     write_config(folder / "text_encoder" / "config.json", text_config(tokens).to_dict())
     write_config(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
-    parts = ((UNET, unet, str), (VAE, vae, str), (TEXT_ENCODER, text_encoder, base_text_encoder_key))
-    for path, module, key_of in parts:
+    parts = ((UNET, unet, same_key), (VAE, vae, same_key), (TEXT_ENCODER, text_encoder, text_encoder_keys))
+    for path, module, keys_of in parts:
         file = (folder / path).with_suffix(".safetensors")
-        save_file(half(_parameters(module), key_of), file, metadata={"format": "pt"})
+        save_file(half(_parameters(module), keys_of), file, metadata={"format": "pt"})
 
 
 def _parameters(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -17,7 +17,7 @@ import torch
 from random_weights.film import init_as_mean
 from random_weights.stable_diffusion import half
 from safetensors.torch import save_file
-from sd_animation.film import LEVELS, SPECIALIZED_LEVELS, Film, Widths, published_key, warp
+from sd_animation.film import LEVELS, SPECIALIZED_LEVELS, Film, Widths, film_keys, warp
 from torch import nn
 
 from demo_weights.train.loop import Plan, fit
@@ -200,7 +200,7 @@ def fades(rng: random.Random, count: int) -> Triplets:
 def write(film: Film, file: Path) -> None:
     """Write the network under the published names, in half precision."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(half({name: p.detach() for name, p in film.named_parameters()}, published_key), file)
+    save_file(half({name: p.detach() for name, p in film.named_parameters()}, film_keys), file)
 
 
 def _with_short_path(scene: Scene, rng: random.Random) -> tuple[Scene, tuple[float, float]]:

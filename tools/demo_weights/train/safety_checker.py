@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-from random_weights.sd_animation import safety_checker_key
 from random_weights.stable_diffusion import half
 from safetensors.torch import save_file
 from sd_animation.safety import DEVIATION, MEAN
 from transformers import CLIPConfig
+from videokit.weights.keys import safety_checker_keys
 
 from demo_weights.train.loop import Plan, fit
 from demo_weights.world import STYLES, draw, random_scene
@@ -125,7 +125,7 @@ def other_pictures(rng: random.Random) -> torch.Tensor:
 def write(checker: StableDiffusionSafetyChecker, file: Path) -> None:
     """Write the network under the published names, in half precision."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(half({name: p.detach() for name, p in checker.named_parameters()}, safety_checker_key), file)
+    save_file(half({name: p.detach() for name, p in checker.named_parameters()}, safety_checker_keys), file)
 
 
 def _hazard_stripes(rng: random.Random) -> torch.Tensor:

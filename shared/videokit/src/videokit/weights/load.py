@@ -10,6 +10,8 @@ from accelerate import init_empty_weights
 from torch import nn
 
 from videokit.errors import WeightsError
+from videokit.weights.kinds import refuse_other_kinds
+from videokit.weights.quantization import EXTRAS
 from videokit.weights.tensors import fill, format_keys, tensors_for
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from videokit.runtime import Device
+    from videokit.weights.keys import Keys
+    from videokit.weights.kinds import Kind
 
 logger = logging.getLogger("videokit")
 
@@ -40,20 +44,27 @@ def load_module(
     construct: Callable[[], Any],
     device: Device,
     tensors: Mapping[str, torch.Tensor],
-    key_of: Callable[[str], str],
+    keys_of: Keys,
     source: Path,
     *,
+    kind: Kind | None = None,
     strict: bool = False,
 ) -> Any:
     """Return a module on its device with a file's tensors as its parameters and stored buffers.
 
-    `key_of` returns the file's key of a parameter. Raises WeightsError if a tensor is missing or has another shape.
-    Unexpected keys are logged, or raise WeightsError if `strict`.
+    `keys_of` returns the keys that a parameter may have in the file. Raises WeightsError if the file is of another kind
+    than `kind`, or if a tensor is missing or has another shape. Unexpected keys are logged, or raise WeightsError if
+    `strict`.
     """
+    if kind is not None:
+        refuse_other_kinds(tensors, source, kind)
     module = empty_module(construct, device)
     state = module.state_dict()
-    fill(state, tensors_for(state, tensors, key_of, source))
-    unexpected = sorted(key for key in tensors.keys() - set(map(key_of, state)) if not key.endswith(POSITION_IDS))
+    fill(state, tensors_for(state, tensors, keys_of, source))
+    expected = {key for name in state for key in keys_of(name)}
+    unexpected = sorted(
+        key for key in tensors.keys() - expected if not key.endswith(POSITION_IDS) and not EXTRAS.search(key)
+    )
     if unexpected and strict:
         name = type(module).__name__
         raise WeightsError(f"{source} has unexpected keys: {format_keys(unexpected)}; use a file for {name}")

@@ -1,8 +1,8 @@
-"""The tensors of a training checkpoint: a pickle that also has objects of packages that are not installed.
+"""The tensors in an archive of torch.save: a zip archive with one pickle, and one record for each storage.
 
-No pickle is executed. A table has the names that tensors need. Every other name, such as a training framework's
-callback or an attack, becomes an empty placeholder that accepts any arguments and stores nothing.
-`videokit.weights.tensors` reads plain state dicts.
+No pickle is executed. A pickle can build dictionaries, lists, numbers, texts and tensors. Every other object, such as a
+training framework's callback or an attack, is refused, or becomes an empty placeholder that accepts any call and stores
+nothing.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ import io
 import pickle
 import struct
 import zipfile
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from videokit.errors import WeightsError
-from videokit.weights.tensors import named_tensors, open_tensors
+from videokit.weights.formats import MAX_TENSORS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 LOCAL_HEADER_SIZE = 30  # bytes; the last four are the lengths of the name and of the padding after it
@@ -36,23 +35,27 @@ STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+# types whose storage is one of bytes
+EIGHT_BITS = {"float8_e4m3fn": torch.float8_e4m3fn, "float8_e5m2": torch.float8_e5m2}
+# what torch.save writes next to tensors, and torch.load accepts (torch._weights_only_unpickler): becomes placeholders
+HARMLESS = {
+    ("collections", "Counter"),
+    ("collections", "defaultdict"),
+    ("torch", "Size"),
+    ("torch", "device"),
+    ("_codecs", "encode"),
+    *((module, name) for module in ("builtins", "__builtin__") for name in ("set", "complex", "bytearray", "dict")),
+}
 
 
-def open_checkpoint(path: Path) -> dict[str, torch.Tensor]:
-    """Return the memory-mapped tensors by key of a training checkpoint written by `torch.save`.
+def read_archive(path: Path, *, strict: bool) -> object:
+    """Return what the pickle in an archive of torch.save describes; tensors are views of the memory-mapped file.
 
-    `open_tensors` reads any other file. Raises WeightsError for a damaged file.
+    If `strict`, any other object than a plain tensor raises pickle.UnpicklingError, which names it. A damaged pickle
+    raises any Exception.
     """
-    if not zipfile.is_zipfile(path):
-        return open_tensors(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            content = _CheckpointUnpickler(archive, path).load()
-    except Exception as error:  # a damaged pickle fails in as many ways as there are opcodes
-        raise WeightsError(
-            f"{path} is not a checkpoint of torch.save, or it is damaged ({error}); fetch it again"
-        ) from error
-    return named_tensors(content, path)
+    with zipfile.ZipFile(path) as archive:
+        return _Unpickler(archive, path, strict=strict).load()
 
 
 class _Placeholder:
@@ -66,8 +69,6 @@ class _Placeholder:
     def __call__(self, *_: object, **__: object) -> _Placeholder:
         return self
 
-    def __setstate__(self, state: object) -> None: ...
-
     def __setitem__(self, key: object, value: object) -> None: ...
 
     def append(self, value: object) -> None: ...
@@ -76,54 +77,55 @@ class _Placeholder:
 
     def add(self, value: object) -> None: ...
 
-    def update(self, values: object) -> None: ...
+
+class _Dictionary(dict[object, object]):
+    """A dictionary whose keys are texts and numbers; entries with other keys are dropped."""
+
+    def __init__(self, entries: object = ()) -> None:
+        super().__init__()
+        for key, value in entries if isinstance(entries, list) else ():
+            self[key] = value
+
+    def __setitem__(self, key: object, value: object) -> None:
+        if isinstance(key, (str, int)):
+            super().__setitem__(key, value)
 
 
-class _RebuildTensor:
-    """Returns a tensor of a storage; has no attributes that a pickle could set."""
+class _Unpickler(pickle._Unpickler):
+    """Python's own implementation, because that in C allocates gigabytes if a pickle of ten bytes asks for them."""
 
-    __slots__ = ()
+    stack: list[Any]
+    append: Callable[[object], None]
+    pop_mark: Callable[[], list[Any]]
 
-    def __call__(
-        self, storage: torch.Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
-    ) -> torch.Tensor:
-        return storage.as_strided(size, stride, storage.storage_offset() + offset)
-
-
-class _RebuildParameter:
-    """Returns the tensor of a parameter; has no attributes that a pickle could set."""
-
-    __slots__ = ()
-
-    def __call__(self, tensor: torch.Tensor, *_: object) -> torch.Tensor:
-        return tensor
-
-
-ALLOWED_NAMES: dict[tuple[str, str], object] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
-    ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
-    **{("torch", name): dtype for name, dtype in STORAGES.items()},
-}
-
-
-class _CheckpointUnpickler(pickle.Unpickler):
-    """Reads the pickle in an archive of torch.save; storages are views of the memory-mapped file."""
-
-    def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
-        name = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
-        if name is None:
-            raise ValueError("data.pkl is missing")
+    def __init__(self, archive: zipfile.ZipFile, path: Path, *, strict: bool) -> None:
+        name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
         super().__init__(io.BytesIO(archive.read(name)))
         self.archive = archive
+        self.strict = strict
+        self.tensors = 0
         self.folder = name.removesuffix("data.pkl")
         self.bytes = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
 
     def find_class(self, module: str, name: str) -> Any:
-        return ALLOWED_NAMES.get((module, name), _Placeholder)
+        if (module, name) == ("collections", "OrderedDict"):
+            return _Dictionary
+        if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"):
+            return self._rebuild_tensor
+        if module == "torch._utils" and name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
+            return _rebuild_parameter
+        if module == "torch" and (dtype := STORAGES.get(name) or EIGHT_BITS.get(name)):
+            return dtype
+        if (module, name) == ("torch.storage", "UntypedStorage"):
+            return torch.uint8
+        if self.strict and (module, name) not in HARMLESS:
+            raise pickle.UnpicklingError(f"it contains {module}.{name}")
+        return _Placeholder
 
     def persistent_load(self, pid: Any) -> torch.Tensor:
         _, dtype, key, _, _ = pid
+        if not isinstance(dtype, torch.dtype):
+            raise ValueError("a storage has no type")
         record = self.archive.getinfo(f"{self.folder}data/{key}")
         if record.compress_type != zipfile.ZIP_STORED:
             raise ValueError(f"{record.filename} is compressed")
@@ -135,3 +137,40 @@ class _CheckpointUnpickler(pickle.Unpickler):
         if start % dtype.itemsize:
             values = values.clone()  # torch.save aligns storages; other writers may not
         return values.view(dtype)
+
+    def _rebuild_tensor(
+        self, storage: torch.Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: object
+    ) -> torch.Tensor:
+        self.tensors += 1
+        if self.tensors > MAX_TENSORS:
+            raise pickle.UnpicklingError(f"it has more than {MAX_TENSORS} tensors, and no model has as many")
+        # Version 3 has a storage of bytes, and the type as its last argument. Offsets count values of that type.
+        if rest and isinstance(rest[-1], torch.dtype):
+            storage = storage.view(rest[-1])
+        return storage.as_strided(size, stride, storage.storage_offset() + offset)
+
+    def _ignore_state(self) -> None:
+        """Drop the attributes of an object, so that a pickle cannot change one."""
+        self.stack.pop()
+
+    def _load_dict(self) -> None:
+        items = self.pop_mark()
+        dictionary = _Dictionary()
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            dictionary[key] = value
+        self.append(dictionary)
+
+    # dictionaries and sets without hashes of other keys, which may never end: a tuple's has those of all its parts
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.BUILD[0]: _ignore_state,
+        pickle.DICT[0]: _load_dict,
+        pickle.EMPTY_DICT[0]: lambda self: self.append(_Dictionary()),
+        pickle.EMPTY_SET[0]: lambda self: self.append(_Placeholder()),
+        pickle.FROZENSET[0]: lambda self: self.append(_Placeholder(self.pop_mark())),
+    }
+
+
+def _rebuild_parameter(tensor: torch.Tensor, *_: object) -> torch.Tensor:
+    """Return the tensor of a parameter."""
+    return tensor

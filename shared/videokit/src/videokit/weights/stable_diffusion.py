@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.5, the base of two models: its files, and the keys of its parameters in them.
+"""Stable Diffusion 1.5, the base of two models: its files.
 
 The files are stored below `stable-diffusion-v1-5/`, as in the published repository. A model's table lists those that it
 needs.
@@ -6,13 +6,19 @@ needs.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from videokit.weights.store import HubFile, WeightFile, WeightStore, common_folder
+from videokit.errors import WeightsError
+from videokit.weights.store import common_folder
+from videokit.weights.table import HubFile, WeightFile
+from videokit.weights.tensors import readable
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from videokit.weights.store import WeightStore
 
 BASE = "stable-diffusion-v1-5"
 CONFIGS = UNET_CONFIG, VAE_CONFIG, TEXT_ENCODER_CONFIG = (
@@ -27,10 +33,9 @@ TOKENIZER = tuple(
 BASE_UNET = f"{BASE}/unet/diffusion_pytorch_model.fp16.safetensors"
 BASE_VAE = f"{BASE}/vae/diffusion_pytorch_model.fp16.safetensors"
 BASE_TEXT_ENCODER = f"{BASE}/text_encoder/model.fp16.safetensors"
+SCHEDULER_CONFIG = f"{BASE}/scheduler/scheduler_config.json"  # of a user's base; not in the tables
 SAFETY_CHECKER_CONFIG = f"{BASE}/safety_checker/config.json"
 SAFETY_CHECKER = f"{BASE}/safety_checker/model.fp16.safetensors"
-
-_OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
 def _file(path: str, size: int, sha256: str | None) -> WeightFile:
@@ -72,21 +77,30 @@ class Base:
 
 
 def base(store: WeightStore) -> Base:
-    """Return the base's folders, and fetch missing files; raise WeightsError for a tokenizer in two folders."""
+    """Return the base's folders, and fetch missing files.
+
+    Raises WeightsError for a tokenizer in two folders, or a user's base that does not predict noise.
+    """
     paths = store.fetch((*CONFIGS, *TOKENIZER))
+    _refuse_other_predictions(store)
     unet, vae, text_encoder = (paths[config].parent for config in CONFIGS)
     return Base(unet, vae, text_encoder, common_folder(paths[path] for path in TOKENIZER))
 
 
-def base_vae_key(name: str) -> str:
-    """Return the key of the parameter `name` in the base's VAE file, whose attention has diffusers' older names."""
-    before, attention, after = name.partition("mid_block.attentions.0.")
-    if not attention:
-        return name
-    layer, _, kind = after.rpartition(".")
-    return f"{before}{attention}{_OLD_ATTENTION.get(layer, layer)}.{kind}"
+def _refuse_other_predictions(store: WeightStore) -> None:
+    """Raise WeightsError if a user's base has a scheduler for another prediction than that of noise (epsilon).
 
-
-def base_text_encoder_key(name: str) -> str:
-    """Return the key of the parameter `name` (CLIPTextModel's, flat or not) in the base's text encoder file."""
-    return f"text_model.{name.removeprefix('text_model.')}"
+    The models' schedulers are always those of Stable Diffusion 1.5, so that the file is not read otherwise.
+    """
+    config = store.find(SCHEDULER_CONFIG)
+    if config is None:
+        return
+    try:
+        prediction = json.loads(config.read_text()).get("prediction_type", "epsilon")
+    except (OSError, ValueError, AttributeError):
+        raise WeightsError(f"{config} is not a scheduler's configuration in JSON; remove it or replace it") from None
+    if prediction != "epsilon":
+        raise WeightsError(
+            f"{config} has prediction_type {readable(prediction)}, and the model predicts epsilon (noise); "
+            "give a base that predicts epsilon"
+        )

@@ -1,93 +1,46 @@
-"""Weight files as data, and the store that finds them on this machine or fetches them.
+"""The store that finds a model's weight files on this machine or fetches them.
 
-Each model has a table of WeightFile. The store looks for a path in its directories, then in the cache. It downloads
-missing files into the cache (`videokit.weights.download`). A file has the same path below every directory, the cache
-and a mirror: models that share a file use one path, and different files have different paths. The store does not read
-the content of weight files.
+Each model has a table of WeightFile (`videokit.weights.table`). The store looks for a path in its directories under all
+names that a file may have (`videokit.weights.places`), then in the cache. It downloads missing files into the cache
+(`videokit.weights.download`). A file has the same path below the cache and a mirror: models that share a file use one
+path, and different files have different paths.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-import re
 import shlex
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from videokit.errors import WeightsError, WeightsMissing
-from videokit.weights.download import check_file, download, ensure_disk_space, remaining_bytes
+from videokit.weights.download import Expected, check_file, download, remaining_bytes
+from videokit.weights.formats import PICKLES, SAFETENSORS, format_fault
+from videokit.weights.places import find_in
+from videokit.weights.records import Records
+from videokit.weights.table import HubFile, Url, check_path
+from videokit.weights.transfer import ensure_disk_space
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from videokit.weights.table import WeightFile
+
 TRUE = ("1", "true", "yes", "on")
-PICKLE_SUFFIXES = (".bin", ".ckpt")
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+logger = logging.getLogger("videokit")
 
 
 @dataclass(frozen=True)
-class HubFile:
-    """A file of a Hugging Face model at one commit, `revision`, of 40 hex digits; branches and tags can move.
+class Verification:
+    """Whether a file on this machine has the size and SHA-256 that are known of it."""
 
-    `repo_type` is "dataset" for a file of a dataset.
-    """
-
-    repo: str
-    revision: str
-    name: str
-    repo_type: Literal["model", "dataset"] = "model"
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch("[0-9a-f]{40}", self.revision):
-            raise ValueError(f"{self.repo}: revision {self.revision!r} is not a commit of 40 hex digits")
-
-    def request(self) -> tuple[str, dict[str, str]]:
-        """Return the URL, below HF_ENDPOINT, and the headers, with huggingface_hub's token (HF_TOKEN)."""
-        from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented as public
-
-        # huggingface_hub reads HF_ENDPOINT at import only.
-        endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
-        url = hf_hub_url(self.repo, self.name, repo_type=self.repo_type, revision=self.revision, endpoint=endpoint)
-        return url, build_hf_headers(library_name="videokit")
-
-
-@dataclass(frozen=True)
-class Url:
-    """A file at an https:// address, or http:// on this machine (for tests)."""
-
-    url: str
-
-    def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        secure = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
-        if not (secure and parts.hostname):
-            raise ValueError(f"{self.url!r} is not an https:// address")
-
-    def request(self) -> tuple[str, dict[str, str]]:
-        """Return the URL and no headers."""
-        return self.url, {}
-
-
-@dataclass(frozen=True)
-class WeightFile:
-    """One entry of a model's table: `path` below a weights directory, `size` in bytes, `sha256` in lower-case hex.
-
-    Without a source the file can be fetched only from a mirror.
-    """
-
-    path: str
-    source: HubFile | Url | None
-    licence: str
-    size: int | None = None
-    sha256: str | None = None
-
-    def __post_init__(self) -> None:
-        _check_path(self.path)
-        if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
-            raise ValueError(f"{self.path}: sha256 {self.sha256!r} is not 64 lower-case hex digits")
+    location: Path
+    fault: str | None  # how it differs
+    expected: Expected  # what is known
 
 
 class WeightStore:
@@ -118,6 +71,7 @@ class WeightStore:
         self.mirror = mirror and mirror.rstrip("/")
         self.offline = offline
         self.fetch_command = fetch_command
+        self._logged: set[str] = set()  # the paths whose location was logged
 
     @classmethod
     def from_environment(
@@ -163,61 +117,123 @@ class WeightStore:
     def find(self, path: str) -> Path | None:
         """Return the location of a file on this machine, or None; no connection is opened.
 
-        In `directories`, `path` may also be a file or folder that is not in the table, and NAME.safetensors has
-        priority over a pickle NAME.bin or NAME.ckpt. A cached file of another size than the table's is ignored: it
-        was fetched with another version of the table.
+        In `directories`, `path` may also be a file or folder that is not in the table. A cached file that is damaged,
+        or of another size than the table's (it was fetched with another version of the table), is ignored.
         """
-        _check_path(path)
-        for directory in self.directories:
-            for candidate in _candidates(directory / path):
-                if candidate.exists():
-                    return candidate
-        if self.cache is not None and path in self.files:
-            cached, size = self.cache / path, self.files[path].size
-            if cached.is_file() and size in (None, cached.stat().st_size):
-                return cached
-        return None
+        location = self._locate(path)
+        return None if location is None or self._damage(path, location) else location
 
     def get(self, path: str) -> Path:
         """Return the location of one file, and fetch it if it is missing; raises what `fetch` raises."""
         return self.fetch([path])[path]
 
     def fetch(self, paths: Iterable[str]) -> dict[str, Path]:
-        """Return the location of each file by path, and fetch the missing ones.
+        """Return the location of each file by path, and fetch the missing and the damaged ones.
 
-        Before the first transfer, WeightsMissing is raised for all files that cannot be fetched, and DownloadFailed if
-        the disk is too small. Raises DownloadFailed if a transfer fails, WeightsError if its bytes do not match the
-        table.
+        The location of each file of tensors is logged once. Before the first transfer, WeightsMissing is raised for all
+        files that cannot be fetched, and DownloadFailed if the disk is too small. Raises DownloadFailed if a transfer
+        fails, WeightsError if its bytes do not match what is known of the file.
         """
         candidates = {path: self.find(path) for path in paths}
         locations = {path: location for path, location in candidates.items() if location is not None}
-        missing = [path for path in candidates if path not in locations]
-        if not missing:
-            return locations
+        if missing := [path for path in candidates if path not in locations]:
+            locations |= self._download(missing)
+        for path, location in locations.items():
+            if PurePosixPath(path).suffix not in (SAFETENSORS, *PICKLES):
+                if fault := format_fault(location, location.name):
+                    raise WeightsError(f"{location} {fault}")
+            elif path not in self._logged:
+                self._logged.add(path)
+                logger.info("weights: %s: %s", path, location)
+        return {path: locations[path] for path in candidates}
+
+    def refuse_mixture(self, config: str, weights: str) -> None:
+        """Raise WeightsError if a network's configuration is a user's own, and its weights are from another place.
+
+        `config` and `weights` are the two files' paths in the table, and both are on this machine.
+        """
+        config_file, weights_file = self._locate(config), self._locate(weights)
+        # the first place that has one of the two
+        place = next((p for p in self._places for f in (config_file, weights_file) if f and f.is_relative_to(p)), None)
+        if config_file is None or weights_file is None or place is None or weights_file.is_relative_to(place):
+            return
+        expected = self._expected(config, config_file)
+        if expected.sha256 is None or check_file(config_file, expected) is not None:
+            raise WeightsError(
+                f"{config_file} would be used with {weights_file}, which may be of another network; "
+                f"store the weights next to their configuration as {PurePosixPath(weights).name}, or remove it there"
+            )
+
+    def verify(self, path: str) -> Verification:
+        """Return whether the file on this machine has the size and SHA-256 that are known of it.
+
+        Raises WeightsMissing if the file is not on this machine.
+        """
+        location = self._locate(path)
+        if location is None:
+            raise self._missing_error([path], "It cannot be verified; fetch it first")
+        # A user's file under another name is another file than the table's.
+        named_so = any(location == place / path for place in self._places)
+        expected = self._expected(path, location) if named_so else Expected(None, None)
+        fault = check_file(location, expected)
+        if fault is None and expected.sha256 is None and location.is_file():
+            damage = format_fault(location, location.name)
+            fault = damage and f"it {damage}"
+        return Verification(location, fault, expected)
+
+    @property
+    def _places(self) -> tuple[Path, ...]:
+        """The directories and the cache, in the order of the search."""
+        return self.directories if self.cache is None else (*self.directories, self.cache)
+
+    def _locate(self, path: str) -> Path | None:
+        """Return the location of a file in the first place that has it, whatever its content, or None."""
+        check_path(path)
+        file = self.files.get(path)
+        for directory in self.directories:
+            if location := find_in(directory, path, folder=file is not None and file.or_folder):
+                return location
+        cached = self.cache / path if self.cache is not None and file is not None else None
+        return cached if cached is not None and cached.is_file() else None
+
+    def _damage(self, path: str, location: Path) -> str | None:
+        """Return why a cached file is fetched again, or None; a user's own file is never replaced."""
+        if self.cache is None or location != self.cache / path or self.cache in self.directories:
+            return None
+        size = self._expected(path, location).size
+        if size not in (None, location.stat().st_size):
+            return f"has {location.stat().st_size} bytes; expected {size}"
+        return format_fault(location, path)
+
+    def _expected(self, path: str, location: Path) -> Expected:
+        """Return what is known of a file: from the table, or else from the record of its first download."""
+        file = self.files.get(path)
+        if file is None:
+            return Expected(None, None)
+        if file.sha256 is not None:
+            return Expected(file.size, file.sha256)
+        places = sorted(self._places, key=lambda place: not location.is_relative_to(place))  # its own place first
+        records = (Records(place).get(path, file.pinned) for place in places)
+        return next((record for record in records if record is not None), Expected(file.size, None))
+
+    def _download(self, missing: Sequence[str]) -> dict[str, Path]:
+        """Fetch files into the cache, and return the location of each by path."""
         if self.cache is None or self.offline:
             command = self.fetch_command.replace("{paths}", shlex.join(missing))
             raise self._missing_error(missing, f"This run opens no connection to fetch them; run: {command}")
         sources = {path: source for path in missing if (source := self._source(path)) is not None}
         if sourceless := [path for path in missing if path not in sources]:
             raise self._missing_error(sourceless, "They have no source; set WEIGHTS=DIR or WEIGHTS_MIRROR to one")
-        remaining = sum(remaining_bytes(self.cache / path, self.files[path].size) for path in sources)
-        ensure_disk_space(self.cache, remaining)
+        expected = {path: self._expected(path, self.cache / path) for path in sources}
+        ensure_disk_space(self.cache, sum(remaining_bytes(self.cache / path, expected[path].size) for path in sources))
         for path, source in sources.items():
-            file, target = self.files[path], self.cache / path
+            target = self.cache / path
+            if target.is_file():
+                logger.warning("weights: %s %s; fetching it again", target, self._damage(path, target))
             url, headers = source.request()
-            download(url, headers, target, name=path, size=file.size, sha256=file.sha256)
-            locations[path] = target
-        return locations
-
-    def verify(self, path: str) -> str | None:
-        """Return how the file on this machine differs from the table in size or SHA-256, or None.
-
-        Raises WeightsMissing if the file is not on this machine.
-        """
-        location = self.find(path)
-        if location is None:
-            raise self._missing_error([path], "It cannot be verified; fetch it first")
-        return check_file(location, self.files[path].size, self.files[path].sha256)
+            record = partial(Records(self.cache).add, path, self.files[path].pinned)
+            download(url, headers, target, name=path, expected=expected[path], record=record)
+        return {path: self.cache / path for path in sources}
 
     def _source(self, path: str) -> HubFile | Url | None:
         if path not in self.files:
@@ -225,8 +241,12 @@ class WeightStore:
         return Url(f"{self.mirror}/{quote(path)}") if self.mirror else self.files[path].source
 
     def _missing_error(self, paths: Sequence[str], advice: str) -> WeightsMissing:
-        searched = ", ".join(dict.fromkeys(str(path) for path in (*self.directories, self.cache) if path is not None))
-        return WeightsMissing("\n  ".join([f"Not on this machine ({searched}):", *paths]) + f"\n{advice}")
+        searched = ", ".join(dict.fromkeys(map(str, self._places)))
+        lines = [f"Not on this machine ({searched}):"]
+        for path in paths:
+            damaged = self._locate(path)
+            lines.append(path if damaged is None else f"{path}; {damaged} {self._damage(path, damaged)}")
+        return WeightsMissing("\n  ".join(lines) + f"\n{advice}")
 
 
 def common_folder(files: Iterable[Path]) -> Path:
@@ -239,15 +259,3 @@ def common_folder(files: Iterable[Path]) -> Path:
             f"{names} belong together but are in {' and '.join(folders)}; put all into one folder, or remove them there"
         )
     return paths[0].parent
-
-
-def _candidates(path: Path) -> list[Path]:
-    """Return the paths at which a file is looked for, in order of priority."""
-    return [path.with_suffix(".safetensors"), path] if path.suffix in PICKLE_SUFFIXES else [path]
-
-
-def _check_path(path: str) -> None:
-    """Raise ValueError for a path that is not relative or leaves its directory."""
-    parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or ".." in parts or "\\" in path:
-        raise ValueError(f"{path!r} is not a relative path below a weights directory")
