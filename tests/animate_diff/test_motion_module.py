@@ -172,6 +172,40 @@ def test_a_file_that_is_not_a_motion_module_is_rejected(
         read(pipeline, tmp_path / "other.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("down_blocks.0.motion_modules.0.temporal_transformer.proj_in_lora.down.weight", "is a motion LoRA"),
+        ("down_blocks.0.temporal_attentions.0.transformer_blocks.0.ff.net.2.bias", "is a motion module of HotShot-XL"),
+        ("lora_unet_mid_block_attentions_0_proj_in.lora_up.weight", "is a LoRA"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_by_its_name(
+    pipeline: Pipeline, tmp_path: Path, key: str, message: str
+) -> None:
+    save_file({key: torch.zeros(1)}, tmp_path / "module.safetensors")
+    with pytest.raises(WeightsError, match=rf"{message}.*, not a motion module; "):
+        read(pipeline, tmp_path / "module.safetensors")
+
+
+def test_animatelcm_is_refused_for_its_missing_position_tables(pipeline: Pipeline, tmp_path: Path) -> None:
+    tensors = load_file(write_module(tmp_path / "with.safetensors", V2))
+    save_file({k: t for k, t in tensors.items() if "pos_encoder" not in k}, tmp_path / "without.safetensors")
+    with pytest.raises(WeightsError, match="is a motion module of AnimateLCM, which has no position tables"):
+        read(pipeline, tmp_path / "without.safetensors")
+
+
+def test_a_sparsectrl_encoder_in_its_published_wrapper_is_refused_by_its_name(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """The wrapper is read in guoyww/AnimateDiff@e92bd56 scripts/animate.py."""
+    key = "down_blocks.0.motion_modules.0.temporal_transformer.norm.weight"
+    content = {"controlnet": {f"module.{name}": torch.zeros(1) for name in (key, "controlnet_down_blocks.0.weight")}}
+    torch.save(content, tmp_path / "v3_sd15_sparsectrl_rgb.ckpt")
+    with pytest.raises(WeightsError, match="is a SparseCtrl encoder of AnimateDiff"):
+        read(pipeline, tmp_path / "v3_sd15_sparsectrl_rgb.ckpt")
+
+
 def test_a_module_with_too_few_positions_is_rejected(random_weights: Path, tmp_path: Path, stages: Stages) -> None:
     file = write_module(tmp_path / "motion_modules" / "mm_sd_v15.ckpt", V15)
     tensors = torch.load(file, weights_only=True)

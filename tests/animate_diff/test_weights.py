@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from animate_diff.inputs import CHECKPOINTS, MOTION_MODULES, Inputs
 from animate_diff.pipeline import Pipeline
 from animate_diff.weights import FILES, fetch
 from random_weights import animate_diff as recipe
+from safetensors.torch import load_file
 from stores import CPU, store_of
 from videokit.errors import WeightsError, WeightsMissing
 from videokit.runtime import Stages
@@ -62,6 +64,34 @@ def test_each_file_is_fetched_once_when_it_is_needed(downloads: tuple[WeightStor
     for inputs in (first, other, first, other):
         assert len(list(pipeline.generate(inputs, 1, stages))) == 16
     assert requests == [f"checkpoints/{CHECKPOINTS[2]}", f"motion_modules/{MOTION_MODULES[2]}.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("own", "path"),
+    [
+        (f"motion_modules/{MOTION_MODULES[0]}", f"motion_modules/{MOTION_MODULES[0]}.ckpt"),
+        (f"motion_modules/{MOTION_MODULES[0]}.safetensors", f"motion_modules/{MOTION_MODULES[0]}.ckpt"),
+        (f"checkpoints/{Path(CHECKPOINTS[0]).stem}.ckpt", f"checkpoints/{CHECKPOINTS[0]}"),
+    ],
+)
+def test_a_users_file_has_priority_over_the_published_one_with_any_of_its_names(
+    random_weights: Path, tmp_path: Path, own: str, path: str
+) -> None:
+    user, baked, cache = (tmp_path / name for name in ("user", "model", "cache"))
+    for place in (baked / "weights", cache):
+        file = place / path
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"the published file")
+    if own.startswith("motion"):
+        recipe.write_motion_module(user / own, recipe.SMALL, MOTION_MODULES[0])
+    else:
+        (user / own).parent.mkdir(parents=True)
+        torch.save(load_file(random_weights / path), user / own)
+    environ = {"WEIGHTS": str(user), "WEIGHTS_CACHE": str(cache)}
+    store = WeightStore.from_environment(FILES, "animate-diff", baked, environ)
+    store.directories = (*store.directories, random_weights)
+    assert store.get(path) == user / own
+    Pipeline(store, CPU)  # reads it
 
 
 def test_all_missing_files_are_named_at_once(tmp_path: Path) -> None:

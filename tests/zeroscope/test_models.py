@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from stores import CPU
 from videokit.errors import WeightsError, WeightsMissing
+from videokit.weights.keys import checkpoint_vae_keys, vae_keys
 from videokit.weights.store import WeightStore
 from videokit.weights.table import HubFile
 from zeroscope.models import Model, Models
@@ -78,6 +80,49 @@ def test_both_names_of_the_vaes_attention_are_accepted(weights: Path) -> None:
     torch.save(new, weights / "576w" / VAE)
     models = models_in(weights)
     assert have_equal_tensors(*(models.get(name).vae.state_dict() for name in ("xl", "576w")))
+
+
+def test_files_under_other_names_and_keys_are_read(weights: Path) -> None:
+    """A text encoder as transformers saves it, with flat keys, and a VAE in CompVis' layout."""
+    text = torch.load(weights / "576w" / TEXT_ENCODER, weights_only=True)
+    save_file(
+        {key.removeprefix("text_model."): tensor for key, tensor in text.items()},
+        weights / "576w" / "text_encoder" / "model.safetensors",
+    )
+    (weights / "576w" / TEXT_ENCODER).unlink()
+    parameter_names = dict(models_in(weights).get("xl").vae.named_parameters())
+    vae = torch.load(weights / "576w" / VAE, weights_only=True)
+    compvis = {checkpoint_vae_keys(name)[0].removeprefix("first_stage_model."): name for name in parameter_names}
+    assert "encoder.mid.attn_1.q.weight" in compvis
+    torch.save({key: vae[vae_keys(name)[0]] for key, name in compvis.items()}, weights / "576w" / VAE)
+    models = models_in(weights)
+    for part in ("vae", "text_encoder"):
+        assert have_equal_tensors(*(getattr(models.get(name), part).state_dict() for name in ("xl", "576w")))
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "message"),
+    [
+        (UNET, "down_blocks.0.resnets.0.norm1.weight", "is a UNet of Stable Diffusion .*, not a UNet over frames"),
+        (UNET, "input_blocks.1.0.temopral_conv.conv1.0.weight", "ModelScope's own program"),
+        (UNET, "unet.down_blocks.0.lora_A.weight", "is a LoRA"),
+        (VAE, "text_model.embeddings.token_embedding.weight", "is a text encoder .*, not a VAE"),
+    ],
+)
+def test_a_network_of_another_kind_is_refused_by_its_name(weights: Path, part: str, key: str, message: str) -> None:
+    torch.save({key: torch.zeros(4, 4)}, weights / "xl" / part)
+    with pytest.raises(WeightsError, match=message):
+        models_in(weights).get("xl")
+
+
+def test_a_users_configuration_without_its_weights_is_refused(weights: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own" / "xl" / "unet" / "config.json"
+    own.parent.mkdir(parents=True)
+    shutil.copy(weights / "xl" / "unet" / "config.json", own)
+    with pytest.raises(
+        WeightsError, match=r"own/xl/unet/config\.json would be used with .*; store the weights next to"
+    ):
+        models_in(tmp_path / "own", weights).get("xl")
 
 
 def test_a_text_encoder_without_position_ids_is_accepted(weights: Path) -> None:
