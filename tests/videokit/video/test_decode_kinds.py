@@ -303,6 +303,13 @@ def test_a_webm_that_stands_still_lasts_as_long_as_it_says(tmp_path: Path) -> No
     assert numbers(tmp_path / "still.webm", 10) == [5, 15, *[19] * 8]
 
 
+def test_an_ogg_that_stands_still_at_its_end_lasts_until_its_last_packet(tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mkv", [*LONG[:10], *[LONG[9]] * 10], codec="ffv1")
+    ffmpeg("-i", tmp_path / "clip.mkv", "-c:v", "libtheora", "-q:v", "9", tmp_path / "clip.ogv")  # repeats are empty
+    assert probe(tmp_path / "clip.ogv").duration == pytest.approx(2, abs=0.01)
+    assert numbers(tmp_path / "clip.ogv", 4) == [2, 7, 9, 9]
+
+
 def test_the_container_s_cropping_is_applied(tmp_path: Path) -> None:
     picture = np.zeros((128, 128, 3), np.uint8)
     picture[:, 32:96] = draw_number(0b1010011100101101, 64, 128)

@@ -5,7 +5,6 @@ imageio-ffmpeg ships the program. The environment variable IMAGEIO_FFMPEG_EXE na
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import re
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from typing import Self
 
 KILLED_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
-PIPE_SIZE = 1 << 20  # bytes, the most that Linux allows; a frame then takes fewer switches between the processes
 LIBAVUTIL_8 = 60  # of ffmpeg 8; builds from a git tree state no version of the program
 NEEDED = (
     "ffmpeg 8 or newer is needed (fd:, -stats_enc_pre): pip install imageio-ffmpeg==0.8.1, or set IMAGEIO_FFMPEG_EXE"
@@ -174,8 +172,6 @@ class Process:
 def _pipe() -> tuple[io.FileIO, io.FileIO]:
     """Return the ends of a pipe for reading and for writing."""
     read, write = map(io.FileIO, chain.from_iterable(starmap(os.pipe, [()])), "rw")
-    with suppress(AttributeError, OSError):  # another system than Linux, or too many pipes
-        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
     return read, write
 
 

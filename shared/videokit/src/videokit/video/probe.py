@@ -142,10 +142,12 @@ def _list_packets(path: Path, limit: int, *output: str, seek: Fraction | None = 
             _, _, time, duration, size, _, *rest = line.split(b",")
             flags = int(rest[0][3:], 16) if rest and rest[0].startswith(b" F=") else KEY
             count += 1
-            if not flags & HIDDEN and int(size):
+            if flags & HIDDEN:
+                continue
+            end = max(end, int(time) + int(duration))
+            if int(size):  # an empty packet repeats the picture before it
                 times.append(int(time))
                 keyframes += times[-1:] * (flags & KEY)
-                end = max(end, int(time) + int(duration))
         if process.wait() < 0:
             raise TimeoutError  # a limit
         log = process.log()
