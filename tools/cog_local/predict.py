@@ -17,11 +17,17 @@ from videokit.errors import InvalidInput
 from videokit.files import atomic_write
 from videokit.video.provenance import Provenance, read_provenance, software
 
+from cog_local.api_client import ApiClient
 from cog_local.inputs import InvalidInputs, decode_data_uri, read_inputs
 from cog_local.schema import SchemaError, read_schema
 from cog_local.server import CogServer, ServerError, StartCancelled
 
 _PROGRESS = re.compile(r"^\s*(\d+)%\s*\|.*?\|\s*(\d+)/(\d+)")  # a tqdm bar, as Replicate's clients parse it
+
+_ADVICE = (
+    "starting the model; a running script/serve starts once for many predictions: "
+    "script/predict {model} --server http://127.0.0.1:8000"
+)
 
 
 class PredictionFailed(Exception):
@@ -37,25 +43,37 @@ def predict(
     pairs: list[str],
     json_argument: str | None,
     target: Path | None,
-    weights: str,
+    weights: str | None,
     source: Path | None = None,
+    url: str | None = None,
 ) -> int:
     """Run one prediction, write its outputs to `target` and return the exit status of script/predict.
 
-    `pairs` and `json_argument` are those of `cog_local.inputs.read_inputs`. `source` is a file to make again. The
-    model's log is written to stderr. If `target` is a directory or None, files are named after the model, and `source`
-    is not replaced.
+    `pairs` and `json_argument` are those of `cog_local.inputs.read_inputs`. `source` is a file to make again. `url` is
+    the address of a predictions API; without one, a Cog server is started. The model's log is written to stderr.
+    If `target` is a directory or None, files are named after the model, and `source` is not replaced.
     """
     cancel_event = threading.Event()
     kept = None
     if target is None or target.is_dir():
         target, kept = (target or Path()) / model_dir.name, source
     try:
-        inputs = _read_inputs(model_dir, pairs, json_argument, source, _path_faults(target, weights))
+        faults = _path_faults(target, weights)
+        if url is not None and weights is not None:
+            faults.append(
+                f"--weights {weights}: the server has its own; start it with script/serve --weights {weights}"
+            )
+        inputs = _read_inputs(model_dir, pairs, json_argument, source, faults)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: cancel_event.set())
         log = LogPrinter()
-        with CogServer(model_dir, weights=weights, on_log=log, cancel_event=cancel_event) as server:
+        server: CogServer | ApiClient
+        if url is None:
+            print(_ADVICE.format(model=model_dir.name), file=sys.stderr)
+            server = CogServer(model_dir, weights=weights or "demo", on_log=log, cancel_event=cancel_event)
+        else:
+            server = ApiClient(url, model_dir, log)
+        with server:
             prediction = _run(server, inputs, cancel_event)
             log.end_bar()
         _check_status(prediction)
@@ -113,16 +131,16 @@ def _report_versions(source: Path | None, provenance: Provenance, model_dir: Pat
         print(f"{source} is of {provenance.software}; this is {ours}, so the file may differ", file=sys.stderr)
 
 
-def _path_faults(target: Path, weights: str) -> list[str]:
+def _path_faults(target: Path, weights: str | None) -> list[str]:
     faults = []
     if not target.parent.is_dir():
         faults.append(f"-o {target}: there is no directory {target.parent}")
-    if weights not in ("demo", "full") and not Path(weights).is_dir():
+    if weights not in (None, "demo", "full") and not Path(weights).is_dir():
         faults.append(f"--weights {weights}: it is demo, full, or a directory")
     return faults
 
 
-def _run(server: CogServer, inputs: dict[str, Any], cancel_event: threading.Event) -> dict[str, Any]:
+def _run(server: CogServer | ApiClient, inputs: dict[str, Any], cancel_event: threading.Event) -> dict[str, Any]:
     """Return the server's answer. Raises PredictionCancelled; the server then cancels the prediction as it ends."""
     answers: list[dict[str, Any] | ServerError] = []
 
@@ -148,8 +166,9 @@ def _check_status(prediction: dict[str, Any]) -> None:
     """Raise InvalidInputs, PredictionFailed or PredictionCancelled, with the error's text without Cog's prefixes."""
     if "status" not in prediction:
         detail = prediction.get("detail", prediction)
-        if not isinstance(detail, list):
-            raise InvalidInputs(str(detail))
+        if not isinstance(detail, list):  # of a predictions API: one line for each fault
+            lines = str(detail).splitlines()
+            raise InvalidInputs(*(line.removeprefix("- ").replace("input.", "", 1) for line in lines))
         raise InvalidInputs(*(f"{fault['loc'][-1]}: {fault['msg']}" for fault in detail))
     if prediction["status"] == "canceled":
         raise PredictionCancelled

@@ -27,9 +27,10 @@ def test_a_clip_is_written_here_and_reported_with_its_facts(repository: Path, tm
 
 def test_the_log_and_a_thinned_bar_are_shown(repository: Path, tmp_path: Path) -> None:
     done = predict(repository, tmp_path, "one-file", "-i", "steps=40")
-    lines = done.stderr.splitlines()
-    assert lines[0] == "loading"
-    assert [line.partition("%")[0] for line in lines[1:]] == ["0", "25", "50", "75", "100"]
+    advice, loading, *bars = done.stderr.splitlines()
+    assert advice.endswith("script/predict one-file --server http://127.0.0.1:8000")
+    assert loading == "loading"
+    assert [line.partition("%")[0] for line in bars] == ["0", "25", "50", "75", "100"]
 
 
 def test_a_bar_redraws_its_line_on_a_terminal(repository: Path, tmp_path: Path) -> None:
@@ -95,7 +96,8 @@ def test_invalid_inputs_are_one_line_each(
 ) -> None:
     done = predict(repository, tmp_path, "one-file", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    shown = [line for line in done.stderr.splitlines() if "%|" not in line and line != "loading"]
+    lines = done.stderr.splitlines()
+    shown = [line for line in lines if "%|" not in line and line != "loading" and "--server" not in line]
     for line, start in zip(sorted(shown), sorted(starts), strict=True):
         assert line.startswith(start)
     assert list(tmp_path.iterdir()) == []

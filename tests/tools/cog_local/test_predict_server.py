@@ -1,0 +1,82 @@
+"""Specification of script/predict --server: a running script/serve makes the prediction, with the same results."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def url(repository: Path) -> Iterator[str]:
+    """Return the address of a running script/serve."""
+    command = [sys.executable, repository / "script" / "serve", "--port", "0"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().partition(" is ready at ")[2].split()[0]
+        process.terminate()
+
+
+def command(repository: Path, *arguments: str) -> list[str]:
+    return [str(repository / "script" / "predict"), *arguments]
+
+
+def predict(repository: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(repository, *arguments), cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_output_and_report_are_those_of_a_run_without_a_server(repository: Path, url: str, tmp_path: Path) -> None:
+    (tmp_path / "in.png").write_bytes(b"a picture")
+    arguments = ["one-file", "-i", "seed=5", "-i", "steps=40", "-i", "image=@in.png"]
+    alone = predict(repository, tmp_path, *arguments)
+    content = (tmp_path / "one-file.mp4").read_bytes()
+    (tmp_path / "one-file.mp4").unlink()
+    done = predict(repository, tmp_path, *arguments, "--server", url)
+    assert (done.returncode, done.stdout) == (0, alone.stdout), done.stderr
+    assert (tmp_path / "one-file.mp4").read_bytes() == content
+    assert [line.partition("%")[0].strip() for line in done.stderr.splitlines()] == ["0", "25", "50", "75", "100"]
+
+
+def test_several_outputs_get_an_index(repository: Path, url: str, tmp_path: Path) -> None:
+    done = predict(
+        repository, tmp_path, "several-files", "-i", "words=a", "-i", "words=b", "-o", "c.gif", "--server", url
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"c.0.gif": "a", "c.1.gif": "b"}
+
+
+def test_invalid_inputs_exit_2(repository: Path, url: str, tmp_path: Path) -> None:
+    done = predict(repository, tmp_path, "several-files", "-i", "words=a", "-i", "words=", "--server", url)
+    assert (done.returncode, done.stderr) == (2, "a word is empty\n")
+
+
+def test_weights_belong_to_the_server(repository: Path, url: str, tmp_path: Path) -> None:
+    done = predict(repository, tmp_path, "one-file", "--weights", "full", "--server", url)
+    assert done.returncode == 2
+    assert "script/serve --weights full" in done.stderr
+
+
+def test_a_server_that_does_not_answer_exits_1_with_the_command_that_starts_one(
+    repository: Path, tmp_path: Path
+) -> None:
+    done = predict(repository, tmp_path, "one-file", "--server", "http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert done.stderr.endswith("start it with script/serve\n")
+
+
+def test_ctrl_c_cancels_the_prediction_at_the_server(repository: Path, url: str, tmp_path: Path) -> None:
+    started = [*command(repository, "one-file", "-i", "steps=100", "-i", "seconds=1", "--server", url)]
+    with subprocess.Popen(started, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().strip().startswith("0%")
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+    deadline = time.monotonic() + 60
+    while predict(repository, tmp_path, "one-file", "-i", "steps=1", "--server", url).returncode:
+        assert time.monotonic() < deadline
