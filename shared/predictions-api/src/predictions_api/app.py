@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 
 from predictions_api.http import file_routes, prediction_routes, problems, service_routes, streams
 from predictions_api.http.gate import Gate
@@ -46,10 +47,20 @@ def create_app(service: Service) -> ASGIApp:
         service_routes.open_router,
         prediction_routes.callbacks,
     ):
+        _add_head(router)
         app.include_router(router)
     problems.install_handlers(app)
     _add_tokens_to_document(app)
     return Gate(app, tokens=settings.tokens, public_url=settings.public_url, metrics=service.metrics)
+
+
+def _add_head(router: APIRouter) -> None:
+    """Serve HEAD wherever a router serves GET, as RFC 9110 requires. FastAPI does not."""
+    routes = [route for route in router.routes if isinstance(route, APIRoute)]
+    paths_with_head = {route.path for route in routes if "HEAD" in route.methods}  # if this process had an app before
+    for route in routes:
+        if "GET" in route.methods and route.path not in paths_with_head:
+            router.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
 
 
 def _add_tokens_to_document(app: FastAPI) -> None:

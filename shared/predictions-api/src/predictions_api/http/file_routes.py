@@ -129,10 +129,6 @@ async def deliver(request: Request, file_id: str, name: str) -> Response:
     return await _file_response(request, file)
 
 
-open_router.head("/files/{file_id}/download", include_in_schema=False)(download_file)
-open_router.head("/delivery/{file_id}/{name}", include_in_schema=False)(deliver)
-
-
 async def _file_response(request: Request, file: File) -> Response:
     files = _files(request)
     is_inline = file.content_type.startswith(INLINE_TYPES) and not file.content_type.startswith("image/svg")
@@ -140,8 +136,6 @@ async def _file_response(request: Request, file: File) -> Response:
         "content-type": file.content_type,
         "etag": f'"{file.sha256}"',
         "cache-control": f"public, max-age={min(3600, int(files.retention))}, immutable",
-        "access-control-allow-origin": "*",
-        "access-control-expose-headers": "Content-Length, Content-Range, ETag",
         "x-content-type-options": "nosniff",
         **({} if is_inline else {"content-security-policy": "default-src 'none'; sandbox"}),
     }

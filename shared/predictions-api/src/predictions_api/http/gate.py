@@ -1,4 +1,4 @@
-"""ASGI middleware before the routes: path prefixes, tokens, and a log line for each request.
+"""ASGI middleware before the routes: path prefixes, tokens, other origins, and a log line for each request.
 
 The same paths exist below /v1 (as at Replicate), below /replicate/v1 (as at a reseller) and without a prefix.
 """
@@ -12,7 +12,10 @@ import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from starlette.responses import Response
+
 from predictions_api.errors import Problem, not_found
+from predictions_api.http.access import is_open, is_preflight, is_shared, preflight_headers, shared_headers
 from predictions_api.http.problems import problem_response
 from predictions_api.settings import LOOPBACK
 
@@ -26,10 +29,6 @@ if TYPE_CHECKING:
 METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY"})
 LOG = logging.getLogger("predictions_api.requests")
 PREFIX: Final = re.compile(r"^(?:/replicate)?/v1(?=/|$)")
-# No token needed: health, documentation, and URLs that contain a secret key.
-OPEN_PATHS: Final = re.compile(
-    r"/|/docs|/health|/openapi\.json|/callbacks/.+|/delivery/.+|/streams/.+|/files/stream-[^/]+|/files/[^/]+/download"
-)
 
 
 class Gate:
@@ -38,7 +37,7 @@ class Gate:
     def __init__(self, app: ASGIApp, *, tokens: Iterable[str], public_url: str | None, metrics: Metrics) -> None:
         self.app = app
         self.tokens = [token.encode() for token in tokens]
-        self.hosts = {*LOOPBACK, urlsplit(public_url or "").hostname}
+        self.hosts = {*LOOPBACK, urlsplit(public_url or "//localhost").hostname}
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,21 +46,25 @@ class Gate:
             return
         path = PREFIX.sub("", scope["path"]) or "/"
         scope = {**scope, "path": path, "raw_path": path.encode()}
+        headers = {name.decode("latin-1").lower(): value for name, value in scope["headers"]}
+        added_headers = shared_headers(headers) if is_shared(path) else []
         began, status = time.monotonic(), 500
 
         async def send_and_record(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message = {**message, "headers": [*message.get("headers", ()), *added_headers]}
             await send(message)
 
         try:
-            headers = {name.decode("latin-1").lower(): value for name, value in scope["headers"]}
+            app: ASGIApp = self.app
             refusal = self._refusal(path, headers)
             if refusal is not None:
-                await problem_response(refusal)(scope, receive, send_and_record)
-            else:
-                await self.app(scope, receive, send_and_record)
+                app = problem_response(refusal)
+            elif added_headers and is_preflight(scope["method"], headers):
+                app = Response(status_code=204, headers=preflight_headers(headers))
+            await app(scope, receive, send_and_record)
         finally:
             # The pattern of the route, as some paths contain keys.
             route = getattr(scope.get("route"), "path", "none")
@@ -79,15 +82,20 @@ class Gate:
     def _refusal(self, path: str, headers: dict[str, bytes]) -> Problem | None:
         if "\0" in path:  # PostgreSQL rejects NUL in text
             return not_found()
+        if is_open(path):
+            return None
         if not self.tokens:
             # Bound to loopback. The Host header reveals web pages that use DNS rebinding to reach 127.0.0.1.
+            # The Origin header reveals pages that send a form or a file, for which browsers do not ask before.
             host = headers.get("host", b"localhost").decode("latin-1")
-            if not self._is_local(host) and not OPEN_PATHS.fullmatch(path):
+            if not self._is_local("//" + host):
                 return Problem(
                     403, "Without a token the server accepts only localhost as its name; set a token or a public URL"
                 )
-            return None
-        if OPEN_PATHS.fullmatch(path):
+            if not self._is_local(headers.get("origin", b"//localhost").decode("latin-1")):
+                return Problem(
+                    403, "Without a token the server accepts no requests of web pages of other origins; set a token"
+                )
             return None
         scheme, _, token = headers.get("authorization", b"").partition(b" ")
         if not token.strip():
@@ -97,8 +105,8 @@ class Gate:
             return Problem(401, "You did not pass a valid authentication token", title="Unauthenticated")
         return None
 
-    def _is_local(self, host: str) -> bool:
+    def _is_local(self, url: str) -> bool:
         try:
-            return urlsplit("//" + host).hostname in self.hosts
+            return urlsplit(url).hostname in self.hosts
         except ValueError:  # an invalid IPv6 address
             return False

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from fastapi import APIRouter, Header, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from predictions_api.errors import Problem, not_found
 from predictions_api.http.requests import base_url, service_of
@@ -31,20 +31,24 @@ EVENT_ID: Final = re.compile(r"\d{1,19}:(\d{1,9})")
 HEADERS: Final = {
     "Cache-Control": "no-store",
     "X-Accel-Buffering": "no",  # otherwise nginx buffers a few kilobytes of events
-    "Access-Control-Allow-Origin": "*",  # for EventSource in web pages of other origins
 }
 
 
 @router.get("/streams/{stream_key}", response_class=StreamingResponse)
 @router.get("/files/stream-{stream_key}", response_class=StreamingResponse)
-async def stream(request: Request, stream_key: str, last_event_id: str = Header("")) -> StreamingResponse:
-    """Send a prediction's events: `output`, `logs`, `error`, `done`."""
+async def stream(request: Request, stream_key: str, last_event_id: str = Header("")) -> Response:
+    """Send a prediction's events: `output`, `logs`, `error`, `done`. 204 after the last one ends an EventSource."""
     service = service_of(request)
     prediction = await service.records.find_by_stream_key(stream_key)
     if prediction is None or prediction.data_removed:
         raise not_found()
     match = EVENT_ID.fullmatch(last_event_id.strip())
-    events = _events(service, prediction, int(match[1]) + 1 if match else 0, base_url(request))
+    first = int(match[1]) + 1 if match else 0
+    if prediction.has_ended and first > 0 and not await service.records.events(prediction.id, first):
+        return Response(status_code=204, headers=HEADERS)
+    if request.method == "HEAD":
+        return Response(media_type="text/event-stream", headers=HEADERS)
+    events = _events(service, prediction, first, base_url(request))
     return StreamingResponse(events, media_type="text/event-stream", headers=HEADERS)
 
 
