@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -17,6 +18,9 @@ from predictions_api.http.access import OPEN_PATHS, is_open, is_shared
 from predictions_api.store.database import random_key
 from predictions_api.store.predictions import Prediction
 
+PIXEL = base64.b64decode(  # a PNG of one pixel
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
+)
 READ = """
 async function read(url, options) {
     try {
@@ -30,7 +34,7 @@ Promise.all(entries).then(Object.fromEntries).then(report);
 """
 IMAGE_THEN_FETCH = """
 const image = new Image();
-image.onload = image.onerror = () => fetch(URL).then(answer => answer.text()).then(report, error => report("refused"));
+image.onload = () => fetch(URL).then(answer => answer.blob()).then(({size}) => report(size), () => report("refused"));
 image.src = URL;
 """
 EVENT_SOURCE = """
@@ -89,9 +93,11 @@ def test_a_page_reads_files_and_their_errors_and_nothing_that_needs_a_token(
     assert report == {name: result for name, (_, result) in expected.items()}
 
 
-def test_a_page_reads_a_file_that_the_browser_has_shown_and_stored_before(file_url: str, tmp_path: Path) -> None:
-    script = IMAGE_THEN_FETCH.replace("URL", json.dumps(file_url))
-    assert report_of_chromium(script, tmp_path / "profile") == "abcde"
+def test_a_page_reads_an_image_that_the_browser_has_shown_and_stored_before(api: ApiInProcess, tmp_path: Path) -> None:
+    pixel = "data:image/png;base64," + base64.b64encode(PIXEL).decode()
+    path = api.run(api.service.files.store_output("p" * 26, pixel))
+    script = IMAGE_THEN_FETCH.replace("URL", json.dumps(api.url + path))
+    assert report_of_chromium(script, tmp_path / "profile") == len(PIXEL)
 
 
 def test_an_event_source_with_credentials_reads_each_event_once_and_ends(
