@@ -140,15 +140,14 @@ def test_head_is_answered_wherever_get_is_and_has_no_body(
         assert head.headers["content-type"] == get.headers["content-type"], path
 
 
-def test_head_of_a_running_stream_is_answered_at_once(api: ApiInProcess) -> None:
+def test_head_of_a_running_stream_is_answered_immediately(api: ApiInProcess) -> None:
     running = api.add_prediction(stream_key=random_key(), status="processing")
     answer = api.anonymous_http.head(f"/v1/streams/{running.stream_key}", timeout=30)
     assert answer.headers["content-type"].startswith("text/event-stream")
 
 
 def test_a_stream_that_was_read_to_its_end_is_204(api: ApiInProcess, prediction: Prediction) -> None:
-    # HTML standard, 9.2.1: "Clients will reconnect if the connection is closed; a client can be told to stop
-    # reconnecting using the HTTP 204 No Content response code."
+    # HTML standard, 9.2.1: a 204 stops the reconnecting of an EventSource.
     url = f"/v1/streams/{prediction.stream_key}"
     last = api.anonymous_http.get(url).text.rpartition("\nid: ")[2].partition("\n")[0]
     assert api.anonymous_http.get(url, headers={"Last-Event-ID": last}).status_code == 204

@@ -57,9 +57,11 @@ def create_app(service: Service) -> ASGIApp:
 def _add_head(router: APIRouter) -> None:
     """Serve HEAD wherever a router serves GET, as RFC 9110 requires. FastAPI does not."""
     routes = [route for route in router.routes if isinstance(route, APIRoute)]
-    paths_with_head = {route.path for route in routes if "HEAD" in route.methods}  # if this process had an app before
+    paths_with_head = {
+        route.path for route in routes if "HEAD" in (route.methods or ())
+    }  # if this process had an app before
     for route in routes:
-        if "GET" in route.methods and route.path not in paths_with_head:
+        if "GET" in (route.methods or ()) and route.path not in paths_with_head:
             router.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
 
 
