@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
+import pytest
 from api_server import ApiServer, CogProcess, wait_for_runs
 
 
@@ -98,8 +99,25 @@ def test_predictions_fail_if_cogs_webhooks_cannot_reach_the_server(tmp_path: Pat
                 assert prediction["status"] == "failed"
                 assert prediction["error"] == (
                     f"Prediction interrupted: the Cog server at {cog.url} has ended it, "
-                    f"but its result did not reach {nowhere}"
+                    f"but its result did not reach {nowhere}; if the Cog server has a proxy in its environment "
+                    "(HTTP_PROXY, ALL_PROXY), add 127.0.0.1 to its NO_PROXY"
                 )
+
+
+def test_a_proxy_in_the_environment_of_the_server_is_used_for_no_callback_and_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+        monkeypatch.setenv(name.lower(), "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with ApiServer(tmp_path, models=["text"]) as server:
+        server.http = httpx.Client(
+            base_url=f"{server.url}/v1", headers=server.http.headers, timeout=90, trust_env=False
+        )
+        body = server.create("text", wait=True, file="data:text/plain," + "x" * 300_000)  # Cog gets it by a URL
+    assert (body["status"], body["error"]) == ("succeeded", None)
+    assert body["output"] == "x" * 300_000
 
 
 def test_a_completed_webhook_that_arrives_after_cog_is_ready_is_accepted(tmp_path: Path) -> None:

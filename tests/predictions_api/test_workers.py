@@ -43,7 +43,7 @@ def use(
 
     async def run() -> Any:
         async with httpx.AsyncClient() as client:
-            workers = create_workers(model, client, idle=idle)
+            workers = create_workers(model, client, idle=idle, callback_url="http://api.internal:8000")
             try:
                 return await work(workers)
             finally:
@@ -100,13 +100,16 @@ def test_a_server_is_lent_to_one_borrower_at_a_time() -> None:
     assert use(work) == ["a begins", "a ends", "b begins", "b ends"]
 
 
-def test_a_killed_server_is_reported_immediately_and_started_again(mark: str) -> None:
+@pytest.mark.parametrize("killed", [b"cog.server.http", b"cog_model", b"cog"])
+def test_a_killed_server_is_reported_immediately_and_started_again(mark: str, killed: bytes) -> None:
     async def work(workers: Workers) -> None:
         async with workers.lend() as server:
             for pid in processes_with(mark):
-                if pid in cog_servers(mark) or b"cog_model" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if killed in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.kill(pid, signal.SIGKILL)
-            assert "ended while it ran this prediction" in await server.wait_for_failure()
+            async with asyncio.timeout(5):  # the worker of a killed server ends by itself after 12 s
+                assert "ended while it ran this prediction" in await server.wait_for_failure()
+                await wait_until_gone(mark)
         async with workers.lend() as server:
             assert await server.health() == "READY"
 
@@ -199,6 +202,47 @@ def test_a_start_whose_borrower_is_cancelled_serves_the_next_borrower(mark: str,
     use(work)
 
 
+def test_a_command_that_does_not_end_is_killed_with_its_child_processes(
+    mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("predictions_api.run.native._STOP_SIGNALS", ((0.1, signal.SIGTERM), (0.1, signal.SIGKILL)))
+    script = f"trap '' TERM; sleep 600 & echo it is ready at {NOWHERE}; sleep 600"
+
+    async def work(workers: Workers) -> None:
+        started = asyncio.create_task(workers.lend().__aenter__())
+        while len(processes_with(mark)) < 3:
+            await asyncio.sleep(0.02)
+        started.cancel()
+
+    use(work, command=["sh", "-c", script])
+    assert processes_with(mark) == []
+
+
+def test_the_child_processes_of_a_command_that_has_ended_are_killed(mark: str) -> None:
+    async def work(workers: Workers) -> None:
+        with pytest.raises(StartFailed):
+            async with workers.lend():
+                pass
+        await wait_until_gone(mark)
+
+    use(work, command=["sh", "-c", "sleep 600 & exit 1"])
+
+
+@pytest.mark.parametrize("given", ["", "example.com,localhost", "*"])
+def test_a_server_does_not_use_a_proxy_for_callbacks(mark: str, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("NO_PROXY", given)
+
+    async def work(workers: Workers) -> None:
+        async with workers.lend():
+            environ = Path(f"/proc/{cog_servers(mark)[0]}/environ").read_text().split("\0")
+        hosts = [*filter(None, given.split(",")), "127.0.0.1", "::1", "localhost", "api.internal"]
+        for name in ("NO_PROXY", "no_proxy"):
+            (value,) = [item.partition("=")[2] for item in environ if item.startswith(f"{name}=")]
+            assert sorted(value.split(",")) == sorted(set(hosts))
+
+    use(work)
+
+
 def test_a_server_may_log_long_lines_and_invalid_utf_8() -> None:
     script = (
         "import os, sys\n"
@@ -220,7 +264,9 @@ from predictions_api.settings import ModelSettings
 from predictions_api.run.workers import create_workers
 async def run():
     model = ModelSettings("test/text", ("1" * 64,), command=tuple({cog_command("text")!r}))
-    async with httpx.AsyncClient() as client, create_workers(model, client, idle=600.0).lend() as server:
+    async with httpx.AsyncClient() as client:
+        workers = create_workers(model, client, idle=600.0, callback_url="http://127.0.0.1")
+        server = await workers.lend().__aenter__()
         print(server.url, flush=True)
         await asyncio.sleep(600)
 asyncio.run(run())

@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
+from typing import TextIO
 
 from tree import ROOT
 
@@ -35,9 +37,11 @@ def serve_model(model: str, port: int, weights: str, *, until_stdin_ends: bool) 
     if until_stdin_ends:
         threading.Thread(target=_wait_for_stdin, args=(stop_event,), daemon=True).start()
     try:
-        with CogServer(ROOT / model, port=port, weights=weights, on_log=_print_log, cancel_event=stop_event) as server:
-            print(f"{model} is ready at {server.url}", flush=True)
-            while not stop_event.wait(0.5):
+        with CogServer(
+            ROOT / model, port=port, weights=weights, on_log=partial(_print, file=sys.stderr), cancel_event=stop_event
+        ) as server:
+            _print(f"{model} is ready at {server.url}", sys.stdout)
+            while not stop_event.wait(0.1):
                 server.check()
     except (SchemaError, ServerError) as error:
         print(error, file=sys.stderr)
@@ -53,6 +57,6 @@ def _wait_for_stdin(stop_event: threading.Event) -> None:
     stop_event.set()
 
 
-def _print_log(line: str) -> None:
-    with contextlib.suppress(OSError):  # a closed stderr does not end the server
-        print(line, file=sys.stderr, flush=True)
+def _print(line: str, file: TextIO | None) -> None:
+    with contextlib.suppress(OSError):  # a closed stream does not end the server
+        print(line, file=file, flush=True)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 HOST = "127.0.0.1"
+SESSION = Path(__file__).with_name("session.py")
 _READY_SECONDS = 3600.0
 _SLOT_SECONDS = 5.0  # Cog answers a prediction a moment before it accepts the next one
 _STOP_SECONDS = 20.0  # for a cancelled prediction to end, and then for the server, before the server is killed
@@ -115,9 +116,12 @@ class CogServer:
         }
         read_end, write_end = os.pipe()
         self._cleanup.callback(os.close, read_end)
+        parent_pipe, own_end = os.pipe()  # closes when this process ends, also by SIGKILL
+        self._cleanup.callback(os.close, own_end)
+        command = [str(self._python), "-m", "cog.server.http", "--host", HOST]
         try:
             self._process = process = subprocess.Popen(
-                [str(self._python), "-m", "cog.server.http", "--host", HOST],
+                [str(self._python), str(SESSION), str(parent_pipe), temporary, *command],
                 cwd=self.model_dir,
                 env=environ,
                 stdin=subprocess.DEVNULL,
@@ -126,10 +130,11 @@ class CogServer:
                 encoding="utf-8",
                 errors="replace",
                 start_new_session=True,  # Ctrl-C reaches only the caller, which cancels the prediction first
-                pass_fds=[write_end],  # closes when the last process of the group has ended
+                pass_fds=[write_end, parent_pipe],  # `write_end` closes when the last process of Cog has ended
             )
         finally:
             os.close(write_end)
+            os.close(parent_pipe)
         reader = threading.Thread(target=self._read, args=(process.stdout,), daemon=True)
         reader.start()
         self._cleanup.callback(reader.join)
@@ -139,6 +144,8 @@ class CogServer:
     def _cancel_running(self) -> None:
         """Cancel the running prediction of any client and wait for its end, which the server does not do by itself."""
         deadline, cancelled_at = time.monotonic() + _STOP_SECONDS, -math.inf
+        if self._process is not None and self._process.poll() is not None:
+            return
         with contextlib.suppress(ServerError):  # it has ended
             while self._latest_id is not None and time.monotonic() < deadline:
                 if not self._pending_calls and self.get("/health-check")["status"] != "BUSY":
@@ -256,8 +263,9 @@ def _free_port(wanted: int) -> int:
 
 def _end_group(process: subprocess.Popen[str], read_end: int) -> None:
     """End a server and its child processes. The pipe of `read_end` closes with the last of them."""
-    process.terminate()  # only the server: it ends its worker in order, so that exit handlers run
-    select.select([read_end], [], [], _STOP_SECONDS)
+    if process.poll() is None:
+        process.terminate()  # only the server: it ends its worker in order, so that exit handlers run
+        select.select([read_end], [], [], _STOP_SECONDS)
     with contextlib.suppress(ProcessLookupError, PermissionError):  # all have ended (PermissionError: macOS)
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -62,7 +62,7 @@ def test_all_models_are_served_start_when_needed_and_end_with_the_api(repository
         done = request_json(f"{url}/v1/models/local/one-file/predictions", {"input": {"steps": 1}})
         assert (done["status"], done["metrics"]["frames"]) == ("succeeded", 16)
         assert done["output"] == "data:video/mp4;base64,ZnJvbSBub3RoaW5n"  # RFC 4648's base64 of "from nothing"
-        assert len(processes_with(mark)) == 4  # the API, script/serve, Cog's server and its worker
+        assert len(processes_with(mark)) == 5  # the API, script/serve, Cog's server, its worker and the watcher
         process.send_signal(number)
         wait_until_ended(mark)
 
@@ -92,6 +92,25 @@ def test_serve_ends_with_an_error_when_its_server_is_killed(repository: Path, ma
         assert process.stderr is not None
         assert "the server ended with status -9" in process.stderr.read()
     assert processes_with(mark) == []
+
+
+def test_a_killed_serve_leaves_no_process_and_no_file(
+    repository: Path, mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    with serving(repository, "one-file") as (process, _):
+        assert list((tmp_path / "temporary").iterdir())
+        process.kill()
+        wait_until_ended(mark)
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_closed_stream_does_not_end_a_model(repository: Path, mark: str, stream: str) -> None:
+    with serving(repository, "one-file") as (process, url):
+        getattr(process, stream).close()
+        assert request_json(f"{url}/predictions", {"input": {"steps": 1}})["status"] == "succeeded"
 
 
 def test_until_stdin_ends_ends_the_server_when_stdin_is_closed(repository: Path, mark: str) -> None:

@@ -120,7 +120,7 @@ def test_no_process_and_no_temporary_file_remains(tmp_path: Path, monkeypatch: p
     answers = []
     try:
         with CogServer(model(tmp_path, setup), env={"CALLED_BY": str(tmp_path)}) as server:
-            assert len(processes_with(mark)) == 2  # the server and its worker
+            assert len(processes_with(mark)) == 3  # the server, its worker and the watcher
             if ends == "during a prediction":
                 thread = threading.Thread(target=lambda: answers.append(server.predict({"steps": 1000}, "one")))
                 thread.start()

@@ -32,7 +32,7 @@ def create_app(service: Service) -> ASGIApp:
         version="1",
         docs_url=None,
         redoc_url=None,
-        servers=[{"url": "/v1"}],
+        servers=[{"url": f"{(settings.public_url or '').rstrip('/')}/v1"}],
     )
     app.state.settings = settings
     app.state.service = service

@@ -17,7 +17,7 @@ table { border-collapse: collapse; } td { padding: .15rem 1.5rem .15rem 0; verti
 
 
 def render_page(document: Mapping[str, Any]) -> str:
-    info = document["info"]
+    info, url = document["info"], document["servers"][0]["url"] + "/openapi.json"
     sections = [
         _section(method, path, operation)
         for path, operations in document["paths"].items()
@@ -27,7 +27,7 @@ def render_page(document: Mapping[str, Any]) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(info["title"])}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
         f"<h1>{escape(info['title'])}</h1><p>{escape(info['description'])}</p>"
-        f'<p>OpenAPI document: <a href="/openapi.json">/openapi.json</a></p>{"".join(sections)}</html>'
+        f'<p>OpenAPI document: <a href="{escape(url)}">{escape(url)}</a></p>{"".join(sections)}</html>'
     )
 
 

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from predictions_api.errors import Problem
 from predictions_api.run.cog_client import Busy, CogClient, CogError, Progress, parse_progress
@@ -175,7 +176,11 @@ class Driver:
                 restarted = False
             if restarted:
                 await asyncio.sleep(CALLBACK_DELAY)  # the last callback may still be on its way
-                return f"the Cog server at {cog.url} has ended it, but its result did not reach {self.callback_url}"
+                return (
+                    f"the Cog server at {cog.url} has ended it, but its result did not reach {self.callback_url}; "
+                    f"if the Cog server has a proxy in its environment (HTTP_PROXY, ALL_PROXY), "
+                    f"add {urlsplit(self.callback_url).hostname} to its NO_PROXY"
+                )
             self._attempts_by_key[key].last_call_at = time.monotonic()
 
     async def _wait_for_end(self, prediction_id: str, key: str | None = None) -> None:

@@ -14,9 +14,11 @@ import re
 import signal
 from collections import deque
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from predictions_api.run.cog_client import CogClient, CogError
 from predictions_api.run.tasks import first_result
+from predictions_api.settings import LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,17 +30,24 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("predictions_api.native")
 # Seconds after closing stdin. script/serve waits 20 s for the running prediction and 20 s for Cog.
 _STOP_SIGNALS = ((5.0, signal.SIGTERM), (40.0, signal.SIGKILL))
+_EXIT_INTERVAL = 0.1  # seconds between two looks at the process
 _MAX_LINE = 65536  # bytes; a longer line is split
 _READY_LINE = re.compile(r"is ready at (https?://\S+)$")
 
 
-def _environment() -> dict[str, str]:
-    """Return the environment of this process without its secrets, as a model may be untrusted code."""
-    return {
+def _environment(callback_url: str) -> dict[str, str]:
+    """Return the environment of this process without its secrets, as a model may be untrusted code.
+
+    A proxy is not used for callbacks, nor for the files of this server.
+    """
+    environ = {
         name: value
         for name, value in os.environ.items()
         if name != "REPLICATE_API_TOKEN" and not name.startswith(("DBOS", "PG"))
     }
+    given = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    hosts = [*filter(None, given.split(",")), *LOOPBACK, urlsplit(callback_url).hostname or ""]
+    return {**environ, **dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(dict.fromkeys(hosts)))}
 
 
 class StartFailed(CogError):
@@ -48,10 +57,11 @@ class StartFailed(CogError):
 class NativeCog:
     """The process of a model's command. `client` is set when it is ready."""
 
-    def __init__(self, model: ModelSettings, http: httpx.AsyncClient) -> None:
+    def __init__(self, model: ModelSettings, http: httpx.AsyncClient, callback_url: str) -> None:
         self.client: CogClient | None = None
         self._model = model
         self._http = http
+        self._callback_url = callback_url
         self._process: asyncio.subprocess.Process | None = None
         self._start_event = asyncio.Event()  # set when it is ready or has ended
         self._exit_event = asyncio.Event()
@@ -89,15 +99,14 @@ class NativeCog:
                 await asyncio.wait_for(self._exit_event.wait(), seconds)
                 return
             LOG.warning("%s: the Cog server does not end; sending it %s", self._model.name, stop_signal.name)
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(stop_signal)
+            self._signal_group(self._process.pid, stop_signal)
         await self._exit_event.wait()
 
     async def _run(self) -> None:
         try:
             self._process = process = await asyncio.create_subprocess_exec(
                 *self._model.command,
-                env=_environment(),
+                env=_environment(self._callback_url),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -112,13 +121,20 @@ class NativeCog:
                 asyncio.create_task(self._read_stdout(process.stdout)),
                 asyncio.create_task(self._read_stderr(process.stderr)),
             ]
-            code = await process.wait()
+            while (code := process.returncode) is None:
+                await asyncio.sleep(_EXIT_INTERVAL)  # process.wait() waits for child processes that hold a pipe, too
+            self._signal_group(process.pid, signal.SIGKILL)  # what the command has left
             _, unread = await asyncio.wait(readers, timeout=1.0)  # last lines; a child process may hold the pipe
             for reader in unread:
                 reader.cancel()
             LOG.info("%s: the Cog server ended with status %d", self._model.name, code)
         self._exit_event.set()
         self._start_event.set()
+
+    @staticmethod
+    def _signal_group(leader: int, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # all have ended (PermissionError: macOS)
+            os.killpg(leader, number)
 
     async def _read_stdout(self, stream: asyncio.StreamReader) -> None:
         async for line in _lines(stream):

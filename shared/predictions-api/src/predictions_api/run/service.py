@@ -53,7 +53,10 @@ class Service:
         self.records.change_listeners.append(self._count_end)
         # Cog servers are reached directly, also if the environment configures a proxy.
         self.http = httpx.AsyncClient(limits=httpx.Limits(max_connections=None), trust_env=False)
-        self.workers = {model.name: create_workers(model, self.http, idle=settings.idle) for model in settings.models}
+        self.workers = {
+            model.name: create_workers(model, self.http, idle=settings.idle, callback_url=settings.callback_url)
+            for model in settings.models
+        }
         self.catalogue = Catalogue(settings.models, self.workers)
         self.files = Files(self.database, settings.files, retention=settings.keep)
         self.input_files = InputFiles(self.files, settings.callback_url)

@@ -55,9 +55,11 @@ class Workers(ABC):
         """Return the model's OpenAPI schema and the version of Cog, from one server. Raises CogError."""
 
 
-def create_workers(model: ModelSettings, http: httpx.AsyncClient, *, idle: float) -> Workers:
+def create_workers(model: ModelSettings, http: httpx.AsyncClient, *, idle: float, callback_url: str) -> Workers:
     """Return the servers in a model's settings. A native one stops after `idle` seconds without a prediction."""
-    return ExternalWorkers(model, http) if model.urls else NativeWorkers(model, http, idle=idle)
+    return (
+        ExternalWorkers(model, http) if model.urls else NativeWorkers(model, http, idle=idle, callback_url=callback_url)
+    )
 
 
 async def _describe(client: CogClient, default: str) -> tuple[dict[str, Any], str]:
@@ -125,9 +127,10 @@ class NativeWorkers(Workers):
 
     size = 1
 
-    def __init__(self, model: ModelSettings, http: httpx.AsyncClient, *, idle: float) -> None:
+    def __init__(self, model: ModelSettings, http: httpx.AsyncClient, *, idle: float, callback_url: str) -> None:
         super().__init__(model, http)
         self._idle = idle
+        self._callback_url = callback_url
         self._process: NativeCog | None = None
         self._lock = asyncio.Lock()  # held while the server is lent, started or stopped
         self._idle_timer: asyncio.Task[None] | None = None
@@ -155,7 +158,7 @@ class NativeWorkers(Workers):
                 continue
             LOG.warning("%s: the Cog server is %s; restarting it", self.model.name, health)
             await self._stop()
-        self._process = NativeCog(self.model, self._http)
+        self._process = NativeCog(self.model, self._http, self._callback_url)
         try:
             return await self._process.start()
         except StartFailed:
