@@ -1,6 +1,6 @@
-"""The directory of a model, copied and installed as `cog build` does, makes a clip without the rest of the tree.
+"""The directory of a model in a fresh clone, copied and installed as `cog build` does, makes a clip without the rest.
 
-This is `cog build` without Docker. The build context is the directory without what .dockerignore excludes. A fresh
+Only `git clone` comes before, so this tests what is committed. This is `cog build` without Docker. The build context is the directory without what .dockerignore excludes. A fresh
 environment gets requirements.txt. Cog's server runs in that environment.
 """
 
@@ -21,11 +21,10 @@ import yaml
 from cog_local.schema import read_schema
 from cog_local.server import CogServer
 from pip_settings import uv_options
-from tree import ROOT
+from tree import ROOT, models
 
 TORCH = f"torch=={importlib.metadata.version('torch')}"
 CPU_BUILDS = "--index=https://download.pytorch.org/whl/cpu"
-MODELS = sorted(path.parent for path in ROOT.glob("*/cog.yaml"))
 # A test uses those that its model has.
 QUICK_INPUTS = {"steps": 2, "prompt_start": "a red circle", "prompt_end": "a blue square", "width": 128, "height": 128}
 QUICK_INPUTS |= {"num_inference_steps": 2, "output_format": "mp4", "num_frames": 2}
@@ -71,13 +70,19 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Pa
     return install
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda path: path.name)
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clone") / "repository"
+    subprocess.run(["git", "clone", "-q", ROOT, path], check=True)
+    return path
+
+
+@pytest.mark.parametrize("model", models())
 def test_a_models_directory_alone_makes_a_clip(
-    model: Path, environment: Callable[[Path], Path], tmp_path: Path
+    model: str, clone: Path, environment: Callable[[Path], Path], tmp_path: Path
 ) -> None:
-    subprocess.run([ROOT / "script" / "wheel", model.name], check=True, capture_output=True)
     alone = tmp_path / "src"
-    copy_context(model, alone)
+    copy_context(clone / model, alone)
 
     python = environment(alone)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}

@@ -69,7 +69,7 @@ def test_push_is_started_by_hand_for_any_model_and_pushes_nothing_by_default() -
     assert inputs["model"]["options"] == ["all", *models()]
     assert inputs["no_push"]["default"] == "true"
     steps = push["jobs"]["push"]["steps"]
-    assert [step["run"].split()[0] for step in steps if "run" in step] == ["script/wheel", "script/push", "script/push"]
+    assert [step["run"].split()[0] for step in steps if "run" in step] == ["script/push", "script/push"]
     assert {step["if"]: "--dry-run" in step["run"] for step in steps if "if" in step} == {
         "${{ inputs.no_push }}": True,
         "${{ ! inputs.no_push }}": False,

@@ -1,7 +1,8 @@
 """What images need: videokit's wheel in each model's wheels/ directory, and the `cog` program that builds and pushes.
 
 The same sources give the same bytes. A wheel that already has these bytes is not touched, so that an image keeps its
-layer of requirements.
+layer of requirements. The wheel is committed, because Cog sees only the model's directory. It is not compressed, so that
+its bytes do not depend on the version of zlib, and git stores a new version in a few KB.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 from tree import ROOT
@@ -39,11 +41,23 @@ def install_wheel(models: list[str]) -> None:
         done = subprocess.run(command, cwd=package, env=environ, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(f"videokit cannot be built:\n{done.stderr}")
-        wheel = next(Path(directory).glob("*.whl"))
+        wheel = _uncompressed(next(Path(directory).glob("*.whl")))
         for model in models:
             if f"./wheels/{wheel.name}" not in (ROOT / model / "requirements.txt").read_text().split():
                 sys.exit(f"{model}/requirements.txt does not name ./wheels/{wheel.name}")
             _copy(wheel, ROOT / model / "wheels")
+
+
+def _uncompressed(wheel: Path) -> Path:
+    """Return a wheel with the same files without compression, in a new directory next to it."""
+    target = wheel.parent / "uncompressed" / wheel.name
+    target.parent.mkdir()
+    with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(target, "w") as stored:
+        for info in source.infolist():
+            content = source.read(info)
+            info.compress_type = zipfile.ZIP_STORED
+            stored.writestr(info, content)
+    return target
 
 
 def _copy(wheel: Path, wheels: Path) -> None:

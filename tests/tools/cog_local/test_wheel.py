@@ -7,7 +7,8 @@ import subprocess
 import zipfile
 from pathlib import Path
 
-from tree import ROOT
+import pytest
+from tree import ROOT, models
 
 
 def build(repository: Path, *models: str, umask: int = 0o022) -> subprocess.CompletedProcess[str]:
@@ -53,6 +54,20 @@ def test_a_wheel_with_the_same_bytes_is_not_touched_and_older_ones_are_removed(c
     (wheel.parent / "videokit-0.0.1-py3-none-any.whl").write_bytes(b"older")
     build(changed_repository)
     assert wheel_of(changed_repository / "one-file").stat().st_mtime == 1_000_000_000
+
+
+@pytest.mark.parametrize("model", models())
+def test_the_committed_wheel_is_built_from_the_sources_of_this_tree(repository: Path, model: str) -> None:
+    build(repository)
+    built = wheel_of(repository / "one-file")
+    committed = ROOT / model / "wheels" / built.name
+    assert committed.read_bytes() == built.read_bytes(), "run script/wheel and commit the wheels"
+
+
+def test_the_wheel_is_not_compressed(changed_repository: Path) -> None:
+    build(changed_repository)
+    files = zipfile.ZipFile(wheel_of(changed_repository / "one-file")).infolist()
+    assert {file.compress_type for file in files} == {zipfile.ZIP_STORED}
 
 
 def test_one_model_can_be_chosen(changed_repository: Path) -> None:
