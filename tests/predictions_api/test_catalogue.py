@@ -44,7 +44,9 @@ def run_with_catalogue(models: tuple[ModelSettings, ...], work: Callable[[Catalo
     async def run() -> Any:
         async with httpx.AsyncClient() as http:
             return await work(
-                Catalogue(models, {model.name: create_workers(model, http, idle=1.0) for model in models})
+                Catalogue(
+                    models, {model.name: create_workers(model, http, idle=1.0, callback_url="") for model in models}
+                )
             )
 
     return asyncio.run(run())
@@ -146,7 +148,10 @@ class Routes:
             problems.install_handlers(app)
             transport = httpx.ASGITransport(app=app)
             async with httpx.AsyncClient(transport=transport, base_url="http://here:1") as client:
-                workers = {model.name: create_workers(model, client, idle=1.0) for model in self.settings.models}
+                workers = {
+                    model.name: create_workers(model, client, idle=1.0, callback_url="")
+                    for model in self.settings.models
+                }
                 app.include_router(models_router(Catalogue(self.settings.models, workers), database))
                 try:
                     return [await client.request(method, path, content=body) for method, path, body in requests]
