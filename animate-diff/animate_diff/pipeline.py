@@ -14,9 +14,10 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNetMo
 from einops import rearrange
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from videokit.errors import WeightsError
+from videokit.inversion_names import TextualInversions
 from videokit.latents import decode_latents
 from videokit.progress import progress
-from videokit.prompts import encode_windows, token_windows
+from videokit.prompts import encode_prompts
 from videokit.runtime import Stages, host_memory
 from videokit.seeds import noise
 from videokit.weights.keys import (
@@ -78,6 +79,7 @@ class Pipeline:
         self.text_encoder = empty_module(
             lambda: CLIPTextModel(CLIPTextConfig.from_pretrained(folders.text_encoder)), device
         )
+        self.inversions = TextualInversions(store, self.text_encoder.config.hidden_size)
         self.vae = empty_module(lambda: AutoencoderKL.from_config(AutoencoderKL.load_config(folders.vae)), device)
         self.unet = empty_module(lambda: _motion_unet(folders.unet), device)
         scope_norms(self.unet)
@@ -127,9 +129,7 @@ class Pipeline:
     def encode_prompt(self, inputs: Inputs, stages: Stages) -> torch.Tensor:
         """Return the prompt embeddings, (2, L, D) with the negative prompt first, or (1, L, D) without guidance."""
         prompts = [inputs.negative_prompt, inputs.prompt] if inputs.guidance_scale > 1 else [inputs.prompt]
-        windows = token_windows(self.tokenizer, prompts)
-        with stages("text", str(windows)), torch.inference_mode():
-            return encode_windows(self.text_encoder, windows)
+        return encode_prompts(self.text_encoder, self.tokenizer, prompts, stages, self.inversions)
 
     def prepare_latents(self, seed: int) -> torch.Tensor:
         """Return the initial noise, (1, C, F, h, w) float32."""

@@ -7,6 +7,7 @@ directory is the same for real weights, demo weights and your own:
                              lacks them
     checkpoints/             single files with UNet, VAE and text encoder, under CompVis' names
     motion_modules/          NAME.ckpt, NAME.safetensors, or a folder NAME/ that diffusers' MotionAdapter saved
+    embeddings/              textual inversions, NAME.safetensors, .pt or .bin; fetched when a prompt names one
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from videokit.weights.stable_diffusion import CONFIGS, CONFIGURATION, TEXT_AND_PICTURES, TOKENIZER
 from videokit.weights.table import HubFile, WeightFile
+from videokit.weights.textual_inversions import TEXTUAL_INVERSIONS
 
 from animate_diff.inputs import CHECKPOINTS, MOTION_MODULES
 
@@ -59,6 +61,7 @@ FILES = (
     _motion_module(MOTION_MODULES[0], 1672133921, "aa7fd8a200a89031edd84487e2a757c5315460eca528fa70d4b3885c399bffd5"),
     _motion_module(MOTION_MODULES[1], 1672133921, "cf16ea656cb16124990c8e2c70a29c793f9841f3a2223073fac8bd89ebd9b69a"),
     _motion_module(MOTION_MODULES[2], 1817888431, "69ed0f5fef82b110aca51bcab73b21104242bc65d6ab4b8b2a2a94d31cad1bf0"),
+    *TEXTUAL_INVERSIONS,
 )
 
 

@@ -14,9 +14,10 @@ import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from videokit.errors import InvalidInput
+from videokit.inversion_names import TextualInversions
 from videokit.latents import decode_latents, vae_batch_size
 from videokit.progress import progress
-from videokit.prompts import encode_windows, token_windows
+from videokit.prompts import encode_prompts
 from videokit.seeds import noise
 from videokit.weights.keys import same_key, text_encoder_keys, vae_keys
 from videokit.weights.kinds import TEXT_ENCODER_FILE, UNET, VAE_FILE
@@ -62,7 +63,7 @@ class Pipeline:
 
     def __init__(self, store: WeightStore, device: Device) -> None:
         """Build the modules and load their weights, which are fetched if they are missing."""
-        store.fetch(file.path for file in weights.FILES)  # all at once, so that an error names all missing files
+        store.fetch(weights.SETUP)  # all at once, so that an error names all missing files
         folders = base(store)
         self.device = device
         self.tokenizer = CLIPTokenizer.from_pretrained(folders.tokenizer)
@@ -82,6 +83,7 @@ class Pipeline:
             text_encoder_keys,
             TEXT_ENCODER_FILE,
         )
+        self.inversions = TextualInversions(store, text_config.hidden_size)
         self.unet = load(lambda: UNet2DConditionModel.from_config(unet_config), UNET_CONFIG, BASE_UNET, same_key, UNET)
         self.vae = load(lambda: AutoencoderKL.from_config(vae_config), VAE_CONFIG, BASE_VAE, vae_keys, VAE_FILE)
         self.safety_checker = SafetyChecker(store, device)
@@ -134,9 +136,9 @@ class Pipeline:
     def encode_prompt(self, inputs: Inputs, stages: Stages) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the embeddings of the prompts, (P, L, D), and with guidance those of the empty prompt, (1, L, D)."""
         guided = inputs.guidance_scale > 1
-        windows = token_windows(self.tokenizer, [*inputs.prompts, ""] if guided else inputs.prompts)
-        with stages("text", str(windows)), torch.inference_mode():
-            prompt_embeds = encode_windows(self.text_encoder, windows).float()  # (P, L, D)
+        prompts = [*inputs.prompts, ""] if guided else inputs.prompts
+        prompt_embeds = encode_prompts(self.text_encoder, self.tokenizer, prompts, stages, self.inversions)
+        prompt_embeds = prompt_embeds.float()  # (P, L, D)
         return prompt_embeds[: len(inputs.prompts)], prompt_embeds[-1:] if guided else None
 
     def prepare_latents(self, inputs: Inputs, seed: int) -> torch.Tensor:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +16,24 @@ import pytest
 from hostile_videos import draw_number, write_clip
 from served import Served, file
 from tree import ROOT
+from videokit.video.provenance import read_provenance
 
 PROGRAM = """
 import sys
 from pathlib import Path
 from cog_local.predict import predict
-model, source, target, *pairs = sys.argv[1:]
-sys.exit(predict(Path(model), pairs, None, Path(target), "demo", Path(source)))
+model, source, target, weights, *pairs = sys.argv[1:]
+sys.exit(predict(Path(model), pairs, None, Path(target), weights, Path(source)))
 """
+DEMO = ROOT / "animate-diff" / "demo-weights"
+
+
+@dataclass
+class Again:
+    """The files of a prediction and its log."""
+
+    paths: list[Path]
+    log: str
 
 
 def make(served: Served, directory: Path, **inputs: Any) -> list[Path]:
@@ -37,18 +50,42 @@ def make(served: Served, directory: Path, **inputs: Any) -> list[Path]:
 
 def make_again(source: Path, model: str, *pairs: str, **environ: str) -> list[bytes]:
     """Return the contents of the files that script/predict --from writes; `environ` is that of the first server."""
+    return [path.read_bytes() for path in run_again(source, model, *pairs, **environ).paths]
+
+
+def run_again(source: Path, model: str, *pairs: str, weights: str = "demo", **environ: str) -> Again:
+    """Return what script/predict --from writes."""
     directory = source.parent / "again"
     directory.mkdir()
-    program = [sys.executable, "-c", PROGRAM, ROOT / model, source, directory / "clip", *pairs]
+    program = [sys.executable, "-c", PROGRAM, ROOT / model, source, directory / "clip", weights, *pairs]
     environ = {**os.environ, "PYTHONPATH": ":".join(map(str, sys.path)), **environ}
     done = subprocess.run(program, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return [path.read_bytes() for path in sorted(directory.iterdir())]
+    return Again(sorted(directory.iterdir()), done.stderr)
 
 
 def test_animate_diff(animate_diff: Served, tmp_path: Path) -> None:
     (mp4,) = make(animate_diff, tmp_path, prompt='a "red" circle, é 漢字 🎈', steps=2, seed=0)
     assert make_again(mp4, "animate-diff") == [mp4.read_bytes()]
+
+
+def test_animate_diff_with_a_textual_inversion(animate_diff: Served, tmp_path: Path) -> None:
+    (mp4,) = make(animate_diff, tmp_path, prompt="a circle", n_prompt="Red_Circle", steps=2, seed=1)
+    digest = hashlib.sha256((DEMO / "embeddings" / "red_circle.safetensors").read_bytes()).hexdigest()
+    stated = read_provenance(mp4).textual_inversions
+    assert stated == ({"name": "red_circle", "vectors": 1, "sha256": digest},)
+    done = run_again(mp4, "animate-diff")
+    assert [path.read_bytes() for path in done.paths] == [mp4.read_bytes()]
+    assert "textual inversion: red_circle, 1 vector, " in done.log
+    assert "so the files may differ" not in done.log
+
+
+def test_other_textual_inversions_are_named(animate_diff: Served, tmp_path: Path) -> None:
+    (mp4,) = make(animate_diff, tmp_path, prompt="a circle", n_prompt="red_circle", steps=1, seed=1)
+    weights = shutil.copytree(DEMO, tmp_path / "weights", ignore=shutil.ignore_patterns("embeddings"))
+    done = run_again(mp4, "animate-diff", weights=str(weights))
+    assert f"{mp4} is of the textual inversions red_circle (1 vectors, SHA-256 " in done.log
+    assert "is of no textual inversions, so the files may differ" in done.log
 
 
 @pytest.mark.parametrize("source", [0, -1], ids=["PNG", "GIF"])

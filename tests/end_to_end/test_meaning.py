@@ -51,6 +51,18 @@ class TestAnimateDiff:
         assert colour is not None
         assert detect(pipelines.animate_diff("a circle", seed=1, negative_prompt=colour)).colour != colour
 
+    def test_the_textual_inversion_draws_a_red_circle(self, pipelines: Pipelines) -> None:
+        shown = [detect(pipelines.animate_diff("a red_circle", seed=seed)) for seed in (1, 2)]
+        assert [(each.colour, each.shape) for each in shown] == [("red", "circle")] * 2
+
+    def test_the_textual_inversion_as_negative_prompt_removes_red_circles(self, pipelines: Pipelines) -> None:
+        def red_circles(**inputs: str) -> int:
+            clips = [pipelines.animate_diff("a red", seed=seed, **inputs) for seed in (1, 2, 3)]
+            return [(each.colour, each.shape) for each in map(detect, clips)].count(("red", "circle"))
+
+        assert red_circles() >= 2
+        assert red_circles(negative_prompt="red_circle") <= 1
+
 
 class TestSdAnimation:
     @pytest.fixture(scope="class")

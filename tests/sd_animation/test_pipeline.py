@@ -12,13 +12,16 @@ import pytest
 import torch
 from sd_animation.inputs import Inputs
 from sd_animation.pipeline import Pipeline
+from sd_animation.weights import FILES, SETUP
 from stores import CPU
 from videokit.errors import InvalidInput, OutOfMemory
+from videokit.inversion_names import TextualInversions
 from videokit.runtime import Device, Stages, out_of_memory
 from videokit.seeds import noise
 from videokit.video.encode import encode_gif, encode_mp4
 from videokit.video.frame_store import FrameStore
 from videokit.weights.store import WeightStore
+from videokit.weights.textual_inversions import TEXTUAL_INVERSIONS
 
 INPUTS = Inputs(
     "a red circle",
@@ -198,3 +201,23 @@ def test_in_half_precision_latents_stay_float32(store: WeightStore, keyframes: F
     for part in (half.unet, half.vae, half.text_encoder, half.safety_checker.network):
         assert {p.dtype for p in part.parameters()} == {torch.bfloat16}
     assert len(list(half.interpolate(inputs, latents, keyframes))) == 3
+
+
+def test_a_textual_inversion_is_read_in_every_prompt(
+    pipeline: Pipeline, store: WeightStore, stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "embeddings").mkdir()
+    torch.save({"<mine>": torch.randn(2, 64)}, tmp_path / "embeddings" / "mine.bin")
+    inputs = replace(INPUTS, prompt_start="a mine", prompt_end="a cat | mine, a dog")
+    words, _ = pipeline.encode_prompt(inputs, stages)
+    with_file = WeightStore(store.files.values(), directories=[tmp_path, *store.directories], cache=None)
+    monkeypatch.setattr(pipeline, "inversions", TextualInversions(with_file, 64))
+    vectors, unconditional = pipeline.encode_prompt(inputs, stages)
+    assert [(each.name, len(each.vectors)) for each in stages.textual_inversions] == [("mine", 2)]
+    assert [torch.equal(*pair) for pair in zip(words, vectors, strict=True)] == [False, True, False]
+    assert unconditional is not None
+    assert len(unconditional) == 1
+
+
+def test_set_up_needs_no_textual_inversion() -> None:
+    assert {file.path for file in FILES} - set(SETUP) == {file.path for file in TEXTUAL_INVERSIONS}

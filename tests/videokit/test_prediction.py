@@ -73,6 +73,24 @@ def test_the_directory_is_kept_until_the_next_prediction_starts(model: Model, te
     assert [path.name for path in second.directory.iterdir()] == ["clip.gif"]
 
 
+def test_syntax_of_other_programs_in_any_prompt_is_logged_once(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "videokit")
+    inputs = {
+        "prompt": "(a cat:1.2)",
+        "n_prompt": "(dog:1.3)",
+        "prompt_end": "[cat]",
+        "path": "[x]",
+        "prompt_strength": 1,
+    }
+    with model.runner.start(inputs, 7, "3 frames") as prediction:
+        prediction.encode(FRAMES, "clip.mp4", fps=8)
+    lines = [message for message in caplog.messages if "is read as plain words" in message]
+    assert [line.partition(" is read")[0] for line in lines] == [
+        "prompt and n_prompt: (a cat:1.2)",
+        "prompt_end: [cat]",
+    ]
+
+
 def test_the_directory_is_removed_at_exit_without_a_warning(tmp_path: Path) -> None:
     program = (
         "import sys, test_prediction\n"

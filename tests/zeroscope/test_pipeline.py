@@ -283,3 +283,19 @@ def test_in_half_precision_latents_stay_float32(
     monkeypatch.setattr("zeroscope.pipeline.decode_latents", decode_and_record)
     assert video_of(half, replace(INPUTS, init_video=video)).shape == (2, 64, 64, 3)
     assert dtypes == [torch.float32]
+
+
+def test_names_of_textual_inversions_stay_words_and_the_log_says_so(
+    pipeline: Pipeline, stages: Stages, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "videokit")
+    inputs = replace(INPUTS, negative_prompt="easynegative, bad-artist")
+    model = pipeline.models.get(inputs.model)
+    embeds = pipeline.encode_prompt(model, inputs, stages)
+    with torch.inference_mode():
+        expected = encode_windows(
+            model.text_encoder, token_windows(model.tokenizer, [inputs.negative_prompt, inputs.prompt])
+        )
+    assert torch.equal(embeds, expected)
+    (line,) = (message for message in caplog.messages if "textual inversions" in message)
+    assert line.startswith("textual inversions: easynegative, bad-artist stay words: they are for the text encoder of")

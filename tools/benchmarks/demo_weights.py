@@ -35,6 +35,7 @@ from demo_weights.metrics import (
     residual_energy,
 )
 from demo_weights.pipelines import STYLE_OF, Pipelines
+from demo_weights.train.textual_inversion import NAME as INVERSION
 from demo_weights.world import COLOURS, TRAVEL, Scene, draw_clip, random_scene
 from sd_animation.interpolation import interpolate
 from videokit.video.encode import encode_mp4
@@ -108,12 +109,28 @@ def print_effects(model: str, make_clip: MakeClip, chosen: Sequence[Prompt]) -> 
     measure = f"{colour} in clips of `{WITHOUT_COLOUR}`, and with {colour} as negative prompt"
     print_row(model, measure, percent(before, after), "less", holds=after < before)
 
+    if model == "animate-diff":
+        print_textual_inversion(model, make_clip)
     positions = np.stack([detect(clip).centres[0] for clip in clips])
     spread, limit = float(np.nanmax(np.nanstd(positions, axis=0))), MAX_STILL_DRIFT
     measure = f"standard deviation of positions over {len(clips)} seeds"
     print_row(model, measure, f"{spread:.1f} px", f"over {limit} px", holds=spread > limit)
     same = np.array_equal(clips[0], make_clip(WITHOUT_COLOUR, seed=SEEDS[0]))
     print_row(model, "one seed twice", "same bytes" if same else "other bytes", "same bytes", holds=same)
+
+
+def print_textual_inversion(model: str, make_clip: MakeClip) -> None:
+    """Print the share of red circles in clips of a prompt, alone and with the textual inversion as negative prompt."""
+
+    def red_circles(prompt: str, **inputs: str) -> float:
+        found = [detect(make_clip(prompt, seed=seed, **inputs)) for seed in SEEDS]
+        return float(np.mean([(each.colour, each.shape) == ("red", "circle") for each in found]))
+
+    named = red_circles(f"a {INVERSION}")
+    print_row(model, f"red circles in clips of `a {INVERSION}`", percent(named), "90 %", holds=named >= 0.9)
+    before, after = red_circles("a red"), red_circles("a red", negative_prompt=INVERSION)
+    measure = f"red circles in clips of `a red`, and with {INVERSION} as negative prompt"
+    print_row(model, measure, percent(before, after), "half", holds=after <= before / 2)
 
 
 def animate_diff(pipelines: Pipelines, count: int) -> None:

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tree import package_of
 from videokit.errors import InvalidInput
@@ -21,6 +21,9 @@ from cog_local.api_client import ApiClient
 from cog_local.inputs import InvalidInputs, decode_data_uri, read_inputs
 from cog_local.schema import SchemaError, read_schema
 from cog_local.server import CogServer, ServerError, StartCancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 _PROGRESS = re.compile(r"^\s*(\d+)%\s*\|.*?\|\s*(\d+)/(\d+)")  # a tqdm bar, as Replicate's clients parse it
 
@@ -63,7 +66,7 @@ def predict(
             faults.append(
                 f"--weights {weights}: the server has its own; start it with script/serve --weights {weights}"
             )
-        inputs = _read_inputs(model_dir, pairs, json_argument, source, faults)
+        inputs, provenance = _read_inputs(model_dir, pairs, json_argument, source, faults)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: cancel_event.set())
         log = LogPrinter()
@@ -77,7 +80,10 @@ def predict(
             prediction = _run(server, inputs, cancel_event)
             log.end_bar()
         _check_status(prediction)
-        _report(_write_outputs(prediction.get("output"), target, kept), prediction.get("metrics", {}))
+        paths = _write_outputs(prediction.get("output"), target, kept)
+        if provenance is not None:
+            _report_textual_inversions(source, provenance, paths)
+        _report(paths, prediction.get("metrics", {}))
     except InvalidInputs as error:
         print(error, file=sys.stderr)
         return 2
@@ -92,8 +98,8 @@ def predict(
 
 def _read_inputs(
     model_dir: Path, pairs: list[str], json_argument: str | None, source: Path | None, faults: list[str]
-) -> dict[str, Any]:
-    """Return the inputs for the server. Raises InvalidInputs with `faults` and all others."""
+) -> tuple[dict[str, Any], Provenance | None]:
+    """Return the inputs for the server, and the provenance of `source`; raise InvalidInputs with all faults."""
     provenance, inputs = None, {}
     if source is not None:
         try:
@@ -110,7 +116,7 @@ def _read_inputs(
         raise InvalidInputs(*faults)
     if provenance is not None:
         _report_versions(source, provenance, model_dir)
-    return inputs
+    return inputs, provenance
 
 
 def _read_source(path: Path, model: str) -> Provenance:
@@ -129,6 +135,23 @@ def _report_versions(source: Path | None, provenance: Provenance, model_dir: Pat
     ours = software(model_dir.name, package.__version__)
     if provenance.software != ours:
         print(f"{source} is of {provenance.software}; this is {ours}, so the file may differ", file=sys.stderr)
+
+
+def _report_textual_inversions(source: Path | None, provenance: Provenance, paths: list[Path]) -> None:
+    """Write one line to stderr if the new files are of other textual inversions than the file that was made again."""
+    for path in paths[:1]:
+        try:
+            made = read_provenance(path)
+        except InvalidInput:  # not a file of videokit
+            return
+        if made.textual_inversions != provenance.textual_inversions:
+            before, now = map(_listed, (provenance.textual_inversions, made.textual_inversions))
+            print(f"{source} is of {before}; {path} is of {now}, so the files may differ", file=sys.stderr)
+
+
+def _listed(inversions: Iterable[Mapping[str, object]]) -> str:
+    words = [f"{each['name']} ({each['vectors']} vectors, SHA-256 {each['sha256']})" for each in inversions]
+    return f"the textual inversions {', '.join(words)}" if words else "no textual inversions"
 
 
 def _path_faults(target: Path, weights: str | None) -> list[str]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from einops import rearrange
+from videokit.inversion_names import TextualInversions
 from videokit.latents import decode_latents, vae_batch_size
-from videokit.prompts import encode_windows, token_windows
+from videokit.prompts import encode_prompts
 from videokit.seeds import noise
 from videokit.video.decode import decode
 
@@ -45,6 +46,7 @@ class Pipeline:
         self.device = device
         self.models = Models(store, device, on_device=int(device.memory_total() * MEMORY_BUDGET[device.device.type]))
         self.watermark = Watermark(store, device)
+        self.inversions = TextualInversions(store, None)  # the text encoder is OpenCLIP's, 1024 wide
         default = self.models.get(Inputs.model)
         # The four models have the same architecture, so these sizes apply to all.
         self._head_width = default.unet.config.attention_head_dim
@@ -102,9 +104,7 @@ class Pipeline:
     def encode_prompt(self, model: Model, inputs: Inputs, stages: Stages) -> torch.Tensor:
         """Return the prompt embeddings, (2, L, D) with the negative prompt first, or (1, L, D) without guidance."""
         prompts = [inputs.negative_prompt, inputs.prompt] if inputs.guidance_scale > 1 else [inputs.prompt]
-        windows = token_windows(model.tokenizer, prompts)
-        with stages("text", str(windows)), torch.inference_mode():
-            return encode_windows(model.text_encoder, windows)
+        return encode_prompts(model.text_encoder, model.tokenizer, prompts, stages, self.inversions)
 
     def encode_video(self, model: Model, frames: Iterable[Frame]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the means and standard deviations of a video's latents, each (1, C, F, h, w) float32."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,33 @@ def test_a_clip_states_what_was_written_into_it(encode: Any, suffix: str, length
 
 def test_a_png_states_what_was_written_into_it(tmp_path: Path) -> None:
     assert read_provenance(write(tmp_path / "one.png", PROVENANCE.comment())) == PROVENANCE
+
+
+def test_textual_inversions_are_stated_only_if_there_are_any(tmp_path: Path) -> None:
+    named = replace(PROVENANCE, textual_inversions=({"name": "bad-hands", "vectors": 6, "sha256": "0f" * 32},))
+    assert read_provenance(write(tmp_path / "one.png", named.comment())) == named
+    assert "textual_inversions" not in PROVENANCE.comment()
+    # the comment of a file without any is what it was before they were known
+    assert json.loads(PROVENANCE.comment()).keys() == {"model", "inputs", "seed", "software", "digitalSourceType"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        3,
+        {},
+        "a",
+        ["a"],
+        [{"name": "a"}],
+        [{"name": "a", "vectors": "1", "sha256": "b"}],
+        [{"name": "a\n", "vectors": 1, "sha256": "b"}],
+        [{"name": "a", "vectors": 1, "sha256": "b", "more": 1}],
+    ],
+)
+def test_other_values_for_textual_inversions_are_refused(value: object, tmp_path: Path) -> None:
+    comment = json.dumps({**json.loads(PROVENANCE.comment()), "textual_inversions": value})
+    with pytest.raises(InvalidInput, match="textual_inversions is not a list of names"):
+        read_provenance(write(tmp_path / "one.png", comment))
 
 
 @pytest.mark.parametrize(("encode", "suffix"), [(encode_mp4, "mp4"), (encode_gif, "gif")], ids=["mp4", "gif"])

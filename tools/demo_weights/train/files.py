@@ -18,6 +18,7 @@ from videokit.weights.stable_diffusion import (
     BASE_UNET,
     BASE_VAE,
 )
+from videokit.weights.textual_inversions import FOLDER
 from zeroscope.weights import MODELS, TEXT_ENCODER, UNET, VAE
 
 from demo_weights.train import autoencoder, zeroscope
@@ -75,6 +76,13 @@ def write_motion_module(directory: Path, name: str, unet: UNetMotionModel) -> No
     file = directory / "motion_modules" / f"{name}.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(half(motion, motion_keys), file)
+
+
+def write_textual_inversion(directory: Path, name: str, vectors: torch.Tensor) -> None:
+    """Write vectors, (n, D), as a textual inversion in AUTOMATIC1111's layout."""
+    file = directory / FOLDER / f"{name}.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(half({"emb_params": vectors}, str), file)
 
 
 def write_zeroscope_model(

@@ -25,6 +25,7 @@ from demo_weights.train import (
     safety_checker,
     sd_animation,
     text_encoder,
+    textual_inversion,
     zeroscope,
 )
 from demo_weights.train.posterior import Posterior
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel, UNetMotionModel
     from transformers import CLIPTextModel
 
-PARTS = ("base", "styles", "video", "film", "safety", "lama")  # methods of Recipe
+PARTS = ("base", "inversion", "styles", "video", "film", "safety", "lama")  # methods of Recipe
 SCHEDULES = ("linear", "scaled_linear")  # of animate-diff; of sd-animation and zeroscope
 
 
@@ -64,6 +65,12 @@ class Recipe:
         for name in animate_diff.OTHER_MODULES:
             other = animate_diff.train_other_module(motion_unet, name, self.teacher(STYLES[0]), self.state)
             files.write_motion_module(self.animate_diff, name, other)
+
+    def inversion(self) -> None:
+        """animate-diff's textual inversion."""
+        unet, _ = self.flat_unets
+        vectors = textual_inversion.train(unet, self.teacher(STYLES[0]), self.state)
+        files.write_textual_inversion(self.animate_diff, textual_inversion.NAME, vectors)
 
     def styles(self) -> None:
         """animate-diff's other checkpoints."""

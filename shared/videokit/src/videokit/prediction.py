@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
+from videokit.prompt_syntax import unread_syntax
 from videokit.runtime import Stages, out_of_memory
 from videokit.video.encode import encode_gif, encode_mp4
 from videokit.video.ffmpeg import program
@@ -55,7 +56,8 @@ class Prediction:
         seed = changes.get("seed", self.seed)
         assert isinstance(seed, int)
         resolved = {"seed": seed} if "seed" in self.inputs else {}
-        return Provenance(self.model, {**self.inputs, **changes, **resolved}, seed, self.software)
+        inversions = tuple(inversion.describe() for inversion in self.stages.textual_inversions)
+        return Provenance(self.model, {**self.inputs, **changes, **resolved}, seed, self.software, inversions)
 
     def encode(self, frames: Iterable[Frame], name: str, *, fps: int, stage: str = "decode", **changes: object) -> Path:
         """Write frames to the file `name`, .mp4 or .gif, and return its path.
@@ -131,6 +133,8 @@ class PredictionRunner:
         directory = Path(mkdtemp(prefix=f"{self.model}-"))
         self._remove_directory = weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)  # at exit too
         logger.info("seed: %d, %s", seed, summary)
+        for line in unread_syntax(_prompts(inputs)):
+            logger.warning("%s", line)
         described = {name: _described(value) for name, value in inputs.items()}
         prediction = Prediction(
             self.model, self.software, described, seed, directory, Stages(self.device), self._signer
@@ -143,6 +147,11 @@ class PredictionRunner:
             raise
         for name, value in prediction.metrics.items():
             self.record_metric(name, value)
+
+
+def _prompts(inputs: Mapping[str, object]) -> dict[str, str]:
+    """Return the inputs that are prompts, which the documented schemas show by their names, such as `n_prompt`."""
+    return {name: value for name, value in inputs.items() if "prompt" in name and isinstance(value, str)}
 
 
 def _described(value: object) -> object:

@@ -22,6 +22,8 @@ from videokit.errors import OutOfMemory
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from videokit.weights.inversion_file import TextualInversion
+
 logger = logging.getLogger("videokit")
 
 GB = 1e9
@@ -113,10 +115,14 @@ def out_of_memory(device: Device, advice: str, unload: Callable[[], None]) -> It
 
 @dataclass
 class Stages:
-    """The seconds of each stage of one prediction, by name; each stage logs one line when it ends."""
+    """What one prediction has done: the seconds of each stage, by name, and the textual inversions that it read.
+
+    Each stage logs one line when it ends.
+    """
 
     device: Device
     seconds: dict[str, float] = field(default_factory=dict)
+    textual_inversions: list[TextualInversion] = field(default_factory=list)
 
     @contextmanager
     def __call__(self, name: str, description: str) -> Iterator[None]:

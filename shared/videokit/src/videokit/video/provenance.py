@@ -51,20 +51,26 @@ _MP4_PATH = ((b"moov", 0), (b"udta", 0), (b"meta", 4), (b"ilst", 0), (b"\xa9cmt"
 
 @dataclass(frozen=True)
 class Provenance:
-    """The model, inputs, seed and software of a file.
+    """The model, inputs, seed and software of a file, and the textual inversions that its prompts named.
 
     `inputs` are the documented inputs as they were given, but for the resolved seed, in types that JSON has.
-    `software` reads like "animate-diff 0.1.0, videokit 0.1.0".
+    `software` reads like "animate-diff 0.1.0, videokit 0.1.0". A textual inversion has its name, the number of its
+    vectors, and the SHA-256 of its file.
     """
 
     model: str
     inputs: Mapping[str, object]
     seed: int
     software: str
+    textual_inversions: tuple[Mapping[str, object], ...] = ()
+
+    def statement(self) -> dict[str, object]:
+        """Return everything by name, without an empty list of textual inversions."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("textual_inversions", ())}
 
     def comment(self) -> str:
         """Return everything as one line of JSON: keys sorted, ASCII only (as GIF requires), other letters escaped."""
-        return json.dumps({**asdict(self), "digitalSourceType": DIGITAL_SOURCE_TYPE}, sort_keys=True)
+        return json.dumps({**self.statement(), "digitalSourceType": DIGITAL_SOURCE_TYPE}, sort_keys=True)
 
     def xmp(self) -> bytes:
         """Return an XMP packet in UTF-8 with the software and IPTC's DigitalSourceType."""
@@ -218,7 +224,8 @@ def _parse(comment: bytes) -> Provenance:
         values = json.loads(comment, parse_constant=lambda name: refuse(f"{name} is not a number"))
     except json.JSONDecodeError as error:
         refuse(f"it is not JSON: {error}")
-    if not isinstance(values, dict) or values.keys() != {"model", "inputs", "seed", "software", "digitalSourceType"}:
+    keys = {"model", "inputs", "seed", "software", "digitalSourceType"}
+    if not isinstance(values, dict) or values.keys() - {"textual_inversions"} != keys:
         refuse("it has other keys")
     model, inputs, seed, made_by = (values[name] for name in ("model", "inputs", "seed", "software"))
     if not all(isinstance(text, str) and text.isprintable() for text in (model, made_by)):
@@ -230,7 +237,17 @@ def _parse(comment: bytes) -> Provenance:
     for name, value in inputs.items():
         if not all(map(_is_plain, value if isinstance(value, list) else [value])):
             refuse(f"{name} is not a text, a number, a boolean, null or a list of these")
-    return Provenance(model, inputs, seed, made_by)
+    inversions = values.get("textual_inversions", [])
+    if not isinstance(inversions, list) or not all(map(_is_textual_inversion, inversions)):
+        refuse("textual_inversions is not a list of names, numbers of vectors and SHA-256s")
+    return Provenance(model, inputs, seed, made_by, tuple(inversions))
+
+
+def _is_textual_inversion(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"name", "vectors", "sha256"}:
+        return False
+    texts = (value["name"], value["sha256"])
+    return all(isinstance(text, str) and text.isprintable() for text in texts) and type(value["vectors"]) is int
 
 
 def _is_plain(value: Any) -> bool:

@@ -10,7 +10,6 @@ import io
 import json
 import logging
 import os
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -129,7 +128,7 @@ def _manifest(provenance: Provenance) -> str:
         "claim_generator_info": [{"name": name or version, "version": version}],
         "assertions": [
             {"label": "c2pa.actions", "data": {"actions": [action]}},
-            {"label": ASSERTION, "data": asdict(provenance)},
+            {"label": ASSERTION, "data": provenance.statement()},
         ],
     }
     return json.dumps(manifest, ensure_ascii=False).encode(errors="replace").decode()
