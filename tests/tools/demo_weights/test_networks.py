@@ -24,6 +24,7 @@ from demo_weights.train import (
     safety_checker,
     sd_animation,
     text_encoder,
+    textual_inversion,
     zeroscope,
 )
 from demo_weights.train.loop import Plan
@@ -91,7 +92,17 @@ def test_a_stopped_training_resumes_with_the_same_result(
 def test_the_recipe_writes_the_files_and_tensors_of_the_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    networks = (animate_diff, autoencoder, film, lama, safety_checker, sd_animation, text_encoder, zeroscope)
+    networks = (
+        animate_diff,
+        autoencoder,
+        film,
+        lama,
+        safety_checker,
+        sd_animation,
+        text_encoder,
+        textual_inversion,
+        zeroscope,
+    )
     for module in networks:
         monkeypatch.setattr(module, "fit", lambda *_, **__: None)
     monkeypatch.setattr(Recipe, "teacher", lambda *_: Mock())

@@ -118,7 +118,7 @@ DAMAGED: dict[str, bytes] = {
 
 @pytest.mark.parametrize("content", DAMAGED)
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_a_file_that_is_none_is_refused_without_advice_to_execute_it(tmp_path: Path, content: str, suffix: str) -> None:
+def test_another_file_is_refused_without_advice_to_execute_it(tmp_path: Path, content: str, suffix: str) -> None:
     (path := tmp_path / f"bad{suffix}").write_bytes(DAMAGED[content])
     with pytest.raises(WeightsError, match="not a textual inversion, or it is damaged") as raised:
         read_textual_inversion(path, "bad", 768)

@@ -69,7 +69,7 @@ class Recipe:
     def inversion(self) -> None:
         """animate-diff's textual inversion."""
         unet, _ = self.flat_unets
-        vectors = textual_inversion.train(unet, self.teacher(STYLES[0]), self.state)
+        vectors = textual_inversion.train(unet, self.tokenizer, self.text_encoder, self.teacher(STYLES[0]), self.state)
         files.write_textual_inversion(self.animate_diff, textual_inversion.NAME, vectors)
 
     def styles(self) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import random
 
     from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
 
     from demo_weights.train.teacher import Teacher
 
@@ -32,15 +33,17 @@ PLAN = Plan(steps=300, learning_rate=0.02, warmup_steps=20, average_steps=50, se
 BATCH = 16
 
 
-def train(base: UNet2DConditionModel, teacher: Teacher, folder: Path) -> torch.Tensor:
+def train(
+    base: UNet2DConditionModel, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, teacher: Teacher, folder: Path
+) -> torch.Tensor:
     """Return the vector, (1, D), whose name in a caption changes the base's prediction as the words do."""
-    words = teacher.tokenizer(WORDS, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
-    table = teacher.text_encoder.get_input_embeddings().weight.detach()
+    words = tokenizer(WORDS, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
+    table = text_encoder.get_input_embeddings().weight.detach()
     vector = table[words].mean(dim=0, keepdim=True).requires_grad_()
     inversion = TextualInversion(NAME, vector, "", Path())
 
     def prompt_embeds(captions: list[str]) -> torch.Tensor:
-        return encode_windows(teacher.text_encoder, token_windows(teacher.tokenizer, captions, [inversion]))
+        return encode_windows(text_encoder, token_windows(tokenizer, captions, [inversion]))
 
     def loss_at(step: int, rng: random.Random) -> torch.Tensor:
         batch = teacher.scenes(BATCH, None, rng)
@@ -52,10 +55,12 @@ def train(base: UNet2DConditionModel, teacher: Teacher, folder: Path) -> torch.T
         named = [caption.replace(WORDS, NAME) for caption in captions]
         errors = base(*inputs, prompt_embeds(named)).sample - of_words
         # relative to what the words change, which is little at high noise
-        return (errors.square().mean(dim=(1, 2, 3)) / effect.square().mean(dim=(1, 2, 3)).clamp(min=1e-6)).mean()
+        shares = errors.square().mean(dim=(1, 2, 3)) / effect.square().mean(dim=(1, 2, 3)).clamp(min=1e-6)
+        return torch.mean(shares)
 
     fit("textual-inversion", [vector], PLAN, loss_at, folder)
-    return vector.detach()
+    vectors: torch.Tensor = vector.detach()
+    return vectors
 
 
 def _caption(rng: random.Random) -> str:
