@@ -1,7 +1,8 @@
 """The directory of a model in a fresh clone, copied and installed as `cog build` does, makes a clip without the rest.
 
-Only `git clone` comes before, so this tests what is committed. This is `cog build` without Docker. The build context is the directory without what .dockerignore excludes. A fresh
-environment gets requirements.txt. Cog's server runs in that environment.
+Only `git clone` comes before, so this tests what is committed. This is `cog build` without Docker. The build context is
+the directory without what .dockerignore excludes. A fresh environment gets requirements.txt. Cog's server runs in that
+environment.
 """
 
 from __future__ import annotations

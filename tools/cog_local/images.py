@@ -1,8 +1,8 @@
 """What images need: videokit's wheel in each model's wheels/ directory, and the `cog` program that builds and pushes.
 
 The same sources give the same bytes. A wheel that already has these bytes is not touched, so that an image keeps its
-layer of requirements. The wheel is committed, because Cog sees only the model's directory. It is not compressed, so that
-its bytes do not depend on the version of zlib, and git stores a new version in a few KB.
+layer of requirements. The wheel is committed, because Cog sees only the model's directory. It is not compressed, so
+that its bytes do not depend on the version of zlib, and git stores a new version in a few KB.
 """
 
 from __future__ import annotations
