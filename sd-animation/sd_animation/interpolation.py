@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
-from videokit.video.frames import check_frames, frames_from_tensor
+from videokit.finite import require_finite
+from videokit.video.frames import check_frames, frames_with_flags
 
 from sd_animation.film import MULTIPLE
 
@@ -42,7 +43,7 @@ def interpolate(film: Film, frames: Iterable[Frame], n: int) -> Iterator[Frame]:
     """Yield the frames unchanged, with n - 1 frames between each two: (N - 1) * n + 1 for N frames.
 
     A frame is consumed when all frames before it have been yielded, so memory does not grow with the clip. Equal frames
-    are repeated without a call of FILM.
+    are repeated without a call of FILM. Raises NotFinite if FILM computes NaN or infinity.
     """
     if n < 1:
         raise ValueError(f"n={n}; n is at least 1")
@@ -82,7 +83,10 @@ def _halve(film: Film, spans: Sequence[_Span]) -> list[_Span]:
     start, stop = _batch([span.start for span in long]), _batch([span.stop for span in long])
     images = film.between(start, stop, torch.tensor([_middle(span) / span.steps for span in long]))
     height, width, _ = long[0].last.shape
-    frames = iter(frames_from_tensor(2 * images[..., :height, :width].float() - 1))
+    cropped = images[..., :height, :width]
+    levels, (finite,) = frames_with_flags(2 * cropped.float() - 1, cropped)
+    require_finite(finite, "interpolate", "FILM's frames", images.dtype)
+    frames = iter(levels)
     # A frame between two finished neighbours needs no pyramid.
     ends = [index for index, span in enumerate(long) if span.steps > 2]
     pyramid = film.features(images[ends]) if ends else []

@@ -8,6 +8,7 @@ grow with their number.
 from __future__ import annotations
 
 import copy
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,7 @@ from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from videokit.errors import InvalidInput
 from videokit.inversion_names import TextualInversions
-from videokit.latents import decode_latents, vae_batch_size
+from videokit.latents import decode_batches, decode_latents, vae_batch_size
 from videokit.progress import progress
 from videokit.prompts import encode_prompts
 from videokit.seeds import noise
@@ -92,7 +93,7 @@ class Pipeline:
     def animate(self, inputs: Inputs, seed: int, stages: Stages, keyframes: FrameStore) -> torch.Tensor:
         """Append the keyframes to `keyframes`, and return their latents, (N, C, h, w) float32.
 
-        Raises InvalidInput, naming the frames, if the safety checker flags any.
+        Raises InvalidInput, naming the frames, if the safety checker flags any, and NotFinite.
         """
         # 1. Encode every prompt once.
         prompt_embeds, negative_prompt_embeds = self.encode_prompt(inputs, stages)
@@ -185,12 +186,13 @@ class Pipeline:
 
     def _interpolate_latents(self, latents: torch.Tensor, keyframes: FrameStore, n: int) -> Iterator[Frame]:
         """Yield the keyframes with n - 1 frames between them, decoded from latents by slerp."""
-        for index in range(len(keyframes) - 1):
-            yield keyframes[index]
-            # Not the mean: it has less variance than the two latents, and decodes to a washed-out frame.
-            between = [slerp(latents[index], latents[index + 1], step / n) for step in range(1, n)]
-            for latent in between:
-                yield from self.decode(latent[None])
+        gaps = range(len(keyframes) - 1)
+        # Not the mean: it has less variance than the two latents, and decodes to a washed-out frame.
+        between = (slerp(latents[gap], latents[gap + 1], step / n)[None] for gap in gaps for step in range(1, n))
+        decoded = decode_batches(self.vae, between)
+        for gap in gaps:
+            yield keyframes[gap]
+            yield from islice(decoded, n - 1)
         yield keyframes[len(keyframes) - 1]
 
     def decode(self, latents: torch.Tensor) -> Iterator[Frame]:

@@ -13,6 +13,7 @@ import torch
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from PIL import Image
 from transformers import CLIPConfig
+from videokit.finite import copy_with_flags, require_finite
 from videokit.weights.keys import safety_checker_keys
 from videokit.weights.kinds import SAFETY_CHECKER_FILE
 from videokit.weights.load import load_module
@@ -56,16 +57,19 @@ class SafetyChecker:
         )
 
     def flags(self, frames: Sequence[Frame]) -> list[bool]:
-        """Return whether each frame is flagged."""
+        """Return whether each frame is flagged. Raises NotFinite if a score is NaN or infinite."""
         network = self.network
         with torch.inference_mode():
             pictures = torch.stack([clip_picture(frame, self.side) for frame in frames])  # (N, 3, S, S)
             hidden = network.vision_model(pictures.to(self.device.device, self.device.dtype)).pooler_output
             embeds = network.visual_projection(hidden)  # (N, D)
-            special_care = _above(embeds, network.special_care_embeds, network.special_care_embeds_weights, 0.0)
-            adjustment = special_care.any(dim=1, keepdim=True) * SPECIAL_CARE
-            flagged = _above(embeds, network.concept_embeds, network.concept_embeds_weights, adjustment)
-        return [bool(flag) for flag in flagged.any(dim=1).tolist()]
+            special = _scores(embeds, network.special_care_embeds, network.special_care_embeds_weights, 0.0)
+            adjustment = (special > 0).any(dim=1, keepdim=True) * SPECIAL_CARE
+            scores = _scores(embeds, network.concept_embeds, network.concept_embeds_weights, adjustment)
+            flags = (scores > 0).any(dim=1).to(torch.uint8)
+        flagged, finite = copy_with_flags(flags, special, scores)  # NaN is not above any threshold
+        require_finite(all(finite), "safety checker", "its scores", self.device.dtype)
+        return [bool(flag) for flag in flagged]
 
 
 def clip_picture(frame: Frame, side: int) -> torch.Tensor:
@@ -79,9 +83,9 @@ def clip_picture(frame: Frame, side: int) -> torch.Tensor:
     return torch.from_numpy(normal).permute(2, 0, 1)
 
 
-def _above(
+def _scores(
     embeds: torch.Tensor, concepts: torch.Tensor, thresholds: torch.Tensor, adjustment: torch.Tensor | float
 ) -> torch.Tensor:
-    """Return whether the cosine of each picture and concept is above the concept's threshold."""
+    """Return how far the cosine of each picture and concept is above the concept's threshold, rounded."""
     cosines = torch.nn.functional.cosine_similarity(embeds[:, None].float(), concepts[None].float(), dim=-1)
-    return (cosines - thresholds.float() + adjustment).round(decimals=DIGITS) > 0
+    return (cosines - thresholds.float() + adjustment).round(decimals=DIGITS)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from videokit.errors import OutOfMemory
+from videokit.errors import InvalidInput, OutOfMemory
 from videokit.runtime import Device, Stages, host_memory, out_of_memory, pick_device
 
 CPU = Device(torch.device("cpu"), torch.float32)
@@ -24,6 +24,24 @@ def test_the_choice_of_device_is_logged_with_its_reason(caplog: pytest.LogCaptur
     else:
         assert device == CPU
         assert re.fullmatch(r"device: cpu in float32 \(no GPU, \d+ threads\), [\d.]+ GB", caplog.messages[0])
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("float32", torch.float32), ("float16", torch.float16), ("bfloat16", torch.bfloat16)]
+)
+def test_the_environment_chooses_the_precision(
+    precision: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PRECISION", precision)
+    with caplog.at_level(logging.INFO, logger="videokit"):
+        assert pick_device().dtype == dtype
+    assert f" in {precision} (" in caplog.messages[0]
+
+
+def test_an_unknown_precision_is_an_error_that_names_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRECISION", "fp8")
+    with pytest.raises(InvalidInput, match="PRECISION=fp8 is unknown; choose one of float32, float16, bfloat16"):
+        pick_device()
 
 
 def test_a_stage_logs_one_line_and_adds_up_its_seconds(caplog: pytest.LogCaptureFixture) -> None:

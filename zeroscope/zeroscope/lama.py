@@ -80,7 +80,7 @@ class Lama(nn.Module):
             *ends,
             nn.ReflectionPad2d(3),
             nn.Conv2d(filters, COLOURS, 7),
-            nn.Sigmoid(),
+            _Colours(),
         )
 
     def forward(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -123,6 +123,13 @@ def _size(tensors: Mapping[str, torch.Tensor]) -> Size:
     blocks = {key.split(".")[1] for key in tensors if ".conv1.ffc." in key}
     filters = PUBLISHED.filters if first is None or not first.ndim else len(first)
     return Size(filters, len(blocks) or PUBLISHED.blocks)
+
+
+class _Colours(nn.Sigmoid):
+    """Returns colours in 0 to 1, and NaN for an infinity, which a sigmoid would hide."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return super().forward(values).masked_fill(values.isinf(), torch.nan)
 
 
 class _Begin(nn.ReflectionPad2d):

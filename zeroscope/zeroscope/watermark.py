@@ -35,7 +35,8 @@ class Watermark:
     def remove(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """Yield the frames with their band filled and all other pixels unchanged, as they are consumed.
 
-        Each frame is a batch of its own, because the batch size changes the last digits.
+        Each frame is a batch of its own, because the batch size changes the last digits. Raises NotFinite if LaMa
+        computes NaN or infinity.
         """
         for frame in frames:
             yield self._fill_band(frame)
@@ -53,7 +54,7 @@ class Watermark:
             mask[:, :, top:bottom] = 1
             filled = lama(image, mask)[:, :, top:bottom]
         result = frame.copy()
-        result[top:bottom] = frames_from_tensor(filled.mul(2).sub(1))[0]
+        result[top:bottom] = frames_from_tensor(filled.mul(2).sub(1), "remove_watermark", "LaMa's pictures")[0]
         return result
 
     def _load(self) -> Lama:

@@ -5,6 +5,7 @@
     ├── WeightsError       a weight file cannot be used: replace it, or correct the weights table
     │   ├── WeightsMissing     it is not on this machine and may not be fetched: fetch it first
     │   └── DownloadFailed     it could not be fetched: try again, or use another source
+    ├── NotFinite          a network computed NaN or infinity: use other weights, or a higher precision
     ├── SigningError       a file cannot be signed: correct the certificate, the key or the time server's URL
     └── OutOfMemory        the device has too little memory for the request: lower what the message names
 
@@ -13,6 +14,8 @@ TypeError or ValueError, which are not part of this tree.
 """
 
 from __future__ import annotations
+
+MAX_FAULTS = 20  # in one message
 
 
 class VideokitError(Exception):
@@ -42,6 +45,10 @@ class DownloadFailed(WeightsError):
     """A weight file could not be fetched from its source."""
 
 
+class NotFinite(VideokitError):
+    """A network computed NaN or infinity, which are no pictures."""
+
+
 class SigningError(VideokitError):
     """A file cannot be signed with the certificate and the key of the environment."""
 
@@ -51,7 +58,9 @@ class OutOfMemory(VideokitError):
 
 
 def raise_faults(*faults: str | None) -> None:
-    """Raise InvalidInput with every fault that is not None; return if all are None."""
+    """Raise InvalidInput with every fault that is not None, up to MAX_FAULTS; return if all are None."""
     found = [fault for fault in faults if fault is not None]
+    if len(found) > MAX_FAULTS:
+        found[MAX_FAULTS:] = [f"{len(found) - MAX_FAULTS} more faults"]
     if found:
         raise InvalidInput(*found)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from videokit.errors import OutOfMemory
+from videokit.checks import check_choice
+from videokit.errors import OutOfMemory, raise_faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("videokit")
 
 GB = 1e9
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 OUT_OF_MEMORY_TEXT = re.compile("can't allocate memory|out of memory|ALLOC_FAILED")
 
 
@@ -70,7 +72,13 @@ def host_memory(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
 
 
 def pick_device() -> Device:
-    """Return CUDA, Apple's MPS or the CPU, in this order, with float16 on GPUs and float32 on a CPU; log the reason."""
+    """Return CUDA, Apple's MPS or the CPU, in this order, and log the reason.
+
+    The precision is that of the environment's PRECISION, otherwise float16 on GPUs and float32 on a CPU. Raises
+    InvalidInput for a PRECISION that is not one of PRECISIONS.
+    """
+    requested = os.environ.get("PRECISION") or None
+    raise_faults(None if requested is None else check_choice("PRECISION", requested, tuple(PRECISIONS)))
     if torch.cuda.is_available():
         # The same seed must give the same file, so cuDNN may not choose its algorithm by timing.
         torch.backends.cudnn.benchmark = False
@@ -83,6 +91,8 @@ def pick_device() -> Device:
     else:
         device = Device(torch.device("cpu"), torch.float32)
         reason = f"no GPU, {torch.get_num_threads()} threads"
+    if requested is not None:
+        device = Device(device.device, PRECISIONS[requested])
     precision = str(device.dtype).removeprefix("torch.")
     logger.info("device: %s in %s (%s), %.1f GB", device.device, precision, reason, device.memory_total() / GB)
     return device
