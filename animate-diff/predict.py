@@ -7,7 +7,7 @@ from animate_diff import __version__, weights
 from animate_diff.inputs import FPS, Inputs
 from animate_diff.pipeline import Pipeline
 from cog import BaseRunner, Input, Path
-from videokit.prediction import PredictionRunner
+from videokit.prediction import PredictionRunner, documented_inputs
 from videokit.runtime import log_to_stdout, pick_device
 from videokit.weights.store import WeightStore
 
@@ -56,10 +56,11 @@ class Predictor(BaseRunner):
         seed: Optional[int] = Input(description="Seed (0 = random, maximum: 2147483647)"),  # noqa: UP045
     ) -> Path:
         """Make one clip, an MP4."""
-        documented = {name: value for name, value in locals().items() if name != "self"}
-        inputs = Inputs(prompt, n_prompt, path, motion_module, steps, guidance_scale, seed)
+        documented = documented_inputs(self.run, locals())
+        names = {"n_prompt": "negative_prompt", "path": "checkpoint", "steps": "num_inference_steps"}
+        inputs = Inputs(**{names.get(name, name): value for name, value in documented.items()})
         inputs.check()
-        summary = f"{path} with {motion_module}, {steps} steps, guidance {guidance_scale}"
+        summary = f"{path} with {motion_module}, {inputs.num_inference_steps} steps, guidance {guidance_scale}"
         with self.runner.start(documented, inputs.resolved_seed(), summary) as prediction:
             frames = self.pipeline.generate(inputs, prediction.seed, prediction.stages)
             clip = prediction.encode(frames, f"{MODEL}.mp4", fps=FPS)

@@ -10,7 +10,7 @@ from sd_animation import __version__, weights
 from sd_animation.inputs import Inputs
 from sd_animation.pipeline import Pipeline
 from sd_animation.png import write_png
-from videokit.prediction import PredictionRunner
+from videokit.prediction import PredictionRunner, documented_inputs
 from videokit.runtime import log_to_stdout, pick_device
 from videokit.video.frame_store import FrameStore
 from videokit.weights.store import WeightStore
@@ -63,11 +63,11 @@ class Predictor(BaseRunner):
         seed: Optional[int] = Input(description="Random seed. Leave blank to randomize the seed"),  # noqa: UP045
     ) -> Iterator[Path]:
         """Make one animation: its file, after its frames if they are requested."""
-        documented = {name: value for name, value in locals().items() if name != "self"}
+        documented = documented_inputs(self.run, locals())
         names = {"gif_frames_per_second": "fps", "gif_ping_pong": "ping_pong"}
         inputs = Inputs(**{names.get(name, name): value for name, value in documented.items()})
         inputs.check()
-        summary = f"{len(inputs.prompts)} prompts, {inputs.num_frames} frames {width}x{height}"
+        summary = f"{len(inputs.prompts)} prompts, {inputs.num_frames} frames {inputs.width}x{inputs.height}"
         with (
             self.runner.start(documented, inputs.resolved_seed(), summary) as prediction,
             FrameStore(prediction.directory) as keyframes,
@@ -76,5 +76,5 @@ class Predictor(BaseRunner):
             for index, frame in enumerate(keyframes if intermediate_output else ()):
                 yield Path(prediction.write(frame, f"{MODEL}-{index:03}.png", write_png))
             frames = self.pipeline.interpolate(inputs, latents, keyframes)
-            clip = prediction.encode(frames, f"{MODEL}.{output_format}", fps=gif_frames_per_second, stage="encode")
+            clip = prediction.encode(frames, f"{MODEL}.{output_format}", fps=inputs.fps, stage="encode")
         yield Path(clip)

@@ -4,7 +4,7 @@ from pathlib import Path as LocalPath
 from typing import Optional
 
 from cog import BaseRunner, Input, Path
-from videokit.prediction import PredictionRunner
+from videokit.prediction import PredictionRunner, documented_inputs
 from videokit.runtime import log_to_stdout, pick_device
 from videokit.weights.store import WeightStore
 from zeroscope.inputs import Inputs
@@ -47,16 +47,14 @@ class Predictor(BaseRunner):
         seed: Optional[int] = Input(description="Random seed. Leave blank to randomize the seed"),  # noqa: UP045
     ) -> list[Path]:
         """Make the videos, an MP4 each."""
-        documented = {name: value for name, value in locals().items() if name != "self"}
-        video = None if init_video is None else LocalPath(init_video)
-        inputs = Inputs(**(documented | {"negative_prompt": negative_prompt or "", "init_video": video}))
+        documented = documented_inputs(self.run, locals())
+        inputs = Inputs(**(documented | {"negative_prompt": negative_prompt or ""}))
         inputs.check(self.pipeline.max_frames)
-        summary = (
-            f"{model}, {batch_size} {'video' if batch_size == 1 else 'videos'} of {num_frames} frames {width}x{height}"
-        )
+        count = f"{inputs.batch_size} video{'s' if inputs.batch_size > 1 else ''}"
+        summary = f"{model}, {count} of {inputs.num_frames} frames {inputs.width}x{inputs.height}"
         with self.runner.start(documented, inputs.resolved_seed(), summary) as prediction:
-            clips = [
-                prediction.encode(frames, f"output-{index}.mp4", fps=fps, seed=prediction.seed + index, batch_size=1)
-                for index, frames in enumerate(self.pipeline.generate(inputs, prediction.seed, prediction.stages))
-            ]
+            clips = []
+            for index, frames in enumerate(self.pipeline.generate(inputs, prediction.seed, prediction.stages)):
+                name, own_seed = f"output-{index}.mp4", prediction.seed + index
+                clips.append(prediction.encode(frames, name, fps=inputs.fps, seed=own_seed, batch_size=1))
         return [Path(clip) for clip in clips]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from videokit.checks import check_choice, check_range
+from videokit.checks import check_choice, check_count, check_range, check_text
 from videokit.errors import raise_faults
 from videokit.seeds import check_seed, resolve_seed
 
@@ -38,9 +38,11 @@ class Inputs:
     def check(self) -> None:
         """Raise InvalidInput with one line for each invalid input."""
         raise_faults(
+            check_text("prompt", self.prompt),
+            check_text("n_prompt", self.negative_prompt),
             check_choice("path", self.checkpoint, CHECKPOINTS),
             check_choice("motion_module", self.motion_module, MOTION_MODULES),
-            check_range("steps", self.num_inference_steps, 1, 100),
+            check_count("steps", self.num_inference_steps, 1, 100),
             check_range("guidance_scale", self.guidance_scale, 1, 10),
             check_seed(self.seed, zero_is_random=True),
         )

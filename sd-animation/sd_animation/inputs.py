@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from videokit.checks import check_choice, check_range
+from videokit.checks import check_choice, check_count, check_range, check_text
 from videokit.errors import raise_faults
 from videokit.seeds import check_seed, resolve_seed
 
@@ -59,15 +59,17 @@ class Inputs:
     def check(self) -> None:
         """Raise InvalidInput with one line for each invalid input."""
         raise_faults(
+            check_text("prompt_start", self.prompt_start),
+            check_text("prompt_end", self.prompt_end),
             *check_prompts(self.prompt_end),
             check_choice("width", self.width, WIDTHS),
             check_choice("height", self.height, HEIGHTS),
-            check_range("num_inference_steps", self.num_inference_steps, 1, 500),
+            check_count("num_inference_steps", self.num_inference_steps, 1, 500),
             check_range("prompt_strength", self.prompt_strength, 0, 1),
-            check_range("num_animation_frames", self.num_animation_frames, 2, 50),
-            check_range("num_interpolation_steps", self.num_interpolation_steps, 1, 50),
+            check_count("num_animation_frames", self.num_animation_frames, 2, 50),
+            check_count("num_interpolation_steps", self.num_interpolation_steps, 1, 50),
             check_range("guidance_scale", self.guidance_scale, 1, 20),
-            check_range("gif_frames_per_second", self.fps, 1, 50),
+            check_count("gif_frames_per_second", self.fps, 1, 50),
             check_choice("output_format", self.output_format, FORMATS),
             check_seed(self.seed),
         )

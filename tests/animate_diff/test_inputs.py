@@ -19,6 +19,13 @@ INPUTS = Inputs(prompt="a red circle moving right")
             {"seed": 2147483648},
             "seed=2147483648 is out of range (0 to 2147483647); omit it or give 0 for a random one",
         ),
+        ({"seed": -0.0}, "seed=-0.0 is not a whole number; try 0"),
+        ({"prompt": "a\udc00"}, "prompt: character 2 is half of a surrogate pair, not Unicode; remove or replace it"),
+        (
+            {"negative_prompt": "\ud800"},
+            "n_prompt: character 1 is half of a surrogate pair, not Unicode; remove or replace it",
+        ),
+        ({"num_inference_steps": 2.5}, "steps=2.5 is not a whole number; try 2 or 3"),
         ({"num_inference_steps": 0}, "steps=0 is out of range (1 to 100); try 1"),
         ({"num_inference_steps": 101}, "steps=101 is out of range (1 to 100); try 100"),
         ({"guidance_scale": 0.5}, "guidance_scale=0.5 is out of range (1 to 10); try 1"),

@@ -32,6 +32,17 @@ INPUTS = Inputs("a red circle", "a blue square")
         ({"guidance_scale": 20.5}, "guidance_scale=20.5 is out of range (1 to 20); try 20"),
         ({"fps": 51}, "gif_frames_per_second=51 is out of range (1 to 50); try 50"),
         ({"output_format": "webm"}, "output_format=webm is unknown; choose one of gif, mp4"),
+        ({"seed": -0.0}, "seed=-0.0 is not a whole number; try 0"),
+        ({"num_animation_frames": 2.5}, "num_animation_frames=2.5 is not a whole number; try 2 or 3"),
+        ({"fps": 20.5}, "gif_frames_per_second=20.5 is not a whole number; try 20 or 21"),
+        (
+            {"prompt_start": "\ud800"},
+            "prompt_start: character 1 is half of a surrogate pair, not Unicode; remove or replace it",
+        ),
+        (
+            {"prompt_end": "a | \udfff"},
+            "prompt_end: character 5 is half of a surrogate pair, not Unicode; remove or replace it",
+        ),
         ({"seed": -1}, "seed=-1 is out of range (0 to 2147483647); omit it for a random one"),
         ({"seed": 2147483648}, "seed=2147483648 is out of range (0 to 2147483647); omit it for a random one"),
     ],

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Optional
 
 import numpy as np
 import pictures
@@ -16,7 +17,7 @@ import pytest
 import torch
 import videokit
 from videokit.errors import OutOfMemory
-from videokit.prediction import Prediction, PredictionRunner
+from videokit.prediction import Prediction, PredictionRunner, documented_inputs
 from videokit.runtime import Device
 
 CPU = Device(torch.device("cpu"), torch.float32)
@@ -201,3 +202,17 @@ def test_out_of_memory_unloads_and_advises_and_the_next_prediction_works(model: 
     assert model.metrics == {}
     assert model.predict().exists()
     assert model.unloads == 1
+
+
+class Documented:
+    def run(self, steps: int, scale: float, seed: Optional[int] = None, flag: bool = False) -> dict[str, Any]:  # noqa: UP045
+        return documented_inputs(self.run, locals())
+
+
+def test_the_documented_inputs_are_those_of_run_with_whole_floats_as_integers() -> None:
+    # Cog's server passes 4.0 on as a float, also for an integer
+    inputs = Documented().run(4.0, 7.0, seed=3.0)  # type: ignore[arg-type]
+    assert list(inputs.items()) == [("steps", 4), ("scale", 7.0), ("seed", 3), ("flag", False)]
+    assert [type(value) for value in inputs.values()] == [int, float, int, bool]
+    assert Documented().run(4.5, 7, seed=-0.0)["seed"] is not None  # type: ignore[arg-type]
+    assert Documented().run(4.5, 7)["steps"] == 4.5  # type: ignore[arg-type]

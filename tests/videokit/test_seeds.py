@@ -19,6 +19,11 @@ def test_zero_is_a_seed_by_default() -> None:
     assert check_seed(0) is None
 
 
+@pytest.mark.parametrize("seed", [-0.0, 4.5])
+def test_a_seed_that_is_not_a_whole_number_is_a_fault(seed: float) -> None:
+    assert str(check_seed(seed)).startswith(f"seed={seed} is not a whole number; try ")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("seed", [-1, MAX_SEED + 1, 10**30])
 def test_a_seed_out_of_range_is_a_fault(seed: int) -> None:
     assert f"seed={seed} is out of range (0 to 2147483647)" in str(check_seed(seed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,14 @@ def max_frames(_: Inputs) -> int:
         ({"guidance_scale": 0.5}, "guidance_scale=0.5 is out of range (1 to 100); try 1"),
         ({"model": "xxl"}, "model=xxl is unknown; choose one of xl, 576w, potat1, animov-512x"),
         ({"batch_size": 0}, "batch_size=0 is out of range (1 to 100); try 1"),
-        ({"init_video": Path("a.mp4")}, "init_video=a.mp4 is not an http(s):// URL or a data: URI; give one of these"),
+        ({"width": 512.5}, "width=512.5 is not a whole number; try 512 or 513"),
+        ({"num_frames": 4.5}, "num_frames=4.5 is not a whole number; try 4 or 5 (the memory allows 100 frames of "),
+        ({"seed": -0.0}, "seed=-0.0 is not a whole number; try 0"),
+        ({"prompt": "\ud800"}, "prompt: character 1 is half of a surrogate pair, not Unicode; remove or replace it"),
+        (
+            {"negative_prompt": "a\ud800"},
+            "negative_prompt: character 2 is half of a surrogate pair, not Unicode; remove or replace it",
+        ),
         ({"seed": -1}, "seed=-1 is out of range (0 to 2147483647); omit it for a random one"),
         (
             {"seed": 2147483647, "batch_size": 2},
@@ -50,6 +58,28 @@ def test_an_invalid_input_is_reported_with_the_allowed_values(change: dict[str, 
         dataclasses.replace(INPUTS, **change).check(max_frames)
     (fault,) = raised.value.faults
     assert fault.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("video", "quoted"),
+    [
+        ("ftp://host/x", "ftp://host/x"),
+        ("/etc/passwd", "/etc/passwd"),
+        ("a" * 1000, "a" * 80 + "... (1000 characters)"),
+        ("a\x00\nb", r"a\x00\nb"),
+        ("", ""),
+        (__file__, __file__),  # a file that exists
+        (Path(__file__), __file__),
+        (f"{tempfile.gettempdir()}/a.mp4", f"{tempfile.gettempdir()}/a.mp4"),  # Cog passes its own files as paths
+        (Path(tempfile.gettempdir()) / "directory" / "a.mp4", f"{tempfile.gettempdir()}/directory/a.mp4"),
+    ],
+    ids=lambda value: str(value)[:20].replace("/", "-").replace("\x00", ""),
+)
+def test_only_a_file_that_cog_has_fetched_is_a_video(video: str | Path, quoted: str) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        dataclasses.replace(INPUTS, init_video=video).check(max_frames)
+    text = quoted if len(quoted) <= 80 or "..." in quoted else f"{quoted[:80]}... ({len(quoted)} characters)"
+    assert raised.value.faults == (f"init_video={text} is not an http(s):// URL or a data: URI; give one of these",)
 
 
 def test_all_faults_are_reported_at_once() -> None:
@@ -71,7 +101,7 @@ def test_a_size_of_which_no_frame_fits_into_memory_is_rejected() -> None:
         {"width": 256, "height": 2048, "num_frames": 1, "fps": 1, "init_weight": 0, "guidance_scale": 1},
         {"num_frames": 100, "fps": 120, "init_weight": 1, "guidance_scale": 100, "num_inference_steps": 500},
         {"seed": 2147483647},
-        {"seed": 0, "batch_size": 9, "init_video": Path(__file__)},
+        {"seed": 0, "batch_size": 9, "init_video": Path(tempfile.gettempdir()) / "tmpabcdefghclip.mp4"},
     ],
 )
 def test_the_bounds_themselves_are_valid(change: dict[str, object]) -> None:

@@ -118,7 +118,7 @@ def plain_loop(parts: Parts, inputs: Inputs, target: Path, device: Device) -> No
     latents = torch.randn(shape, generator=generator).to(device.device)
     if inputs.init_video is not None:
         start = round(inputs.init_weight * inputs.num_inference_steps)
-        video = whole_video(inputs.init_video, inputs).to(device.device, device.dtype)
+        video = whole_video(Path(inputs.init_video), inputs).to(device.device, device.dtype)
         encoded = parts.vae.encode(video).latent_dist.mean.float() * parts.vae.config.scaling_factor
         alpha_bar = scheduler.alphas_cumprod[scheduler.timesteps[start]] if start < inputs.num_inference_steps else 1
         latents = alpha_bar**0.5 * encoded.movedim(0, 1)[None] + (1 - alpha_bar) ** 0.5 * latents

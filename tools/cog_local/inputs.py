@@ -16,9 +16,10 @@ import re
 import sys
 import urllib.parse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from jsonschema import Draft4Validator, FormatChecker
+from jsonschema import Draft6Validator, FormatChecker
+from videokit.checks import check_text, check_whole, shown, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -82,7 +83,8 @@ def read_inputs(
         elif value is None and "nullable" in fields[name]:
             del inputs[name]  # the server refuses null, and accepts a missing name
         else:
-            faults += _faults(name, value, fields[name])
+            inputs[name] = whole_number(value) if fields[name].get("type") == "integer" else value
+            faults += _faults(name, inputs[name], fields[name])
     if faults:
         raise InvalidInputs(*faults)
     return inputs
@@ -104,14 +106,21 @@ def _read_json(argument: str | None) -> dict[str, Any]:
     try:
         if not argument.lstrip().startswith("{"):
             text = sys.stdin.read() if path == "-" else Path(path).expanduser().read_text("utf-8")
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_refuse_constant)
     except OSError as error:
         raise InvalidInputs(f"--json {argument}: {_reason(error)}") from None
+    except RecursionError:
+        raise InvalidInputs("--json: nested too deeply") from None
     except ValueError as error:
         raise InvalidInputs(f"--json: not JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidInputs("--json: not an object of names and values")
     return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    """Refuse NaN, Infinity and -Infinity, which Python reads although JSON does not have them."""
+    raise InvalidInputs(f"--json: not JSON: {name} is not a number of JSON")
 
 
 def _parse(name: str, field: Schema, texts: list[str]) -> Any:
@@ -128,9 +137,9 @@ def _parse_value(name: str, field: Schema, text: str) -> Any:
     if field.get("format") == "uri":
         return _data_uri(name, text[1:]) if text.startswith("@") else text
     if kind == "integer":
-        if not re.fullmatch(r"[+-]?\d+", text.strip()):
+        if not re.fullmatch(r"[+-]?\d+(\.0*)?", text.strip()):
             raise InvalidInputs(f"{name}={text} is not a whole number")
-        return int(text)
+        return _integer(name, text.partition(".")[0])
     if kind == "number":
         try:
             number = float(text)
@@ -144,6 +153,13 @@ def _parse_value(name: str, field: Schema, text: str) -> Any:
             raise InvalidInputs(f"{name}={text} is neither true nor false")
         return text.lower() == "true"
     return text
+
+
+def _integer(name: str, digits: str) -> int:
+    try:
+        return int(digits)
+    except ValueError:  # Python reads at most 4,300 digits
+        raise InvalidInputs(f"{name} has {len(digits)} digits") from None
 
 
 def _data_uri(name: str, file: str) -> str:
@@ -180,15 +196,26 @@ def _reason(error: OSError) -> str:
 
 
 def _faults(name: str, value: Any, field: Schema) -> Iterator[str]:
-    """Yield what is wrong with a value. In draft 4 of JSON Schema, 5.0 is not an integer."""
-    for error in Draft4Validator(field, format_checker=_FORMATS).iter_errors(value):
-        shown = repr(error.instance)
-        text = error.message.removeprefix(shown).strip()
+    """Yield what is wrong with a value. In JSON Schema since draft 6, 5.0 is an integer."""
+    if isinstance(value, float) and not math.isfinite(value):  # 1e400
+        yield f"{name}={value} is not a number of JSON"
+        return
+    fault = None
+    if isinstance(value, str):
+        fault = check_text(name, value)  # the server cannot read it
+    elif isinstance(value, float) and field.get("type") == "integer":
+        fault = check_whole(name, value)
+    if fault is not None:
+        yield fault
+        return
+    for error in Draft6Validator(field, format_checker=_FORMATS).iter_errors(value):
+        given = repr(error.instance)
+        text = error.message.removeprefix(given).strip()
         if error.validator in _LENGTHS:
             text = f"is {_LENGTHS[error.validator]} than {error.validator_value} characters"
         elif error.validator == "format":
-            text = f"is not a URL; write {name}=@{error.instance} to send a file"
-        yield f"{name}={shown} {text}" if len(shown) < 80 else f"{name} {text}"
+            text = f"is not a URL; write {name}=@{shown(error.instance)} to send a file"
+        yield f"{name}={given} {text}" if len(given) < 80 else f"{name} {text}"
 
 
 @_FORMATS.checks("uri")

@@ -192,7 +192,10 @@ class CogServer:
             text = None if body is None else json.dumps(body)
             connection.request(method, path, text, {"Content-Type": "application/json"})
             answer = connection.getresponse()
-            return answer.status, json.loads(answer.read() or b"{}")
+            content = answer.read() or b"{}"
+            if answer.status == http.HTTPStatus.BAD_REQUEST and not content.startswith(b"{"):
+                return answer.status, {"detail": content.decode("utf-8", "replace")}  # the reason as plain text
+            return answer.status, json.loads(content)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise ServerError(f"{self.model_dir.name}: the server does not answer: {error!r}") from error
         finally:

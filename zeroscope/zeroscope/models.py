@@ -24,6 +24,7 @@ from videokit.weights.kinds import TEXT_ENCODER_FILE, UNET_3D, VAE_FILE
 from videokit.weights.load import load_module
 from videokit.weights.store import common_folder
 
+from zeroscope.attention import split_temporal_attention
 from zeroscope.conversion import open_converted
 from zeroscope.weights import CONFIGS, PARTS, TEXT_ENCODER, TOKENIZER, UNET, VAE
 
@@ -151,6 +152,7 @@ class Models:
             load(lambda: AutoencoderKL.from_config(AutoencoderKL.load_config(vae.parent)), VAE),
             json.loads(scheduler.read_text()),
         )
+        split_temporal_attention(model.unet)
         if self.device.device.type == "cpu":
             use_2d_convolutions(model.unet)
         return model

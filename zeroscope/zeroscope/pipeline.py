@@ -7,13 +7,15 @@ the batch size, and frames are decoded as the encoder consumes them.
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from einops import rearrange
+from videokit.finite import require_finite
 from videokit.inversion_names import TextualInversions
-from videokit.latents import decode_latents, vae_batch_size
+from videokit.latents import decode_latents, float32_copy, vae_batch_size
 from videokit.prompts import encode_prompts
 from videokit.seeds import noise
 from videokit.video.decode import decode
@@ -28,7 +30,7 @@ from zeroscope.weights import LAMA
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from diffusers import DPMSolverMultistepScheduler
+    from diffusers import AutoencoderKL, DPMSolverMultistepScheduler
     from videokit.runtime import Device, Stages
     from videokit.video.frames import Frame
     from videokit.weights.store import WeightStore
@@ -64,10 +66,7 @@ class Pipeline:
         byte for byte that of its seed alone.
         """
         # 1. Open the video, so that an invalid one raises before anything is loaded.
-        video = None
-        if inputs.init_video is not None:
-            size = {"num_frames": inputs.num_frames, "width": inputs.width, "height": inputs.height}
-            video = decode(inputs.init_video, **size)
+        video = _open_video(inputs)
         # 2. Load the model, and fetch the file for the last stage.
         if inputs.remove_watermark:
             self.models.store.get(LAMA)
@@ -78,7 +77,7 @@ class Pipeline:
         posterior = None
         if video is not None and inputs.starts_from_video:
             with stages("init_video", f"{inputs.num_frames} frames through the VAE"), torch.inference_mode():
-                posterior = self.encode_video(model, video)
+                posterior = self.encode_video(model.vae, inputs, video)
         # 5. Denoise and decode each video.
         start = start_index(inputs.init_weight, inputs.num_inference_steps) if posterior is not None else 0
         steps = inputs.num_inference_steps - start
@@ -106,16 +105,34 @@ class Pipeline:
         prompts = [inputs.negative_prompt, inputs.prompt] if inputs.guidance_scale > 1 else [inputs.prompt]
         return encode_prompts(model.text_encoder, model.tokenizer, prompts, stages, self.inversions)
 
-    def encode_video(self, model: Model, frames: Iterable[Frame]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the means and standard deviations of a video's latents, each (1, C, F, h, w) float32."""
-        means, deviations = [], []
+    def encode_video(
+        self, vae: AutoencoderKL, inputs: Inputs, frames: Iterable[Frame]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the means and standard deviations of a video's latents, each (1, C, F, h, w) float32.
+
+        A VAE that overflows in float16 encodes again in float32. Raises NotFinite.
+        """
+        mean, deviation, finite = self._posterior(vae, frames)
+        # The stage ends by waiting for the device anyway.
+        if not finite and vae.dtype == torch.float16:
+            vae = float32_copy(vae, "init_video")
+            mean, deviation, finite = self._posterior(vae, _open_video(inputs) or ())
+        require_finite(bool(finite), "init_video", "the VAE's latents", vae.dtype)
+        return mean, deviation
+
+    def _posterior(
+        self, vae: AutoencoderKL, frames: Iterable[Frame]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the means and standard deviations of latents, (1, C, F, h, w), and whether they are finite."""
+        means, deviations, flags = [], [], []
         for batch in _batches(frames):
             pixels = torch.from_numpy(batch).to(self.device.device).float().div(127.5).sub(1)  # (N, H, W, 3)
-            distribution = model.vae.encode(rearrange(pixels, "n h w c -> n c h w").to(self.device.dtype)).latent_dist
+            distribution = vae.encode(rearrange(pixels, "n h w c -> n c h w").to(vae.dtype)).latent_dist
             means.append(distribution.mean.float())
             deviations.append(distribution.std.float())
+            flags.append(distribution.parameters.isfinite().all())  # the deviation hides an infinity
         mean, deviation = (rearrange(torch.cat(part), "f c h w -> 1 c f h w") for part in (means, deviations))
-        return mean, deviation
+        return mean, deviation, torch.stack(flags).all()
 
     def prepare_latents(
         self,
@@ -153,6 +170,14 @@ class Pipeline:
         batch_size = min(inputs.num_frames, vae_batch_size(inputs.height, inputs.width))
         size = {"channels": self._vae_channels, "itemsize": self._itemsize}
         return memory.vae_bytes(max(1, batch_size), inputs.width, inputs.height, **size)
+
+
+def _open_video(inputs: Inputs) -> Iterator[Frame] | None:
+    """Return the frames of `init_video`, or None if there is none. Raises InvalidInput for a file that is no video."""
+    if inputs.init_video is None:
+        return None
+    size = {"num_frames": inputs.num_frames, "width": inputs.width, "height": inputs.height}
+    return decode(Path(inputs.init_video), **size)
 
 
 def _batches(frames: Iterable[Frame]) -> Iterator[Frame]:

@@ -46,6 +46,14 @@ def test_values_are_typed_by_the_schema() -> None:
     assert isinstance(inputs["scale"], float)
 
 
+def test_a_whole_float_is_an_integer() -> None:
+    for pairs, json in ((["prompt=x", "steps=5.0"], None), (["prompt=x"], '{"steps": 5.0}')):
+        steps = read_inputs(SCHEMA, pairs, json)["steps"]
+        assert (steps, type(steps)) == (5, int)
+    assert faults(["prompt=x", "steps=5.5"]) == ("steps=5.5 is not a whole number",)
+    assert faults(["prompt=x", f"steps={'9' * 5000}"]) == ("steps has 5000 digits",)
+
+
 def test_a_text_keeps_its_equals_signs_spaces_and_at_sign() -> None:
     assert read_inputs(SCHEMA, ["prompt= @a=b "]) == {"prompt": " @a=b "}
 
@@ -107,7 +115,14 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
         ("nowhere.json", "--json nowhere.json: no such file"),
         ('{"prompt": 5}', "prompt=5 is not of type 'string'"),
         ('{"prompt": "x", "steps": true}', "steps=True is not of type 'integer'"),
-        ('{"prompt": "x", "steps": 5.0}', "steps=5.0 is not of type 'integer'"),
+        ('{"prompt": "x", "steps": 5.5}', "steps=5.5 is not a whole number; try 5 or 6"),
+        ('{"prompt": "x", "seed": -0.0}', "seed=-0.0 is not a whole number; try 0"),
+        ('{"prompt": "x", "scale": NaN}', "--json: not JSON: NaN is not a number of JSON"),
+        ('{"prompt": "x", "scale": -Infinity}', "--json: not JSON: -Infinity is not a number of JSON"),
+        ('{"prompt": "x", "scale": 1e400}', "scale=inf is not a number of JSON"),
+        ('{"prompt": "a\\ud800"}', "prompt: character 2 is half of a surrogate pair, not Unicode"),
+        (f'{{"prompt": {"[" * 100_000}', "--json: nested too deeply"),
+        (f'{{"prompt": "x", "image": "{"a" * 1000}"}}', "image is not a URL; write image=@aaa"),
         ('{"prompt": "x", "steps": 0}', "steps=0 is less than the minimum of 1"),
         ('{"prompt": "x", "words": ["a", 1]}', "words=1 is not of type 'string'"),
         ('{"prompt": "a text of 21 letters "}', "prompt='a text of 21 letters ' is longer than 20 characters"),

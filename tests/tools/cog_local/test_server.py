@@ -51,6 +51,15 @@ def test_a_prediction_returns_its_file_and_inputs_are_validated_with_the_schema(
     assert schema == json.loads((tmp_path / "openapi.json").read_text())
 
 
+def test_a_body_that_is_not_json_is_refused_with_the_servers_text(tmp_path: Path) -> None:
+    with CogServer(model(tmp_path)) as server:
+        answer = server.predict({"steps": float("nan")})
+    assert answer == {"detail": answer["detail"]}
+    assert answer["detail"].startswith(
+        "Failed to parse the request body as JSON: input.steps: expected value at line 1"
+    )
+
+
 def test_a_model_without_a_schema_is_refused_with_the_command_that_writes_it(tmp_path: Path) -> None:
     (model(tmp_path) / "openapi.json").unlink()
     with pytest.raises(SchemaError, match=r"openapi\.json is missing; run: script/schema "), CogServer(tmp_path):

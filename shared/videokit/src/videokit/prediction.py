@@ -6,6 +6,7 @@ A model's predict.py makes one `PredictionRunner` in setup and enters `Predictio
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 import os
 import shutil
@@ -14,8 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
+from videokit.checks import whole_number
 from videokit.prompt_syntax import unread_syntax
 from videokit.runtime import Stages, out_of_memory
 from videokit.video.encode import encode_gif, encode_mp4
@@ -33,6 +35,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger("videokit")
 
 ENCODERS = {".gif": encode_gif, ".mp4": encode_mp4}
+
+
+def documented_inputs(run: Callable[..., object], values: Mapping[str, object]) -> dict[str, Any]:
+    """Return the values of `run`'s parameters, with 4.0 as 4 for an integer; `values` are the locals of `run`.
+
+    JSON has one kind of number, so Cog's server passes 4.0 on for an integer. Floats that are not whole are unchanged,
+    for the checks to report.
+    """
+    types = get_type_hints(run)
+    return {
+        name: whole_number(values[name]) if int in (types[name], *get_args(types[name])) else values[name]
+        for name in inspect.signature(run).parameters
+    }
 
 
 @dataclass

@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
+from videokit.checks import check_whole
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -16,7 +18,7 @@ MAX_SEED = 2**31 - 1  # the documented maximum of animate-diff; the other models
 def check_seed(seed: int | None, *, zero_is_random: bool = False) -> str | None:
     """Return what is wrong with a seed that is not None or 0 to 2147483647, or None."""
     if seed is None or 0 <= seed <= MAX_SEED:
-        return None
+        return None if seed is None else check_whole("seed", seed)
     random = "omit it or give 0 for a random one" if zero_is_random else "omit it for a random one"
     return f"seed={seed} is out of range (0 to {MAX_SEED}); {random}"
 
