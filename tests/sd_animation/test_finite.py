@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 from broken_weights import broken
+from pictures import natural
 from sd_animation.inputs import Inputs
+from sd_animation.interpolation import interpolate
 from sd_animation.pipeline import Pipeline
 from videokit.errors import NotFinite
 from videokit.runtime import Stages
 from videokit.video.frame_store import FrameStore
+from waits import counted_waits
 
 INPUTS = Inputs(
     "a red circle",
@@ -66,3 +69,13 @@ def test_frames_between_keyframes_are_checked_without_film_too(pipeline: Pipelin
         frames = pipeline.interpolate(inputs, latents, keyframes)
         with broken(pipeline.vae.decoder.conv_out.bias), pytest.raises(NotFinite, match=r"^decode: the VAE's pictures"):
             list(frames)
+
+
+def test_the_check_waits_for_the_device_once_a_picture_and_once_a_call_of_film(pipeline: Pipeline) -> None:
+    frames = [frame.copy() for frame in natural(2, 128, 128)]
+    with counted_waits() as waits:
+        assert len(pipeline.safety_checker.flags(frames[:1])) == 1
+    assert (waits.copies, waits.reads) == (1, 0)
+    with counted_waits() as waits:
+        assert len(list(interpolate(pipeline.film, frames, 2))) == 3
+    assert (waits.copies, waits.reads) == (1, 0)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from broken_weights import broken
 from diffusers import AutoencoderKL
-from torch.utils._python_dispatch import TorchDispatchMode
 from videokit.errors import NotFinite
 from videokit.latents import decode_latents
 from videokit.seeds import noise
 from videokit.video.frames import frames_from_tensor
+from waits import counted_waits
 
 
 @pytest.fixture
@@ -81,26 +80,7 @@ def test_a_vae_with_a_damaged_weight_is_an_error_in_every_precision(vae: Autoenc
     assert len(list(decode_latents(vae, LATENTS, 2))) == 6
 
 
-class Waits(TorchDispatchMode):
-    """Counts the operations that make the host wait for a GPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func._schema.name in ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero"):
-            self.counts[func._schema.name] += 1
-        return func(*args, **(kwargs or {}))
-
-
-def test_the_check_waits_for_the_device_only_where_a_batch_is_copied_to_the_host(
-    vae: AutoencoderKL, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copies = []
-    cpu = torch.Tensor.cpu
-    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: copies.append(tensor.shape) or cpu(tensor))
-    with Waits() as waits:
+def test_the_check_waits_for_the_device_only_where_a_batch_is_copied_to_the_host(vae: AutoencoderKL) -> None:
+    with counted_waits() as waits:
         assert len(list(decode_latents(vae, LATENTS, 2))) == 6
-    assert not waits.counts
-    assert len(copies) == 3  # of the pictures of three batches, with their flags
+    assert (waits.copies, waits.reads) == (3, 0)  # three batches of pictures, with their flags

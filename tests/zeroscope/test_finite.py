@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from broken_weights import broken
+from pictures import natural
 from videokit.errors import NotFinite
 from videokit.runtime import Device, Stages
 from videokit.weights.store import WeightStore
+from waits import counted_waits
 from zeroscope.inputs import Inputs
 from zeroscope.pipeline import Pipeline
 from zeroscope.weights import FILES
@@ -47,6 +49,14 @@ def test_a_weight_that_is_not_finite_is_an_error_and_does_not_change_the_next_cl
     with broken(parameter(pipeline), value), pytest.raises(NotFinite, match=f"^{message} are not finite"):
         clip_of(pipeline, inputs)
     assert np.array_equal(clip_of(pipeline, inputs), expected)
+
+
+def test_the_check_waits_for_the_device_once_a_picture_of_lama(pipeline: Pipeline) -> None:
+    frames = list(natural(2, 64, 64))
+    list(pipeline.watermark.remove(frames[:1]))  # loads LaMa
+    with counted_waits() as waits:
+        assert len(list(pipeline.watermark.remove(frames))) == 2
+    assert (waits.copies, waits.reads) == (2, 0)
 
 
 def test_a_vae_that_overflows_in_float16_encodes_the_video_in_float32(
