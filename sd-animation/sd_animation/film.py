@@ -78,7 +78,7 @@ class Film(nn.Module):
     def between(self, start: Pyramid, stop: Pyramid, time: torch.Tensor) -> torch.Tensor:
         """Return the images at `time`, (B,) with 0 at `start` and 1 at `stop`; FILM was trained at 0.5 only.
 
-        A pixel is NaN where the motion or the fused image is NaN or infinite.
+        A pixel that is NaN or infinite is NaN.
         """
         # Motion is in pixels of its level, in float32: half precision has no fractions of a pixel near 1023. The result
         # samples `start` along the backward flow and `stop` along the forward flow.
@@ -92,10 +92,7 @@ class Film(nn.Module):
             flows = torch.cat([to_start, to_stop], dim=1).to(images[0].dtype)
             aligned.append(torch.cat([*images, flows], dim=1))
         fused: torch.Tensor = self.fuse(aligned)
-        # Clamping would hide an infinity, and warping a NaN in the motion. The finest flow is the sum of all levels'.
-        flows = torch.cat([backward_flow[0], forward_flow[0]], dim=1)
-        finite = flows.isfinite().all(dim=1, keepdim=True) & fused.isfinite()
-        return fused.clamp(0, 1).masked_fill(~finite, torch.nan)
+        return fused.clamp(0, 1).masked_fill(fused.isinf(), torch.nan)  # clamping would hide an infinity
 
 
 def warp(images: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:

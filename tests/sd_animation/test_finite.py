@@ -44,7 +44,7 @@ def clip_of(pipeline: Pipeline, directory: Path, inputs: Inputs = INPUTS) -> np.
         (lambda p: p.vae.decoder.conv_in.bias, torch.nan, "decode: the VAE's pictures"),
         (lambda p: p.film.fuse.output_conv.bias, torch.nan, "interpolate: FILM's frames"),
         (lambda p: p.film.fuse.output_conv.bias, torch.inf, "interpolate: FILM's frames"),  # white after clamping
-        # the motion on the coarsest level, whose NaN grid_sample reads as outside of the image
+        # the motion on the coarsest level, and on a finer one
         (lambda p: p.film.predict_flow._predictor._convs[4][0].bias, torch.nan, "interpolate: FILM's frames"),
         (lambda p: p.film.predict_flow._predictors[2]._convs[4][0].bias, torch.inf, "interpolate: FILM's frames"),
         (lambda p: p.safety_checker.network.visual_projection.weight, torch.nan, "safety checker: its scores"),
