@@ -173,7 +173,7 @@ class Pipeline:
 
 
 def _open_video(inputs: Inputs) -> Iterator[Frame] | None:
-    """Return the frames of `init_video`, or None if there is none. Raises InvalidInput for a file that is no video."""
+    """Return the frames of `init_video`, or None. Raises InvalidInput for a file that is not a video."""
     if inputs.init_video is None:
         return None
     size = {"num_frames": inputs.num_frames, "width": inputs.width, "height": inputs.height}

@@ -46,7 +46,7 @@ class DownloadFailed(WeightsError):
 
 
 class NotFinite(VideokitError):
-    """A network computed NaN or infinity, which are no pictures."""
+    """A network computed NaN or infinity, which cannot be shown as a picture."""
 
 
 class SigningError(VideokitError):
