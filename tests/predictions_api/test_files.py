@@ -55,6 +55,37 @@ def test_metadata_may_be_a_part_with_a_filename_as_the_javascript_client_sends_i
     assert file["content_type"] == "application/zip"
 
 
+def test_metadata_may_be_parts_with_names_in_brackets_as_the_python_client_2_sends_it(api: ApiInProcess) -> None:
+    # replicate 2.0.0b4, _base_client.py, _serialize_multipartform: values are texts, lists are repeated names
+    fields = {"metadata[customer]": "123", "metadata[a][b]": "x", "metadata[tags][]": ["one", "two"]}
+    file = api.http.post("/v1/files", data=fields, files={"content": ("a", b"1")}).json()
+    assert file["metadata"] == {"customer": "123", "a": {"b": "x"}, "tags": ["one", "two"]}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"metadata[a]": "1", "metadata[a][b]": "2"},
+        {"metadata[a][b]": "1", "metadata[a]": "2"},
+        {"metadata[a]": "1", "metadata[a][]": "2"},
+        {"metadata[a]": ["1", "2"]},
+        {"metadata": '{"a": 1}', "metadata[a]": "2"},
+        {"metadata[]": "1"},
+        {"metadata[a][][b]": "1"},
+        {"metadata" + "[a]" * 17: "1"},
+        {"metadata[a]": "x" * 40_000, "metadata[b]": "x" * 40_000},
+        {f"metadata[{number}]": "1" for number in range(200)},
+    ],
+    ids=lambda fields: next(iter(fields))[:20],
+)
+def test_metadata_in_brackets_that_contradicts_itself_or_is_too_large_is_refused(
+    api: ApiInProcess, fields: dict[str, Any]
+) -> None:
+    answer = api.http.post("/v1/files", data=fields, files={"content": ("a", b"1")})
+    assert answer.status_code == 400
+    assert answer.json()["detail"]
+
+
 def test_filename_and_type_may_be_separate_parts(api: ApiInProcess) -> None:
     fields = {"filename": "clip.mp4", "type": "video/mp4"}
     file = api.http.post("/v1/files", data=fields, files={"content": ("blob", b"123")}).json()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from api_server import TOKEN, VERSIONS, ApiServer
-from programs import needs
+from programs import needs, npm_directory
 from replicate_contract import check_answer, is_documented
 
 SOURCES = Path(__file__).parent / "javascript"
@@ -24,15 +23,7 @@ SOURCES = Path(__file__).parent / "javascript"
 @pytest.fixture(scope="session")
 def client_directory(pytestconfig: pytest.Config) -> Path:
     """Return a directory with the installed client and client.mjs."""
-    npm = needs("npm")
-    directory = pytestconfig.cache.mkdir("replicate-javascript")
-    for source in SOURCES.iterdir():
-        shutil.copy(source, directory)
-    lock, installed = directory / "package-lock.json", directory / "installed-lock.json"
-    if not installed.exists() or installed.read_bytes() != lock.read_bytes():
-        subprocess.run([npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=directory, check=True)
-        shutil.copy(lock, installed)
-    return directory
+    return npm_directory(pytestconfig, "replicate-javascript", SOURCES)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,9 @@ from cog_local.schema import FILE_NAME, read_schema
 
 DIRECTORY = ROOT / ".predictions"  # of the API: this configuration, its database, its files
 # Paths in a model's directory that are not its code.
-_IGNORED = re.compile(r"(wheels|weights|demo-weights|examples)/.*|(.*/)?(\.|__pycache__/).*|.*\.(md|gif|mp4)")
+_IGNORED = re.compile(
+    r"(wheels|weights|demo-weights|examples)/.*|(.*/)?(\.|__pycache__/).*|.*\.(md|gif|mp4)|cog-safe-push\.yaml"
+)
 
 
 def write_config(weights: str) -> Path:
@@ -43,11 +45,13 @@ def _settings(model: str, weights: str) -> dict[str, Any]:
     readme = ROOT / model / "README.md"
     lines = readme.read_text("utf-8").splitlines()[1:] if readme.exists() else []  # the first one after the title
     serve = [sys.executable, str(ROOT / "script" / "serve"), model, "--port", "0", "--weights", weights]
+    pages = {"readme": readme, "examples": ROOT / model / "examples"}
     return {
         "name": name,
         "versions": [content_id(model), *filter(None, [documented])],
         "description": next(filter(None, lines), ""),
         "schema": str(ROOT / model / FILE_NAME),
+        **{key: str(path) for key, path in pages.items() if path.exists()},
         "cog_version": importlib.metadata.version("cog"),
         "command": [*serve, "--until-stdin-ends"],
     }

@@ -8,6 +8,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
 from predictions_api.http import file_routes, prediction_routes, problems, service_routes, streams
+from predictions_api.http.catalogue_routes import catalogue_router
 from predictions_api.http.gate import Gate
 from predictions_api.http.model_routes import models_router
 
@@ -40,6 +41,7 @@ def create_app(service: Service) -> ASGIApp:
         streams.router,  # before files, as /files/stream-KEY also matches /files/{file_id}
         prediction_routes.router,
         models_router(service.catalogue, service.database),
+        catalogue_router(service.catalogue),
         file_routes.router,
         file_routes.open_router,
         service_routes.webhook_router,

@@ -25,6 +25,8 @@ A configuration file in TOML has the names of the flags, with _ for -, and the m
     urls = ["http://gpu1:5000", "http://gpu2:5000"]       # running Cog servers; or instead:
     command = ["script/serve", "animate-diff", "--port", "0", "--until-stdin-ends"]  # starts one
     schema = "animate-diff.json"                          # OpenAPI; default: from the Cog server
+    readme = "README.md"                                  # optional
+    examples = "examples"                                 # optional: predictions as NAME.json, and their files
 
 Paths in the file are relative to its directory. REPLICATE_API_TOKEN adds tokens, separated by commas.
 """
@@ -102,7 +104,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(models, tuple) or not all(isinstance(model, dict) for model in models):
         raise BadConfiguration(f"{path}: models is {models!r}; give a table [[models]] for each model")
     for table in (values, *models):
-        for name in ("data", "certfile", "keyfile", "schema"):
+        for name in ("data", "certfile", "keyfile", "schema", "readme", "examples"):
             if name in table:
                 table[name] = path.parent / table[name]
     return values

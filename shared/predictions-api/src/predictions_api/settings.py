@@ -19,6 +19,8 @@ class ModelSettings:
     versions: tuple[str, ...]  # newest first; 64 hexadecimal digits each
     description: str = ""
     schema: Path | None = None  # OpenAPI JSON; None: from the Cog server
+    readme: Path | None = None  # Markdown
+    examples: Path | None = None  # directory of predictions as JSON, and of their files
     command: tuple[str, ...] = ()  # starts a Cog server, which prints "... is ready at URL"
     urls: tuple[str, ...] = ()  # of running Cog servers
     cog_version: str = "0.23.1"  # used if the Cog server does not report its version

@@ -20,6 +20,8 @@ OPEN_PATHS: Final = {
     r"/streams/.+": True,
     r"/files/stream-[^/]+": True,
     r"/files/[^/]+/download": True,
+    # The files of examples are for everybody.
+    r"/models/[^/]+/[^/]+/examples/[^/]+": True,
 }
 _OPEN: Final = re.compile("|".join(OPEN_PATHS))
 _SHARED: Final = re.compile("|".join(path for path, is_shared in OPEN_PATHS.items() if is_shared))

@@ -19,7 +19,8 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from predictions_api.errors import Problem, unavailable
-from predictions_api.http.requests import base_url, parse_json, service_of
+from predictions_api.http.form_metadata import MAX_PARTS, MAX_SIZE, read_metadata
+from predictions_api.http.requests import base_url, service_of
 from predictions_api.run.representation import rfc3339
 from predictions_api.store.data_uris import DEFAULT_TYPE, media_type
 from predictions_api.store.files import UPLOAD_LIMIT, too_large_problem
@@ -37,7 +38,6 @@ OWNER: Final = "local"  # the only account
 STALL_TIMEOUT: Final = 30.0  # seconds without a byte
 UPLOAD_TIMEOUT: Final = 3600.0
 FORM_OVERHEAD: Final = 2**20  # bytes of a request besides the file
-MAX_PART: Final = 2**16  # bytes of another part
 # Browsers may display these types. Others are saved, as an uploaded page would run with this server's origin.
 INLINE_TYPES: Final = ("image/", "video/", "audio/", "text/plain")
 
@@ -71,7 +71,7 @@ async def create_file(request: Request) -> JSONResponse:
             content.file,
             name=await _part_text(form, "filename") or content.filename or "",
             content_type=media_type(await _part_text(form, "type") or content.content_type),
-            metadata=_metadata(await _part(form, "metadata")),
+            metadata=read_metadata(await _part(form, "metadata"), _fields(form)),
         )
     return JSONResponse(await _file_body(request, file), 201)
 
@@ -176,7 +176,9 @@ async def _read_form(request: Request) -> AsyncIterator[FormData]:
 
     try:
         async with asyncio.timeout(UPLOAD_TIMEOUT):
-            form = await Request(request.scope, receive_counted).form(max_files=4, max_fields=4, max_part_size=MAX_PART)
+            form = await Request(request.scope, receive_counted).form(
+                max_files=4, max_fields=4 + MAX_PARTS, max_part_size=MAX_SIZE
+            )
     except TimeoutError:
         raise Problem(408, f"The upload stalled for {STALL_TIMEOUT:g} seconds, or took over an hour") from None
     except HTTPException as error:
@@ -193,18 +195,21 @@ async def _part(form: FormData, name: str) -> bytes:
     """Return a part. The JavaScript client sends `metadata` as a file, the Python client as a field."""
     part = form.get(name, "")
     # A field may have a half surrogate if its request names the encoding utf-7.
-    return part.encode(errors="replace") if isinstance(part, str) else await part.read(MAX_PART)
+    return part.encode(errors="replace") if isinstance(part, str) else await part.read(MAX_SIZE)
 
 
 async def _part_text(form: FormData, name: str) -> str:
     return (await _part(form, name)).decode(errors="replace")
 
 
-def _metadata(text: bytes) -> dict[str, Any]:
-    metadata = parse_json(text or b"{}", "The part metadata")
-    if not isinstance(metadata, dict):
-        raise Problem(400, "The part metadata is not a JSON object; send one of at most 64 KiB")
-    return metadata
+def _fields(form: FormData) -> list[tuple[str, str]]:
+    """Return the names and values of the parts that are not files, without half surrogates."""
+    texts = [(name, part) for name, part in form.multi_items() if isinstance(part, str)]
+    return [(_without_surrogates(name), _without_surrogates(text)) for name, text in texts]
+
+
+def _without_surrogates(text: str) -> str:
+    return text.encode(errors="replace").decode()
 
 
 async def _file_body(request: Request, file: File) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Request
 
 from predictions_api.errors import Problem
+from predictions_api.http.catalogue_routes import page_body
 from predictions_api.http.requests import base_url, read_body
 from predictions_api.run.representation import rfc3339
 from predictions_api.store.database import predictions
@@ -30,6 +31,7 @@ def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
                 model,
                 await newest_version(model),
                 await run_count(model),
+                await first_example(model, request),
                 base_url(request),
             )
             for model in models
@@ -45,6 +47,12 @@ def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
         except Problem:  # no schema, as its Cog server is unavailable: list the model without a version
             return None
 
+    async def first_example(model: Model, request: Request) -> dict[str, Any] | None:
+        try:
+            return next(iter(await catalogue.examples.list(model.full_name, base_url(request))), None)
+        except Problem:  # its files cannot be read: list the model without an example
+            return None
+
     @router.get("/models")
     async def list_models(
         request: Request,
@@ -53,7 +61,7 @@ def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
     ) -> dict[str, Any]:
         """List all models on one page. Both values of `sort_by` give the same order."""
         models = await model_bodies(catalogue.models, request)
-        return _page_body(sorted(models, key=lambda model: str(model["created_at"]), reverse=sort_direction == "desc"))
+        return page_body(sorted(models, key=lambda model: str(model["created_at"]), reverse=sort_direction == "desc"))
 
     @router.api_route("/models", methods=["QUERY"], include_in_schema=False)  # QUERY is not in OpenAPI 3.1
     async def search_models(request: Request) -> dict[str, Any]:
@@ -65,7 +73,7 @@ def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
             for model in catalogue.models
             if all(word in f"{model.full_name} {model.description}".lower() for word in words)
         ]
-        return _page_body(await model_bodies(matches, request))
+        return page_body(await model_bodies(matches, request))
 
     @router.get("/models/{owner}/{name}")
     async def get_model(owner: str, name: str, request: Request) -> dict[str, Any]:
@@ -76,7 +84,7 @@ def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
     async def list_versions(owner: str, name: str) -> dict[str, Any]:
         """List a model's versions, newest first."""
         model = catalogue.model(owner, name)
-        return _page_body([_version_body(await catalogue.version(model, version)) for version in model.versions])
+        return page_body([_version_body(await catalogue.version(model, version)) for version in model.versions])
 
     @router.get("/models/{owner}/{name}/versions/{version_id}")
     async def get_version(owner: str, name: str, version_id: str) -> dict[str, Any]:
@@ -84,10 +92,6 @@ def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
         return _version_body(await catalogue.version(catalogue.model(owner, name), version_id))
 
     return router
-
-
-def _page_body(results: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"next": None, "previous": None, "results": results}
 
 
 def _version_body(version: Version) -> dict[str, Any]:
@@ -99,7 +103,9 @@ def _version_body(version: Version) -> dict[str, Any]:
     }
 
 
-def _model_body(model: Model, newest_version: Version | None, run_count: int, base_url: str) -> dict[str, Any]:
+def _model_body(
+    model: Model, newest_version: Version | None, run_count: int, example: dict[str, Any] | None, base_url: str
+) -> dict[str, Any]:
     return {
         "url": f"{base_url}/v1/models/{model.full_name}",
         "owner": model.owner,
@@ -112,7 +118,7 @@ def _model_body(model: Model, newest_version: Version | None, run_count: int, ba
         "license_url": None,
         "cover_image_url": None,
         "run_count": run_count,
-        "default_example": None,
+        "default_example": example,
         "created_at": None if newest_version is None else rfc3339(newest_version.created_at),
         "latest_version": None if newest_version is None else _version_body(newest_version),
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from predictions_api.errors import Problem, not_found
+from predictions_api.errors import Problem
 from predictions_api.http.answers import page_answer, prediction_answer
 from predictions_api.http.requests import (
     CALLBACK_LIMIT,
@@ -159,18 +159,20 @@ async def list_predictions(
 @router.get("/predictions/{prediction_id}")
 async def get_prediction(request: Request, prediction_id: str) -> JSONResponse:
     """Return a prediction as it is now."""
-    prediction = await service_of(request).records.get(prediction_id)
+    service = service_of(request)
+    prediction = await service.records.get(prediction_id)
     if prediction is None:
-        raise not_found()
+        return JSONResponse(await service.catalogue.examples.find(prediction_id, base_url(request)))
     return prediction_answer(request, prediction)
 
 
 @router.post("/predictions/{prediction_id}/cancel")
 async def cancel_prediction(request: Request, prediction_id: str) -> JSONResponse:
     """Cancel a queued or running prediction. A prediction that has ended is returned unchanged."""
-    prediction = await service_of(request).cancel(prediction_id)
+    service = service_of(request)
+    prediction = await service.cancel(prediction_id)
     if prediction is None:
-        raise not_found()
+        return JSONResponse(await service.catalogue.examples.find(prediction_id, base_url(request)))
     return prediction_answer(request, prediction)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from predictions_api.errors import Problem, not_found, unavailable
 from predictions_api.run.cog_client import MAX_SCHEMA_VALUES, CogError
+from predictions_api.run.examples import Examples
 from predictions_api.strict_json import parse
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class Catalogue:
         """`workers`: Cog servers by owner/name. They are asked for the schema if the settings name no file."""
         self.models = [_model(settings) for settings in models]
         self._settings = {settings.name: settings for settings in models}
+        self.examples = Examples(models)
         self._workers = workers
         self._by_name = {model.full_name: model for model in self.models}
         self._by_version = {version: model for model in reversed(self.models) for version in model.versions}
