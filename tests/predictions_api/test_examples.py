@@ -1,4 +1,4 @@
-"""READMEs, examples and empty lists, which official clients read beside models."""
+"""READMEs, examples and empty lists, which official clients read."""
 
 from __future__ import annotations
 

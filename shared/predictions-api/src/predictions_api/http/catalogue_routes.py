@@ -1,4 +1,4 @@
-"""The routes of what Replicate's website shows beside a model: its README, its examples, and lists that are empty here.
+"""The routes of what Replicate's website shows of a model: README and examples; and lists that are empty here.
 
 All are read-only. The files of examples need no token.
 """
