@@ -118,9 +118,11 @@ def test_every_path_of_the_server_is_in_the_table_or_needs_a_token(api: ApiInPro
     assert len(document["paths"]) > 15
 
 
-def test_only_paths_with_a_key_or_a_signature_are_shared() -> None:
+def test_only_paths_with_a_key_or_a_signature_and_files_of_examples_are_shared() -> None:
     shared = {path for path, is_shared in OPEN_PATHS.items() if is_shared}
-    assert shared == {r"/delivery/.+", r"/streams/.+", r"/files/stream-[^/]+", r"/files/[^/]+/download"}
+    keyed = {r"/delivery/.+", r"/streams/.+", r"/files/stream-[^/]+", r"/files/[^/]+/download"}
+    assert shared == {*keyed, r"/models/[^/]+/[^/]+/examples/[^/]+"}
+    assert not is_shared("/models/owner/name/examples")
     assert not is_shared("/predictions")
     assert not is_shared("/files/x")
 
