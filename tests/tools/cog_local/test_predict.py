@@ -90,7 +90,7 @@ def test_a_directory_with_the_models_name_does_not_hide_the_clip(repository: Pat
         (["--weights", "nowhere"], ["--weights nowhere: it is demo, full, or a directory"]),
         (["-i", "mode=refuse"], ["width=3 is odd; try 4", "seed=-1 is out of range"]),  # from the model
         # from the server, which answers 400 with a text
-        (["-i", f"seed={'9' * 400}"], ["Failed to parse the request body as JSON: input.seed: number out of range"]),
+        (["-i", f"seed={'9' * 400}"], ["Failed to parse the request body as JSON: "]),
     ],
 )
 def test_invalid_inputs_are_one_line_each(

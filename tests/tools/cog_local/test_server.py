@@ -55,9 +55,7 @@ def test_a_body_that_is_not_json_is_refused_with_the_servers_text(tmp_path: Path
     with CogServer(model(tmp_path)) as server:
         answer = server.predict({"steps": float("nan")})
     assert answer == {"detail": answer["detail"]}
-    assert answer["detail"].startswith(
-        "Failed to parse the request body as JSON: input.steps: expected value at line 1"
-    )
+    assert answer["detail"].startswith("Failed to parse the request body as JSON: ")
 
 
 def test_a_model_without_a_schema_is_refused_with_the_command_that_writes_it(tmp_path: Path) -> None:
