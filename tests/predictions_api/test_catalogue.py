@@ -118,19 +118,31 @@ def test_a_model_with_an_unusable_schema_is_503_and_the_log_says_why(
 @pytest.mark.parametrize(
     ("output", "streams", "files"),
     [
-        ({"type": "string", "format": "uri"}, False, False),
-        ({"type": "array", "items": {"type": "string", "format": "uri"}}, False, False),
+        ({"type": "string", "format": "uri"}, False, True),
+        ({"type": "array", "items": {"type": "string", "format": "uri"}}, False, True),
+        ({"type": "string"}, False, False),
         ({"type": "array", "items": {"type": "string", "format": "uri"}, "x-cog-array-type": "iterator"}, True, True),
         ({"type": "array", "items": {"type": "string"}, "x-cog-array-type": "iterator"}, True, False),
     ],
 )
-def test_only_models_whose_output_is_an_iterator_stream(
+def test_the_schema_says_whether_outputs_come_one_by_one_and_are_files(
     models: tuple[ModelSettings, ...], output: dict[str, Any], streams: bool, files: bool
 ) -> None:
     assert models[0].schema is not None
     models[0].schema.write_text(json.dumps({"components": {"schemas": {"Input": {}, "Output": output}}}))
     version = run_with_catalogue(models, lambda catalogue: catalogue.find(OURS))
     assert (version.streams, version.streams_files) == (streams, files)
+
+
+def test_only_strings_that_the_schema_declares_as_files_are_files(models: tuple[ModelSettings, ...]) -> None:
+    file = {"type": "string", "format": "uri"}
+    output = {"type": "object", "properties": {"clip": file, "more": {"$ref": "#/components/schemas/More"}}}
+    more = {"anyOf": [{"type": "array", "items": file}, {"type": "null"}]}
+    assert models[0].schema is not None
+    models[0].schema.write_text(json.dumps({"components": {"schemas": {"Input": {}, "Output": output, "More": more}}}))
+    version = run_with_catalogue(models, lambda catalogue: catalogue.find(OURS))
+    assert version.files_in({"clip": "data:,1", "text": "data:,2", "more": ["data:,3"]}) == {"data:,1", "data:,3"}
+    assert version.files_in({"more": None}) == set()
 
 
 class Routes:

@@ -41,6 +41,8 @@ def test_create_answers_immediately_with_the_members_of_replicates_answer(server
     assert (body["model"], body["version"], body["data_removed"]) == ("test/text", TEXT, False)
     assert abs(parse_time(body["created_at"]).timestamp() - time.time()) < 60
     url = f"{server.url}/v1/predictions/{body['id']}"
+    stream = body["urls"].pop("stream")
+    assert re.fullmatch(f"{server.url}/v1/streams/[0-9a-z]{{52}}", stream)
     assert body["urls"] == {"get": url, "cancel": f"{url}/cancel", "web": url}
     assert answer.headers["location"] == url
 
@@ -74,6 +76,47 @@ def test_prefer_wait_answers_when_the_prediction_ends(server: ApiServer) -> None
     answer = create(server, Prefer="wait=30")
     assert answer.json()["status"] == "succeeded"
     assert answer.headers["preference-applied"] == "wait=30"
+
+
+def test_a_wait_with_a_fraction_is_rounded_up(server: ApiServer) -> None:
+    assert create(server, Prefer="wait=2.5").headers["preference-applied"] == "wait=3"
+    assert create(server, Prefer="wait=0.1").headers["preference-applied"] == "wait=1"
+
+
+JSON, FORM = "application/json; charset=utf-8", "application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize("types", [(JSON, FORM), (FORM, JSON), (f"{JSON}, {JSON}",), (JSON, JSON)])
+def test_a_content_type_that_is_given_twice_is_accepted_in_either_order(
+    server: ApiServer, types: tuple[str, ...]
+) -> None:
+    headers = [("Content-Type", kind) for kind in types]
+    content = json.dumps({"version": TEXT, "input": {}}).encode()
+    assert server.http.post("/predictions", content=content, headers=headers).status_code == 201
+
+
+def test_json_as_a_parameter_of_a_type_that_pages_may_send_is_refused(server: ApiServer) -> None:
+    # Fetch standard, "CORS-safelisted request-header": the essence of this value is text/plain.
+    headers = {"Content-Type": "text/plain;a=b, application/json"}
+    assert server.http.post("/predictions", content=b"{}", headers=headers).status_code == 415
+
+
+def test_an_unknown_input_is_dropped_and_named_in_the_logs_with_the_nearest_one(server: ApiServer) -> None:
+    created = server.create("text", wait=True, txet="hi", zzz=1, text="a")
+    assert created["output"] == "a"
+    assert created["input"] == {"text": "a"}
+    assert created["logs"].splitlines() == [
+        'Ignored input "txet", which test/text does not have; did you mean text?',
+        'Ignored input "zzz", which test/text does not have',
+        "text: a",
+    ]
+    stream = httpx.get(created["urls"]["stream"]).text
+    assert stream.index("Ignored input") < stream.index("data: text: a")
+
+
+def test_a_text_that_looks_like_a_file_is_a_text(server: ApiServer) -> None:
+    for text in ("Data: 1, 2 and 3", "data:text/plain;base64,YWJj", "data:,x"):
+        assert server.create("text", wait=True, text=text)["output"] == text
 
 
 def test_prefer_wait_answers_starting_after_its_time_while_the_model_runs(server: ApiServer) -> None:
@@ -151,6 +194,7 @@ def test_a_missing_version_and_an_additional_member_are_both_named(server: ApiSe
         ("POST", f"/predictions/{'0' * 26}/cancel"),
         ("GET", "/models/test/none"),
         ("POST", "/models/test/none/predictions"),
+        ("POST", "/models/text/predictions"),
         ("GET", "/nothing"),
     ],
 )
@@ -255,10 +299,10 @@ def test_a_deadline_cancels_a_running_prediction_and_aborts_a_queued_one(server:
     queued = server.create("text", headers=headers)
     assert (parse_time(running["deadline"]) - parse_time(running["created_at"])).total_seconds() == 5
     assert server.wait_for(running["id"])["status"] == "canceled"
-    assert server.wait_for(queued["id"])["status"] == "aborted"
     # The official Python client cannot read `aborted`, and the JavaScript client would wait forever.
-    agent = {"User-Agent": "replicate-python/1.0.7"}
-    assert server.http.get(f"/predictions/{queued['id']}", headers=agent).json()["status"] == "canceled"
+    assert server.wait_for(queued["id"])["status"] == "canceled"
+    answer = server.http.get(f"/predictions/{queued['id']}", headers={"User-Agent": "curl/8.5.0"})
+    assert answer.json()["status"] == "aborted"
 
 
 @pytest.mark.parametrize("cancel_after", ["4", "4s", "soon", "", "1h 5m", "9999999h", "-5"])

@@ -84,10 +84,16 @@ def test_run_returns_a_list_of_file_outputs(client: replicate.Client) -> None:
     assert [file.read() for file in output] == [b"file 0", b"file 1"]
 
 
-def test_run_without_waiting_returns_a_url_that_needs_no_token(client: replicate.Client) -> None:
-    output = client.run(FILE, input={"content": "abc"}, wait=False)
-    assert isinstance(output, str)  # the client makes a FileOutput of https: and data: URLs only
-    answer = httpx.get(output)
+def test_run_returns_a_file_output_after_a_run_that_takes_longer_than_the_wait(client: replicate.Client) -> None:
+    assert client.run(FILE, input={"content": "abc"}, wait=False).read() == b"abc"
+    files = client.run(FILES, input={"count": 3, "sleep": 0.3}, wait=False)
+    assert [file.read() for file in files] == [b"file 0", b"file 1", b"file 2"]
+
+
+def test_an_output_of_another_client_is_a_url_that_needs_no_token(client: replicate.Client, server: ApiServer) -> None:
+    prediction = client.predictions.create(version=FILE, input={"content": "abc"})
+    prediction.wait()
+    answer = httpx.get(server.get(prediction.id)["output"])
     assert (answer.content, answer.headers["content-type"]) == (b"abc", "text/plain")
 
 
@@ -151,9 +157,14 @@ def test_a_stream_of_files_has_their_urls(client: replicate.Client) -> None:
     assert [httpx.get(url).content for url in urls] == [b"file 0", b"file 1"]
 
 
-def test_a_model_without_an_iterator_has_no_stream(client: replicate.Client) -> None:
-    with pytest.raises(ReplicateError, match="does not support streaming"):
-        list(client.stream(TEXT, input={}))
+def test_a_stream_of_one_file_has_its_url_at_the_end(client: replicate.Client) -> None:
+    events = [event for event in client.stream(FILE, input={"content": "abc"}) if event.event.value != "logs"]
+    assert [event.event.value for event in events] == ["output", "done"]
+    assert httpx.get(events[0].data).content == b"abc"
+
+
+def test_a_stream_of_a_text_has_it_at_the_end(client: replicate.Client) -> None:
+    assert "".join(str(event) for event in client.stream(TEXT, input={"text": "abc"})) == "abc"
 
 
 def test_a_file_is_uploaded_read_listed_and_deleted(client: replicate.Client, upload: replicate.file.File) -> None:

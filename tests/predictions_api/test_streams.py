@@ -134,6 +134,18 @@ def test_a_second_attempt_is_announced_in_the_logs_of_the_stream(api: ApiInProce
     assert kind_and_data(read(api, prediction)) == events
 
 
+def test_a_second_attempt_keeps_the_ignored_inputs_in_the_logs(api: ApiInProcess) -> None:
+    ignored = 'Ignored input "a", which test/model does not have\n'
+    prediction = api.add_prediction(stream_key=random_key(), logs=ignored)
+    begin = api.service.records.begin_attempt
+    first = api.run(begin(prediction.id, worker="http://cog", callback_key=random_key()))
+    api.update(prediction, logs=ignored + "one\n")
+    second = api.run(begin(prediction.id, worker="http://cog", callback_key=random_key()))
+    assert first is not None
+    assert second is not None
+    assert (first.logs, second.logs) == (ignored, ignored + RESTART_NOTICE)
+
+
 def test_an_output_object_is_sent_as_json_and_a_file_as_its_url(api: ApiInProcess, prediction: Prediction) -> None:
     path = api.run(api.service.files.store_output(prediction.id, "data:text/plain,x"))
     api.update(prediction, output=[{"a": 1}, path], status="succeeded")

@@ -114,6 +114,10 @@ const uses = {
     const blob = await output.blob();
     return { start: output.url().href.slice(0, 23), type: blob.type, text: await blob.text() };
   },
+  runOfAFileByPolling: async () => {
+    const options = { input: { content: "abc" }, wait: { mode: "poll", interval: 20 } };
+    return (await (await replicate.run(reference("file"), options)).blob()).text();
+  },
   runOfFiles: async () => texts(await replicate.run(reference("files"), { input: { count: 2 } })),
   fileInput: () => replicate.run(reference("text"), { input: { file: new Blob(["from a blob"]) } }),
   upload,
@@ -123,7 +127,8 @@ const uses = {
   webhook,
   streamOfWords: () => stream("words", { text: "one two" }),
   streamOfFiles: () => stream("files", { count: 2 }),
-  noStream: () => errorMessage(stream("text", {})),
+  streamOfAText: () => stream("text", { text: "abc" }),
+  streamOfAFile: () => stream("file", { content: "abc" }),
   list: async () => {
     const prediction = await replicate.predictions.create({ version: versions.text, input: { text: "listed" } });
     await replicate.wait(prediction, { interval: 20 });

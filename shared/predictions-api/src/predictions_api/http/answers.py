@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from predictions_api.http.requests import base_url
-from predictions_api.run.representation import prediction_body
+from predictions_api.http.requests import base_url, service_of
+from predictions_api.run.representation import CLIENTS_WITH_FILE_OUTPUT, prediction_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -20,10 +21,24 @@ if TYPE_CHECKING:
 ROWS_PER_PART: Final = 10
 
 
-def prediction_answer(
-    request: Request, prediction: Prediction, *, status: int = 200, headers: Mapping[str, str] | None = None
+async def prediction_answer(
+    request: Request,
+    prediction: Prediction,
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    inlines: bool = False,
 ) -> JSONResponse:
-    """Return the answer with one prediction."""
+    """Return the answer with one prediction.
+
+    Over plain HTTP, files up to 10 MB are data: URIs with `inlines` and for official clients, as these return
+    FileOutputs only for https: and data: URLs.
+    """
+    if base_url(request).startswith("http:") and prediction.output is not None:
+        agent = request.headers.get("user-agent", "")
+        if inlines or CLIENTS_WITH_FILE_OUTPUT.search(agent):
+            output = await service_of(request).files.inline(prediction.output)
+            prediction = dataclasses.replace(prediction, output=output)
     return JSONResponse(_body(request, prediction), status, headers)
 
 

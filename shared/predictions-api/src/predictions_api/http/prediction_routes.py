@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -26,6 +25,7 @@ from predictions_api.http.validation import (
     CreateRequest,
     check_inputs,
     check_request,
+    ignored_inputs,
 )
 from predictions_api.store.database import now, random_key
 from predictions_api.store.file_urls import with_absolute_urls
@@ -71,6 +71,12 @@ async def create_model_prediction(
     return await _create(request, create_request, await catalogue.find(model.full_name), prefer, cancel_after, arrived)
 
 
+@router.post("/models/{segment}/predictions", include_in_schema=False)
+async def create_prediction_of_no_model() -> None:
+    """Answer 404, as a model has two segments. Otherwise 405, as GET of this path is that of a model `predictions`."""
+    raise not_found()
+
+
 async def _create(
     request: Request,
     create_request: CreateRequest,
@@ -95,10 +101,11 @@ async def _create(
         version=version.id,
         input=dict(sorted(inputs.items())),  # in the order in which Replicate returns them
         callback_key=random_key(),
+        logs=ignored_inputs(version.openapi_schema, version.model.full_name, create_request.input),
         deadline=None if lifetime is None else moment + lifetime * 1_000_000,
         webhook=create_request.webhook,
         webhook_events_filter=create_request.webhook_events_filter,
-        stream_key=random_key() if version.streams else None,
+        stream_key=random_key(),
         streams_files=version.streams_files,
     )
     if not await service.submit(prediction):
@@ -113,13 +120,10 @@ async def _create(
     if wait is not None:
         headers["Preference-Applied"] = f"wait={wait}"
         result = await service.changes.wait_for_end(prediction.id, wait - (time.monotonic() - arrived))
-        if result is not None:
-            # The official clients return FileOutputs only for https: and data: URLs.
-            inlines = base_url(request).startswith("http:")
-            output = await service.files.inline(result.output) if inlines else result.output
-            prediction = dataclasses.replace(result, output=output)
+        prediction = result or prediction
     # If it has not ended, its status is `starting`, as the clients take any other status for an end.
-    return prediction_answer(request, prediction, status=201, headers=headers)
+    is_waiting = wait is not None
+    return await prediction_answer(request, prediction, status=201, headers=headers, inlines=is_waiting)
 
 
 @router.get("/predictions")
@@ -163,7 +167,7 @@ async def get_prediction(request: Request, prediction_id: str) -> JSONResponse:
     prediction = await service.records.get(prediction_id)
     if prediction is None:
         return JSONResponse(await service.catalogue.examples.find(prediction_id, base_url(request)))
-    return prediction_answer(request, prediction)
+    return await prediction_answer(request, prediction)
 
 
 @router.post("/predictions/{prediction_id}/cancel")
@@ -173,7 +177,7 @@ async def cancel_prediction(request: Request, prediction_id: str) -> JSONRespons
     prediction = await service.cancel(prediction_id)
     if prediction is None:
         return JSONResponse(await service.catalogue.examples.find(prediction_id, base_url(request)))
-    return prediction_answer(request, prediction)
+    return await prediction_answer(request, prediction)
 
 
 @callbacks.post("/callbacks/{prediction_id}/{key}")
@@ -189,9 +193,10 @@ async def receive(request: Request, prediction_id: str, key: str) -> Response:
         if problem.status in (400, 413):  # Cog does not call again
             await service.driver.fail(prediction_id, f"The report of the Cog server was refused: {problem.detail}")
         raise
+    model = service.catalogue.model(*prediction.model.split("/"))
+    version = await service.catalogue.version(model, model.versions[0])  # all have one schema
     try:
-        streams = prediction.stream_key is not None  # the version may not be configured any more
-        is_running = await service.driver.receive(prediction_id, key, payload, streams=streams)
+        is_running = await service.driver.receive(prediction_id, key, payload, version)
     except ValueError as error:
         raise Problem(422, str(error)) from None
     return Response(status_code=200 if is_running else 404)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +25,7 @@ BODY_TIMEOUT: Final = 60.0
 MAX_WAIT: Final = 60
 MIN_LIFETIME: Final = 5  # seconds; from Replicate's documentation
 MAX_LIFETIME: Final = 366 * 24 * 3600
+_WAIT: Final = re.compile(r"wait(?:\s*=\s*\"?(\d{1,9}(?:\.\d{1,9})?)\"?)?", re.IGNORECASE)
 _DURATION: Final = re.compile(r"(?=\d)(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?")
 
 
@@ -37,9 +39,9 @@ async def read_json(request: Request, *, limit: int = BODY_LIMIT, max_values: in
     | 413 | more than `limit` bytes |
     | 415 | another content type, as foreign web pages may send those without a CORS preflight |
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != "application/json":
-        raise Problem(415, f"The content type is {content_type or 'missing'}; send application/json")
+    if "application/json" not in content_types(request):
+        content_type = ", ".join(content_types(request)) or "missing"
+        raise Problem(415, f"The content type is {content_type[:100]}; send application/json")
     body = await read_body(request, limit)
     parse_body = partial(parse_json, body, "The request body", max_values=max_values)
     return parse_body() if len(body) <= THREAD_THRESHOLD else await asyncio.to_thread(parse_body)
@@ -74,12 +76,25 @@ async def read_body(request: Request, limit: int) -> bytes:
     return b"".join(parts)
 
 
+def content_types(request: Request) -> list[str]:
+    """Return the media types of a request without parameters. Some clients send the header twice, or two in one.
+
+    What follows the first semicolon is a parameter, also if it looks like a media type: browsers send
+    `text/plain;a=b, application/json` without a preflight.
+    """
+    values = request.headers.getlist("content-type")
+    types = [part.strip().lower() for value in values for part in value.partition(";")[0].split(",")]
+    return list(filter(None, types))
+
+
 def seconds_to_wait(prefer: str) -> int | None:
-    """Return the seconds of `Prefer: wait`, at most 60, or None. Other preferences are ignored (RFC 7240)."""
+    """Return the seconds of `Prefer: wait`, rounded up and at most 60, or None. Others are ignored (RFC 7240)."""
     for preference in prefer.split(","):
-        match = re.fullmatch(r"wait(?:\s*=\s*\"?(\d{1,9})\"?)?", preference.partition(";")[0].strip(), re.IGNORECASE)
+        match = re.fullmatch(
+            r"wait(?:\s*=\s*\"?(\d{1,9}(?:\.\d{1,9})?)\"?)?", preference.partition(";")[0].strip(), re.IGNORECASE
+        )
         if match:
-            seconds = MAX_WAIT if match[1] is None else min(int(match[1]), MAX_WAIT)
+            seconds = MAX_WAIT if match[1] is None else min(math.ceil(float(match[1])), MAX_WAIT)
             return seconds or None
     return None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from referencing import Registry
 from predictions_api.errors import invalid_fields
 from predictions_api.run.catalogue import is_file
 from predictions_api.store.file_urls import map_strings, strings_in
+from predictions_api.store.records import IGNORED_INPUT
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -68,6 +70,7 @@ _MESSAGES = {  # keyword in jsonschema -> (type, text) in gojsonschema
 _FORMATS = FormatChecker(formats=())
 _OPTIONAL = ("webhook", "webhook_events_filter", "stream")
 _MAX_FAULTS = 100  # in one answer
+_MAX_IGNORED: Final = 20  # inputs that are named in the logs
 _MAX_TEXT: Final = 2**20  # characters of all inputs that are not files
 _MAX_FILE_URL: Final = 8192  # characters
 _MAX_DATA_HEAD: Final = 1024  # characters of a data: URI before its comma
@@ -144,6 +147,17 @@ def check_inputs(openapi_schema: Mapping[str, Any], inputs: Mapping[str, Any]) -
     validator = Draft202012Validator(schema, registry=Registry(), format_checker=_FORMATS)
     _raise_if_any(validator.iter_errors({**known_inputs, **files}), prefix=("input",))
     return known_inputs
+
+
+def ignored_inputs(openapi_schema: Mapping[str, Any], model: str, inputs: Mapping[str, Any]) -> str:
+    """Return log lines that name the inputs which the model does not have, each with the nearest one of the model."""
+    known = openapi_schema["components"]["schemas"]["Input"].get("properties", {})
+    lines = []
+    for name in islice((name for name in inputs if name not in known), _MAX_IGNORED):
+        nearest = get_close_matches(name[:100], known, n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        lines.append(f"{IGNORED_INPUT}{json.dumps(name[:100])}, which {model} does not have{hint}\n")
+    return "".join(lines)
 
 
 def _check_lengths(texts: Mapping[str, Any]) -> None:

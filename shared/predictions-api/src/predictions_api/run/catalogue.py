@@ -18,7 +18,7 @@ from predictions_api.run.examples import Examples
 from predictions_api.strict_json import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from predictions_api.run.workers import Workers
     from predictions_api.settings import ModelSettings
@@ -56,13 +56,18 @@ class Version:
 
     @property
     def streams_files(self) -> bool:
-        return self.streams and (self._output.get("items") or {}).get("format") == "uri"
+        """Return whether each event of a stream is a file: the output is a file or a list of files."""
+        return is_file(self._output)
 
     @property
     def file_inputs(self) -> set[str]:
         """Return the names of the inputs that are files or lists of files."""
         declared: dict[str, Any] = self.openapi_schema["components"]["schemas"]["Input"].get("properties", {})
         return {name for name, schema in declared.items() if is_file(schema)}
+
+    def files_in(self, output: Any) -> set[str]:
+        """Return the strings in an output that are files by its schema. Other texts may look like files."""
+        return set(_files(output, self._output, self.openapi_schema["components"]["schemas"]))
 
     @property
     def _output(self) -> dict[str, Any]:
@@ -74,6 +79,20 @@ def is_file(schema: Mapping[str, Any]) -> bool:
     """Return whether a schema is that of a file or of a list of files."""
     within = [*filter(None, [schema.get("items")]), *schema.get("anyOf", ()), *schema.get("allOf", ())]
     return schema.get("format") == "uri" or any(map(is_file, within))
+
+
+def _files(value: Any, schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterator[str]:
+    schema = schemas.get(schema.get("$ref", "").rpartition("/")[2], schema)
+    for part in (*schema.get("anyOf", ()), *schema.get("allOf", ())):
+        yield from _files(value, part, schemas)
+    if isinstance(value, str) and schema.get("format") == "uri":
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _files(item, schema.get("items") or {}, schemas)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _files(item, schema.get("properties", {}).get(name, {}), schemas)
 
 
 def _model(settings: ModelSettings) -> Model:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from predictions_api.run.catalogue import Version
     from predictions_api.run.inputs import Inputs
     from predictions_api.run.workers import Workers
     from predictions_api.store.changes import Changes
@@ -203,7 +204,7 @@ class Driver:
         LOG.warning("failed: %s", error, extra={"prediction": prediction_id})
         await self.records.update(prediction_id, status="failed", error=error)
 
-    async def receive(self, prediction_id: str, key: str, payload: Mapping[str, Any], *, streams: bool) -> bool:
+    async def receive(self, prediction_id: str, key: str, payload: Mapping[str, Any], version: Version) -> bool:
         """Record the progress in a callback. Return False if its attempt is not running.
 
         Callbacks may arrive repeatedly or out of order, so the furthest progress is recorded. Raises ValueError for an
@@ -212,14 +213,15 @@ class Driver:
         attempt = self._attempts_by_key.get(key)
         if attempt is None:
             return False
-        update = parse_progress(payload, streams=streams)
+        update = parse_progress(payload, streams=version.streams)
         attempt.last_call_at = time.monotonic()
         async with attempt.lock:
             progress = attempt.progress.with_later(update)
             if progress == attempt.progress:
                 return True
             is_same = progress.output == attempt.progress.output
-            output = UNCHANGED if is_same else await self.files.store_output(prediction_id, progress.output)
+            files = version.files_in(progress.output)
+            output = UNCHANGED if is_same else await self.files.store_output(prediction_id, progress.output, files)
             await self.records.update(
                 prediction_id,
                 status=None if progress.status == "starting" else progress.status,

@@ -12,9 +12,11 @@ from predictions_api.store.paging import EPOCH
 if TYPE_CHECKING:
     from predictions_api.store.predictions import Prediction
 
-# These official clients do not know `aborted`. replicate 1.x for Python rejects the answer, even a page of a list.
-# replicate 1.x for JavaScript polls forever. They receive `canceled`, Replicate's status for a deadline during the run.
-CLIENTS_WITHOUT_ABORTED: Final = re.compile(r"replicate-(python|javascript)/")
+# Programs that show `aborted` to a person. Official clients reject it (Python) or poll forever (JavaScript), as may all
+# clients that know the documented statuses of 2024. They receive `canceled`, the status for a deadline during the run.
+CLIENTS_WITH_ABORTED: Final = re.compile(r"(curl|Wget|HTTPie)/", re.IGNORECASE)
+# They return a FileOutput for a data: URI, but a string for an http: URL.
+CLIENTS_WITH_FILE_OUTPUT: Final = re.compile(r"replicate-(python|javascript)/|Replicate/Python")
 
 
 def rfc3339(microseconds: int) -> str:
@@ -36,7 +38,7 @@ def prediction_body(
         path = "/v1/files/stream-" if prediction.streams_files else "/v1/streams/"
         urls["stream"] = f"{base}{path}{prediction.stream_key}"
     status = prediction.status
-    if status == "aborted" and CLIENTS_WITHOUT_ABORTED.search(user_agent):
+    if status == "aborted" and not CLIENTS_WITH_ABORTED.match(user_agent):
         status = "canceled"
     body: dict[str, Any] = {
         "id": prediction.id,

@@ -30,6 +30,7 @@ from predictions_api.store.file_urls import (
 from predictions_api.store.predictions import END_STATUSES
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from predictions_api.store.content import Part
@@ -83,15 +84,15 @@ class Files:
         self._signing_key = self._signing_key or await get_or_create_secret(self.database, "files", random_key)
         return self._signing_key
 
-    async def store_output(self, prediction_id: str, output: Any) -> Any:
+    async def store_output(self, prediction_id: str, output: Any, files: Collection[str] | None = None) -> Any:
         """Return `output` with each data: URI stored as a file and replaced by the file's path.
 
-        The same content gives the same path. Cog repeats the whole output with each step, so most of it may be stored
-        already.
+        `files`: the strings that are files; None for all. The same content gives the same path. Cog repeats the whole
+        output with each step, so most of it may be stored already.
         """
         stored: dict[str, str] = {}
         for text in filter(is_data_uri, strings_in(output)):
-            if text not in stored:
+            if text not in stored and (files is None or text in files):
                 with contextlib.suppress(InvalidDataUri):
                     decoded = await asyncio.to_thread(decode_data_uri, text)
                     stored[text] = (await self.store_content(prediction_id, "output", *decoded)).path

@@ -7,6 +7,7 @@ that its data is removed.
 from __future__ import annotations
 
 import dataclasses
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from predictions_api.store.paging import Cursor
 
 UNCHANGED: Final = object()  # the default where None is a value
+IGNORED_INPUT: Final = "Ignored input "  # begins the first lines of the logs
 RESTART_NOTICE: Final = "The server stopped while this prediction was running; it is run again.\n"
 
 
@@ -41,6 +43,8 @@ class Records:
             if connection.scalar(waiting) >= queue_limit:  # type: ignore[operator]
                 return False
             connection.execute(sa.insert(predictions).values(**dataclasses.asdict(prediction)))
+            if prediction.stream_key is not None:
+                add_events(connection, dataclasses.replace(prediction, logs=""), prediction)
             return True
 
         return await self.database.run(work)
@@ -114,16 +118,19 @@ class Records:
     async def begin_attempt(self, prediction_id: str, *, worker: str, callback_key: str) -> Prediction | None:
         """Record a new attempt, directly before the prediction is sent to the Cog server at `worker`.
 
-        Output and logs are reset. Callbacks with the key of an earlier attempt are ignored from now on.
+        Output and logs are reset, except for the lines about ignored inputs. Callbacks with the key of an earlier
+        attempt are ignored from now on.
         """
 
         def attempt(old: Prediction) -> Prediction:
-            notice = RESTART_NOTICE if old.attempts or old.logs or old.status == "processing" else ""
+            lines = old.logs.splitlines(keepends=True)
+            ignored = "".join(takewhile(lambda line: line.startswith(IGNORED_INPUT), lines))
+            notice = RESTART_NOTICE if old.attempts or old.logs != ignored or old.status == "processing" else ""
             return dataclasses.replace(
                 old,
                 status="starting",
                 output=None,
-                logs=notice,
+                logs=ignored + notice,
                 started_at=None,
                 worker=worker,
                 callback_key=callback_key,
