@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from predictions_api.errors import Problem
+from predictions_api.errors import Problem, not_found
 from predictions_api.http.answers import page_answer, prediction_answer
 from predictions_api.http.requests import (
     CALLBACK_LIMIT,

@@ -90,9 +90,7 @@ def content_types(request: Request) -> list[str]:
 def seconds_to_wait(prefer: str) -> int | None:
     """Return the seconds of `Prefer: wait`, rounded up and at most 60, or None. Others are ignored (RFC 7240)."""
     for preference in prefer.split(","):
-        match = re.fullmatch(
-            r"wait(?:\s*=\s*\"?(\d{1,9}(?:\.\d{1,9})?)\"?)?", preference.partition(";")[0].strip(), re.IGNORECASE
-        )
+        match = _WAIT.fullmatch(preference.partition(";")[0].strip())
         if match:
             seconds = MAX_WAIT if match[1] is None else min(math.ceil(float(match[1])), MAX_WAIT)
             return seconds or None
