@@ -97,7 +97,8 @@ def test_all_predictions_succeed_when_one_of_two_servers_is_killed(database: str
         )
         killed.kill()
         # As after a kill between the insert of a prediction and its place in the queue.
-        query_value(database, f"DELETE FROM dbos.workflow_status WHERE workflow_uuid = '{queued[-1]}' RETURNING 1")
+        delete = f"DELETE FROM dbos.workflow_status WHERE workflow_uuid = '{queued[-1]}' RETURNING 1"
+        query_value(database, f"WITH deleted AS ({delete}) SELECT count(*) FROM deleted")
         go.touch()
         for prediction_id in [running, *queued]:
             assert alive.wait_for(prediction_id)["status"] == "succeeded"

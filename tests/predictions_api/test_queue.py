@@ -8,7 +8,6 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -100,14 +99,19 @@ def test_a_create_with_a_locked_database_is_503_and_records_nothing(tmp_path: Pa
         assert len(server.http.get("/predictions").json()["results"]) == 2
 
 
-def test_a_locked_queue_database_delays_a_prediction(tmp_path: Path) -> None:
+def test_a_locked_queue_database_delays_predictions_but_neither_answers_nor_cancels(tmp_path: Path) -> None:
     with ApiServer(tmp_path, models=["text"]) as server:
-        lock = sqlite3.connect(tmp_path / "data" / "queue.sqlite", isolation_level=None, check_same_thread=False)
+        lock = sqlite3.connect(tmp_path / "data" / "queue.sqlite", isolation_level=None)
         lock.execute("BEGIN IMMEDIATE")
-        threading.Timer(7.0, lock.execute, ["ROLLBACK"]).start()  # the server fails after 5 s and tries again
-        created = server.create("text", text="late")
-        assert server.wait_for(created["id"])["output"] == "late"
+        server.http.timeout = 6.0
+        late, canceled = (server.create("text", text="late")["id"] for _ in range(2))
+        assert server.http.post(f"/predictions/{canceled}/cancel").json()["status"] == "canceled"
+        time.sleep(7.0)  # the server fails after 5 s and tries again
+        assert server.get(late)["status"] == "starting"
+        lock.execute("ROLLBACK")
         lock.close()
+        assert server.wait_for(late)["output"] == "late"
+        assert len(server.http.get("/predictions").json()["results"]) == 2
 
 
 def test_a_create_with_a_full_disk_is_503_and_records_nothing(tmp_path: Path) -> None:
@@ -199,3 +203,19 @@ def test_a_second_server_with_the_same_sqlite_database_does_not_start(tmp_path: 
         second = ApiServer(tmp_path, models=["text"])
         with pytest.raises(RuntimeError, match=r"another server uses .*--database"):
             second.start()
+
+
+def test_the_logs_say_that_a_model_starts_and_the_model_shows_its_status(tmp_path: Path) -> None:
+    with ApiServer(tmp_path, models=["text"]) as server:
+
+        def worker_status() -> str:
+            return str(server.http.get("/models/test/text").json()["worker_status"])
+
+        assert worker_status() == "cold"
+        created = server.create("text")["id"]
+        while server.get(created)["logs"] != "starting text ...\n":
+            assert server.get(created)["status"] == "starting"
+        while worker_status() != "starting":
+            assert server.get(created)["status"] == "starting"
+        assert server.wait_for(created)["logs"] == "text: hello\n"
+        assert worker_status() == "ready"

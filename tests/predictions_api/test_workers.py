@@ -15,6 +15,7 @@ import httpx
 import pytest
 from api_server import CogProcess, cog_command
 from predictions_api.run import workers as workers_module
+from predictions_api.run.cog_client import NotConnected, NotReady
 from predictions_api.run.native import StartFailed
 from predictions_api.run.workers import Workers, create_workers
 from predictions_api.settings import ModelSettings
@@ -37,13 +38,15 @@ def use(
     command: list[str] | None = None,
     urls: tuple[str, ...] = (),
     idle: float = IDLE,
+    setup_timeout: float = IDLE,
 ) -> Any:
     model_command = () if urls else tuple(command or cog_command("text"))
     model = ModelSettings("test/text", ("1" * 64,), command=model_command, urls=urls)
 
     async def run() -> Any:
         async with httpx.AsyncClient() as client:
-            workers = create_workers(model, client, idle=idle, callback_url="http://api.internal:8000")
+            url = "http://api.internal:8000"
+            workers = create_workers(model, client, idle=idle, callback_url=url, setup_timeout=setup_timeout)
             try:
                 return await work(workers)
             finally:
@@ -341,3 +344,115 @@ def test_lend_waits_for_an_unreachable_server_to_start(mark: str) -> None:
         port = int(one.url.rpartition(":")[2])
     use(work, urls=(f"http://127.0.0.1:{port}",))
     asyncio.run(wait_until_gone(mark))
+
+
+class Requests(httpx.AsyncBaseTransport):
+    """Count the requests to Cog servers. `down` servers refuse connections, as after a restart of their host."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.down: set[str] = set()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.paths.append(f"{request.method} {request.url.path}")
+        if request.url.host in self.down:
+            raise httpx.ConnectError("refused", request=request)
+        if request.method == "PUT":
+            return httpx.Response(202, json={"status": "starting"})
+        return httpx.Response(200, json={"status": self.health})
+
+    health = "READY"
+
+
+def use_requests(requests: Requests, work: Callable[[Workers], Awaitable[Any]], **options: float) -> Any:
+    model = ModelSettings("test/text", ("1" * 64,), urls=("http://one", "http://two"))
+    settings = {"idle": IDLE, "setup_timeout": IDLE, **options}
+
+    async def run() -> Any:
+        async with httpx.AsyncClient(transport=requests) as client:
+            return await work(create_workers(model, client, callback_url=NOWHERE, **settings))
+
+    return asyncio.run(run())
+
+
+def test_a_server_is_asked_for_its_state_unless_a_prediction_has_just_succeeded_there() -> None:
+    requests = Requests()
+
+    async def work(workers: Workers) -> None:
+        for number in range(4):
+            async with workers.lend() as server:
+                await server.start(str(number), {}, NOWHERE)
+                if number < 2:
+                    server.note("READY")  # as after a success
+
+    use_requests(requests, work)
+    puts = [f"PUT /predictions/{number}" for number in range(4)]
+    assert requests.paths == ["GET /health-check", *puts[:3], "GET /health-check", puts[3]]
+
+
+def test_a_server_that_does_not_answer_any_more_is_passed_over_until_it_is_ready_again() -> None:
+    requests = Requests()
+
+    async def start(workers: Workers) -> str:
+        async with workers.lend() as server:
+            await server.start("x", {}, NOWHERE)
+            server.note("READY")
+            return server.url
+
+    async def work(workers: Workers) -> None:
+        assert await start(workers) == "http://one"
+        requests.down = {"one"}
+        with pytest.raises(NotConnected):
+            await start(workers)
+        assert await start(workers) == "http://two"
+        requests.down = set()
+        assert await start(workers) == "http://one"
+
+    use_requests(requests, work)
+
+
+@pytest.mark.parametrize("health", ["STARTING", "BUSY", "DEFUNCT"])
+@pytest.mark.usefixtures("short_poll_interval")
+def test_servers_that_do_not_become_ready_are_an_error_that_names_them(health: str) -> None:
+    requests = Requests()
+    requests.health = health
+
+    async def work(workers: Workers) -> None:
+        async with workers.lend():
+            pass
+
+    with pytest.raises(NotReady, match=rf"within 0\.1 s: http://one is {health}, http://two is {health}"):
+        use_requests(requests, work, setup_timeout=0.1)
+
+
+def test_a_native_server_that_does_not_become_ready_is_stopped_with_an_error(mark: str) -> None:
+    async def work(workers: Workers) -> None:
+        assert await workers.status() == "cold"
+        with pytest.raises(StartFailed, match=r"not ready within 0\.5 s"):
+            async with workers.lend():
+                pass
+        assert await workers.status() == "cold"
+        await wait_until_gone(mark)
+
+    use(work, command=[sys.executable, "-c", "import sys; sys.stdin.read()"], setup_timeout=0.5)
+
+
+def test_the_status_of_a_native_server_is_cold_starting_and_then_ready() -> None:
+    async def work(workers: Workers) -> None:
+        assert await workers.status() == "cold"
+        waiting = asyncio.create_task(workers.lend().__aenter__())
+        while await workers.status() == "cold":
+            await asyncio.sleep(0)
+        assert await workers.status() == "starting"
+        await waiting
+        assert await workers.status() == "ready"
+
+    use(work)
+
+
+@pytest.mark.parametrize(("health", "status"), [("READY", "ready"), ("STARTING", "starting"), ("DEFUNCT", "cold")])
+def test_the_status_of_servers_at_urls_is_what_they_report(health: str, status: str) -> None:
+    requests = Requests()
+    requests.health = health
+    requests.down = {"one"}
+    assert use_requests(requests, lambda workers: workers.status()) == status

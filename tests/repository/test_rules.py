@@ -160,7 +160,7 @@ def test_the_predictions_api_pins_what_it_imports_and_nothing_else() -> None:
     imported = set().union(*map(imported_names, PREDICTIONS_API.rglob("*.py")))
     imported -= {*sys.stdlib_module_names, "predictions_api"}
     distributions = importlib.metadata.packages_distributions()
-    plugins = {"psycopg", "python-multipart"}  # imported by SQLAlchemy and FastAPI
+    plugins = {"psycopg", "python-multipart", "uvloop"}  # imported by SQLAlchemy, FastAPI and uvicorn
     indirect = {"anyio", "starlette", "referencing"}  # pinned by FastAPI, Starlette and jsonschema
     assert {normalized(distributions[name][0]) for name in imported} - indirect == set(pins) - plugins
 

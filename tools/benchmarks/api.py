@@ -2,8 +2,9 @@
 
     script/bench api [--predictions 1000] [--clients 50] [--memory 10000]
 
-It measures the time that the API adds to a prediction, the time and the order of a queue of many clients, a page of
-100,000 predictions, many readers of one stream, and the server's memory over many predictions.
+It measures the time that the API adds to a prediction, on an idle and on a busy machine, the processor time of an idle
+server, the time and the order of a queue of many clients, a page of 100,000 predictions, many readers of one stream,
+and the memory, descriptors, files and processes of the server over many predictions.
 """
 
 from __future__ import annotations
@@ -86,18 +87,44 @@ def api_server(folder: Path, cog_urls: dict[str, str]) -> Iterator[ApiServer]:
             process.terminate()
 
 
-def print_added(server: ApiServer, cog_url: str, runs: int = 100) -> None:
+def print_added(server: ApiServer, cog_url: str, machine: str, runs: int = 200) -> None:
     """Compare a prediction without and with the API (`Prefer: wait`), alternately."""
     direct: list[float] = []
     through: list[float] = []
-    with httpx.Client(headers={**HEADERS, "Prefer": "wait"}) as http:
+    with httpx.Client(headers={**HEADERS, "Prefer": "wait"}, timeout=60) as http:
         body = {"version": VERSIONS["noop"], "input": {}}
         for _ in range(runs):
             direct.append(seconds(lambda: predict_directly(http, cog_url)))
             through.append(seconds(lambda: http.post(f"{server.url}/v1/predictions", json=body).raise_for_status()))
     added = sorted(ours - plain for ours, plain in zip(through, direct, strict=True))
-    print(f"one prediction, {runs} alternately: direct {spread(direct)}, through the API {spread(through)}")
+    print(f"one prediction, {runs} alternately, {machine}: direct {spread(direct)}, through the API {spread(through)}")
     print(f"  added: p50 {added[runs // 2] * 1000:.1f} ms, p99 {added[runs * 99 // 100] * 1000:.1f} ms")
+
+
+@contextlib.contextmanager
+def busy_machine() -> Iterator[None]:
+    """Keep all processor cores busy with other processes."""
+    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+
+
+def print_idle(server: ApiServer, duration: float = 20.0) -> None:
+    """Measure the processor time of a server that receives no requests."""
+    before = processor_time(server)
+    time.sleep(duration)
+    used = processor_time(server) - before
+    print(f"idle server: {used / duration * 100:.2f} % of a core, over {duration:.0f} s")
+
+
+def processor_time(server: ApiServer) -> float:
+    """Return the processor time of the server in seconds, from proc(5)."""
+    fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def predict_directly(http: httpx.Client, cog_url: str) -> None:
@@ -251,7 +278,10 @@ def main() -> None:
         cog_server("words", Path(temporary)) as words,
         api_server(Path(temporary), {"noop": noop.url, "words": words.url}) as server,
     ):
-        print_added(server, noop.url)
+        print_added(server, noop.url, "idle machine")
+        with busy_machine():
+            print_added(server, noop.url, "busy machine")
+        print_idle(server)
         asyncio.run(print_queue(server, arguments.predictions, arguments.clients))
         asyncio.run(print_readers(server))
         print_list(server)

@@ -57,6 +57,12 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--queue-limit", type=int, metavar="N", help="most waiting predictions per model; default 10000")
     flags.add_argument("--idle", type=float, metavar="S", help="stop a Cog server after S idle seconds; default 600")
     flags.add_argument(
+        "--setup-timeout",
+        type=float,
+        metavar="S",
+        help="fail a prediction whose Cog server is not ready after S seconds; default 600",
+    )
+    flags.add_argument(
         "--silence", type=float, metavar="S", help="check a Cog server after S seconds without progress; default 120"
     )
     flags.add_argument("--certfile", type=Path, metavar="PEM", help="serve TLS with this certificate")

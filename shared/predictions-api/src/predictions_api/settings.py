@@ -52,6 +52,7 @@ class Settings:
     keep: float = 3600.0
     queue_limit: int = 10_000
     idle: float = 600.0
+    setup_timeout: float = 600.0  # for a Cog server to become ready, after which a prediction that waits for it fails
     silence: float = 120.0  # without progress, after which a Cog server is asked whether it still has the prediction
     allow_private_webhooks: bool = False
     allow_private_inputs: bool = False
@@ -70,7 +71,7 @@ class Settings:
             )
         if (self.certfile is None) != (self.keyfile is None):
             raise ValueError("certfile and keyfile belong together; give both or none")
-        positive = ("keep", "idle", "silence", "queue_limit", "input_limit", "input_timeout")
+        positive = ("keep", "idle", "setup_timeout", "silence", "queue_limit", "input_limit", "input_timeout")
         if min(getattr(self, name) for name in positive) <= 0:
             raise ValueError(f"{', '.join(positive)} must be more than 0")
         if not 0 <= self.port <= 65535:

@@ -32,6 +32,7 @@ def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
                 await newest_version(model),
                 await run_count(model),
                 await first_example(model, request),
+                await catalogue.worker_status(model),
                 base_url(request),
             )
             for model in models
@@ -104,7 +105,12 @@ def _version_body(version: Version) -> dict[str, Any]:
 
 
 def _model_body(
-    model: Model, newest_version: Version | None, run_count: int, example: dict[str, Any] | None, base_url: str
+    model: Model,
+    newest_version: Version | None,
+    run_count: int,
+    example: dict[str, Any] | None,
+    worker_status: str,
+    base_url: str,
 ) -> dict[str, Any]:
     return {
         "url": f"{base_url}/v1/models/{model.full_name}",
@@ -119,6 +125,7 @@ def _model_body(
         "cover_image_url": None,
         "run_count": run_count,
         "default_example": example,
+        "worker_status": worker_status,  # not at Replicate
         "created_at": None if newest_version is None else rfc3339(newest_version.created_at),
         "latest_version": None if newest_version is None else _version_body(newest_version),
     }

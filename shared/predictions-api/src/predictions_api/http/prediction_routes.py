@@ -119,7 +119,8 @@ async def _create(
     headers = {"Location": f"{base_url(request)}/v1/predictions/{prediction.id}"}
     if wait is not None:
         headers["Preference-Applied"] = f"wait={wait}"
-        result = await service.changes.wait_for_end(prediction.id, wait - (time.monotonic() - arrived))
+        remaining = wait - (time.monotonic() - arrived)
+        result = await service.changes.wait_for_end(prediction.id, remaining, after_revision=0)
         prediction = result or prediction
     # If it has not ended, its status is `starting`, as the clients take any other status for an end.
     is_waiting = wait is not None
@@ -183,20 +184,17 @@ async def cancel_prediction(request: Request, prediction_id: str) -> JSONRespons
 @callbacks.post("/callbacks/{prediction_id}/{key}")
 async def receive(request: Request, prediction_id: str, key: str) -> Response:
     """Record the progress that a Cog server reports."""
-    service = service_of(request)
-    prediction = await service.records.get(prediction_id)
-    if prediction is None or prediction.has_ended or prediction.callback_key != key:
+    driver = service_of(request).driver
+    if not driver.is_running(key):
         return Response(status_code=404)
     try:
         payload = await read_json(request, limit=CALLBACK_LIMIT, max_values=CALLBACK_VALUES)
     except Problem as problem:
         if problem.status in (400, 413):  # Cog does not call again
-            await service.driver.fail(prediction_id, f"The report of the Cog server was refused: {problem.detail}")
+            await driver.fail(prediction_id, f"The report of the Cog server was refused: {problem.detail}")
         raise
-    model = service.catalogue.model(*prediction.model.split("/"))
-    version = await service.catalogue.version(model, model.versions[0])  # all have one schema
     try:
-        is_running = await service.driver.receive(prediction_id, key, payload, version)
+        is_running = await driver.receive(prediction_id, key, payload)
     except ValueError as error:
         raise Problem(422, str(error)) from None
     return Response(status_code=200 if is_running else 404)

@@ -57,23 +57,24 @@ def parse_json(text: bytes, name: str, *, max_values: int = MAX_VALUES) -> Any:
 
 async def read_body(request: Request, limit: int) -> bytes:
     """Return a request's body. Raises Problem 408 if it takes more than a minute, and 413 above `limit` bytes."""
-    too_large_problem = Problem(
-        413, f"The body has more than {limit} bytes; upload files with POST /v1/files and give their URLs"
-    )
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared[:20]) > limit:
-        raise too_large_problem
+        raise _too_large_problem(limit)
     parts, size = [], 0
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
             async for part in request.stream():
                 size += len(part)
                 if size > limit:
-                    raise too_large_problem
+                    raise _too_large_problem(limit)
                 parts.append(part)
     except TimeoutError:
         raise Problem(408, f"The body did not arrive within {BODY_TIMEOUT:.0f} seconds") from None
     return b"".join(parts)
+
+
+def _too_large_problem(limit: int) -> Problem:
+    return Problem(413, f"The body has more than {limit} bytes; upload files with POST /v1/files and give their URLs")
 
 
 def content_types(request: Request) -> list[str]:

@@ -25,6 +25,7 @@ COG_END_STATUSES: Final = frozenset({"succeeded", "failed", "canceled"})
 MAX_SCHEMA_VALUES: Final = 10**6
 _PREFIXES = re.compile("(Prediction failed: )*(Generator iteration error: )*")  # Cog adds the first one twice
 _SLOT_TIMEOUT = 5.0  # seconds; Cog reports the end of a prediction just before it accepts the next one
+_STATE_AGE = 5.0  # seconds; an older state is not trusted
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 
@@ -48,23 +49,40 @@ class Unreachable(CogError):
     """The Cog server does not answer, or another server answers at its URL."""
 
 
+class NotConnected(Unreachable):
+    """No connection was made, so the request has not been received. Another server may be tried."""
+
+
 class CogClient:
     def __init__(self, url: str, http: httpx.AsyncClient) -> None:
         self.url = url.rstrip("/")
         self._http = http
+        self.state = ""  # as last reported or concluded: READY, BUSY, STARTING or another status of Cog, or GONE
+        self._state_at = 0.0
 
-    async def start(self, prediction_id: str, inputs: Mapping[str, Any], webhook: str) -> bool:
+    def note(self, state: str) -> None:
+        """Record the state of the server, where a request has shown it."""
+        self.state, self._state_at = state, time.monotonic()
+
+    @property
+    def is_surely_ready(self) -> bool:
+        """Return whether the server was ready a moment ago, so that it is not asked again."""
+        return self.state == "READY" and time.monotonic() < self._state_at + _STATE_AGE
+
+    async def start(self, prediction_id: str, inputs: Mapping[str, Any], webhook: str, *, streams: bool = True) -> bool:
         """Start a prediction whose progress is sent to `webhook`. Return whether it is new to the server.
 
-        If it already runs there, the server ignores this `webhook`. Raises Busy, NotReady, InvalidInputs, Unreachable.
+        Without `streams` outputs before the end are not sent. If it already runs there, the server ignores this
+        `webhook`. Raises Busy, NotReady, InvalidInputs, NotConnected, Unreachable.
         """
         body = {
             "id": prediction_id,
             "input": dict(inputs),
             "webhook": webhook,
-            "webhook_events_filter": ["start", "output", "logs", "completed"],
+            "webhook_events_filter": [*(["output"] if streams else []), "logs", "completed"],
         }
-        began = time.monotonic()
+        self.note("BUSY")
+        began, pause = time.monotonic(), 0.004
         while True:
             # Exactly this value, as Cog compares the whole header.
             answer = await self._request("PUT", f"/predictions/{prediction_id}", body, {"Prefer": "respond-async"})
@@ -74,7 +92,8 @@ class CogClient:
                 raise _error(answer)
             if time.monotonic() > began + _SLOT_TIMEOUT:
                 raise Busy(f"the Cog server at {self.url} is busy with another prediction")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.5)
 
     async def cancel(self, prediction_id: str) -> bool:
         """Request the cancellation of a prediction. Return whether it runs there.
@@ -88,9 +107,11 @@ class CogClient:
     async def health(self) -> str:
         """Return READY, BUSY, STARTING or another status of Cog, or GONE if there is no answer."""
         try:
-            return str((await self._get("/health-check")).get("status", "GONE"))
+            state = str((await self._get("/health-check")).get("status", "GONE"))
         except Unreachable:
-            return "GONE"
+            state = "GONE"
+        self.note(state)
+        return state
 
     async def cog_version(self) -> str | None:
         """Return the version of Cog, or None if the server does not report it. Raises Unreachable."""
@@ -126,8 +147,9 @@ class CogClient:
         try:
             return await self._http.request(method, self.url + path, json=body, headers=headers, timeout=_TIMEOUT)
         except httpx.HTTPError as error:
+            kind = NotConnected if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) else Unreachable
             reason = f"{type(error).__name__} {error}".rstrip()
-            raise Unreachable(f"the Cog server at {self.url} does not answer: {reason}") from error
+            raise kind(f"the Cog server at {self.url} does not answer: {reason}") from error
 
 
 def _members(answer: httpx.Response) -> dict[str, Any]:
@@ -160,7 +182,7 @@ class Progress:
 
     status: str = "starting"
     output: Any = None
-    logs: str = ""
+    raw_logs: str = ""
     error: str | None = None
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -168,17 +190,22 @@ class Progress:
     def has_ended(self) -> bool:
         return self.status in COG_END_STATUSES
 
+    @property
+    def logs(self) -> str:
+        """Return the logs with each update of a progress bar on its own line. That takes time for long logs."""
+        return split_progress_lines(self.raw_logs)
+
     def with_later(self, other: Progress) -> Progress:
         """Return both combined. The order of arrival does not matter: logs and outputs grow, and an end is final."""
         if self.has_ended:
             return self
         if other.has_ended:
             output = self.output if other.output is None and other.status != "succeeded" else other.output
-            return dataclasses.replace(other, output=output, logs=max(self.logs, other.logs, key=len))
+            return dataclasses.replace(other, output=output, raw_logs=max(self.raw_logs, other.raw_logs, key=len))
         return Progress(
             status="processing" if "processing" in (self.status, other.status) else "starting",
             output=max(self.output, other.output, key=lambda output: len(output or ())),
-            logs=max(self.logs, other.logs, key=len),
+            raw_logs=max(self.raw_logs, other.raw_logs, key=len),
             metrics={**self.metrics, **other.metrics},
         )
 
@@ -202,7 +229,7 @@ def parse_progress(payload: Mapping[str, Any], *, streams: bool) -> Progress:
     error = None
     if status == "failed":
         error = strip_error_prefixes(str(payload.get("error") or "the model failed without an error message"))
-    return Progress(status=status, output=output, logs=split_progress_lines(logs), error=error, metrics=metrics)
+    return Progress(status=status, output=output, raw_logs=logs, error=error, metrics=metrics)
 
 
 def strip_error_prefixes(text: str) -> str:

@@ -17,10 +17,18 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from predictions_api.errors import Problem
-from predictions_api.run.cog_client import Busy, CogClient, CogError, Progress, parse_progress
+from predictions_api.run.cog_client import (
+    Busy,
+    CogClient,
+    CogError,
+    NotConnected,
+    NotReady,
+    Progress,
+    parse_progress,
+)
 from predictions_api.run.tasks import first_result
 from predictions_api.store.database import random_key
-from predictions_api.store.records import UNCHANGED
+from predictions_api.store.records import UNCHANGED, ignored_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -38,7 +46,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("predictions_api.driver")
 MAX_ATTEMPTS: Final = 2
 CALLBACK_DELAY: Final = 2.0  # seconds
-LONG_RUN: Final = 5.0  # seconds; a prediction that has run for longer is not expected to end in a moment
+RETRY_INTERVAL: Final = 0.1  # seconds before a prediction that a Cog server did not accept is sent again
 CANCEL_TIMEOUT: Final = 60.0  # seconds for a Cog server to end a canceled prediction
 
 INTERRUPTED_ERROR: Final = (
@@ -59,30 +67,16 @@ class Driver:
     http: httpx.AsyncClient
     callback_url: str
     silence: float  # seconds
+    setup_timeout: float  # seconds
 
     def __post_init__(self) -> None:
         self._attempts_by_key: dict[str, _Attempt] = {}  # callback key -> attempt
-        self._running_since: dict[str, tuple[str, float]] = {}  # id -> (model, time.monotonic() at the start)
 
     async def drive(self, prediction_id: str) -> None:
         """Run a prediction to its end. May be called again after a crash in between."""
         prediction = await self.records.get(prediction_id)
         if prediction is None:
             return
-        self._running_since[prediction_id] = (prediction.model, time.monotonic())
-        try:
-            await self._drive(prediction)
-        finally:
-            del self._running_since[prediction_id]
-
-    def has_capacity_soon(self, model: str) -> bool:
-        """Return whether the model can run another prediction now or probably in a moment."""
-        latest = time.monotonic() - LONG_RUN
-        long_runs = sum(name == model and since < latest for name, since in self._running_since.values())
-        return model in self.workers and long_runs < self.workers[model].size
-
-    async def _drive(self, prediction: Prediction) -> None:
-        prediction_id = prediction.id
         if prediction.worker is not None:
             # The earlier process may still run, and must not record the callback of this cancellation.
             await self.records.invalidate_callbacks(prediction_id, callback_key=random_key())
@@ -96,7 +90,7 @@ class Driver:
             await self.fail(prediction_id, f"The model {prediction.model} is not served any more")
             return
         try:
-            await first_result(self._attempt_until_accepted(prediction), self._wait_for_end(prediction_id))
+            await first_result(self._attempt_until_accepted(prediction), self._wait_for_end(prediction))
         except CogError as error:
             await self.fail(prediction_id, str(error))
         except Problem as problem:
@@ -109,36 +103,49 @@ class Driver:
 
     async def _attempt_until_accepted(self, prediction: Prediction) -> None:
         inputs = await self.inputs.prepare(prediction)
-        while not await self._attempt(prediction, inputs):
-            pass
+        began = time.monotonic()
+        while True:
+            try:
+                return await self._attempt(prediction, inputs)
+            except (Busy, NotReady, NotConnected):  # another user was faster, or the server has stopped
+                if time.monotonic() > began + self.setup_timeout:
+                    raise
+            await asyncio.sleep(RETRY_INTERVAL)
 
-    async def _attempt(self, prediction: Prediction, inputs: Mapping[str, Any]) -> bool:
-        """Run the prediction. Return False if another user of the Cog server was faster."""
-        async with self.workers[prediction.model].lend() as cog:
+    async def _attempt(self, prediction: Prediction, inputs: Mapping[str, Any]) -> None:
+        """Run the prediction. Raises Busy, NotReady or NotConnected if the Cog server did not accept it."""
+        workers = self.workers[prediction.model]
+        if await workers.status() != "ready":
+            starting = f"starting {prediction.model.partition('/')[2]} ...\n"
+            await self.records.update(prediction.id, logs=ignored_inputs(prediction.logs) + starting)
+        async with workers.lend() as cog:
+            version = await self.inputs.catalogue.find(prediction.model)
             key = random_key()
             recorded = await self.records.begin_attempt(prediction.id, worker=cog.url, callback_key=key)
             if recorded is None or recorded.has_ended:
-                return True
-            self._attempts_by_key[key] = _Attempt(recorded.logs)
+                return
+            attempt = self._attempts_by_key[key] = _Attempt(recorded.logs, version)
             try:
                 LOG.info("sent to %s", cog.url, extra={"prediction": prediction.id})
                 callback = f"{self.callback_url}/callbacks/{prediction.id}/{key}"
-                send = partial(cog.start, prediction.id, inputs, callback)
+                send = partial(cog.start, prediction.id, inputs, callback, streams=version.streams)
                 await send()
-                with contextlib.suppress(Problem):  # database unavailable: the first callback sets it, too
-                    await self.records.update(prediction.id, status="processing")
-                await self._follow(cog, prediction.id, key, send)
-                return True
-            except Busy:
+                await self._follow(cog, recorded, send)
+            except (Busy, NotReady, NotConnected):
+                attempt.is_accepted = False
                 await self.records.abort_attempt(prediction.id, callback_key=key, worker=None)
-                return False
-            except (asyncio.CancelledError, Problem):  # this server stops, or the database is unavailable
-                with contextlib.suppress(Problem):
-                    await self.records.abort_attempt(prediction.id, callback_key=key, worker=cog.url)
+                raise
+            except (asyncio.CancelledError, Problem):  # it has ended, this server stops, or the database is unavailable
+                if not await attempt.has_ended():
+                    with contextlib.suppress(Problem):
+                        await self.records.abort_attempt(prediction.id, callback_key=key, worker=cog.url)
                 raise
             finally:
-                if not self._attempts_by_key.pop(key).progress.has_ended:
+                del self._attempts_by_key[key]
+                if attempt.is_accepted and not await attempt.has_ended():
                     await asyncio.shield(self._release(cog, prediction.id, key))
+                elif attempt.recorded.status == "succeeded":
+                    cog.note("READY")
 
     async def _release(self, cog: CogClient, prediction_id: str, key: str) -> None:
         """Stop the prediction in the Cog server, unless a newer attempt runs it, possibly there."""
@@ -148,15 +155,15 @@ class Driver:
                 return
         await _stop(cog, prediction_id)
 
-    async def _follow(self, cog: CogClient, prediction_id: str, key: str, send: Callable[[], Awaitable[bool]]) -> None:
+    async def _follow(self, cog: CogClient, attempted: Prediction, send: Callable[[], Awaitable[bool]]) -> None:
         """Wait until the prediction has ended or a newer attempt runs it. Fail it if Cog will not report an end."""
         failure = await first_result(
-            self._wait_for_end(prediction_id, key),
+            self._wait_for_end(attempted, attempted.callback_key),
             cog.wait_for_failure(),
-            self._watch_for_lost_completion(cog, key, send),
+            self._watch_for_lost_completion(cog, attempted.callback_key, send),
         )
         if failure is not None:
-            await self.fail(prediction_id, f"Prediction interrupted: {failure}")
+            await self.fail(attempted.id, f"Prediction interrupted: {failure}")
 
     async def _watch_for_lost_completion(self, cog: CogClient, key: str, send: Callable[[], Awaitable[bool]]) -> str:
         """Wait until the Cog server no longer has the prediction, but its end was not reported. Return the reason.
@@ -184,54 +191,59 @@ class Driver:
                 )
             self._attempts_by_key[key].last_call_at = time.monotonic()
 
-    async def _wait_for_end(self, prediction_id: str, key: str | None = None) -> None:
+    async def _wait_for_end(self, prediction: Prediction, key: str | None = None) -> None:
         """Wait until the prediction has ended or, with `key`, until another attempt has begun."""
-        revision = -1
+        revision = prediction.revision
         while True:
             try:
-                prediction = await self.changes.wait(prediction_id, revision, 60.0)
+                changed = await self.changes.wait(prediction.id, revision, 60.0)
             except Problem:  # the database is unavailable
                 await asyncio.sleep(1.0)
                 continue
-            if prediction is None:
+            if changed is None:
                 continue
-            if prediction.has_ended or (key is not None and prediction.callback_key != key):
+            if changed.has_ended or (key is not None and changed.callback_key != key):
                 return
-            revision = prediction.revision
+            revision = changed.revision
 
     async def fail(self, prediction_id: str, error: str) -> None:
         """End a prediction as failed. The driver that runs it then stops it in Cog."""
         LOG.warning("failed: %s", error, extra={"prediction": prediction_id})
         await self.records.update(prediction_id, status="failed", error=error)
 
-    async def receive(self, prediction_id: str, key: str, payload: Mapping[str, Any], version: Version) -> bool:
+    def is_running(self, key: str) -> bool:
+        """Return whether the attempt with this key runs in this process."""
+        return key in self._attempts_by_key
+
+    async def receive(self, prediction_id: str, key: str, payload: Mapping[str, Any]) -> bool:
         """Record the progress in a callback. Return False if its attempt is not running.
 
-        Callbacks may arrive repeatedly or out of order, so the furthest progress is recorded. Raises ValueError for an
-        unexpected body.
+        Callbacks may arrive repeatedly or out of order, so the furthest progress is recorded. Those that arrive while
+        another is recorded are recorded together. Raises ValueError for an unexpected body.
         """
         attempt = self._attempts_by_key.get(key)
         if attempt is None:
             return False
-        update = parse_progress(payload, streams=version.streams)
+        attempt.reported = attempt.reported.with_later(parse_progress(payload, streams=attempt.version.streams))
         attempt.last_call_at = time.monotonic()
         async with attempt.lock:
-            progress = attempt.progress.with_later(update)
-            if progress == attempt.progress:
+            progress = attempt.reported
+            if progress == attempt.recorded:
                 return True
-            is_same = progress.output == attempt.progress.output
-            files = version.files_in(progress.output)
+            is_same = progress.output == attempt.recorded.output
+            files = attempt.version.files_in(progress.output)
             output = UNCHANGED if is_same else await self.files.store_output(prediction_id, progress.output, files)
-            await self.records.update(
+            prediction = await self.records.update(
                 prediction_id,
                 status=None if progress.status == "starting" else progress.status,
                 output=output,
                 logs=attempt.first_logs + progress.logs,
                 error=progress.error,
                 metrics=progress.metrics,
+                callback_key=key,
             )
-            attempt.progress = progress
-            return True
+            attempt.recorded = progress
+            return prediction is not None and prediction.callback_key == key
 
 
 @dataclass
@@ -239,9 +251,17 @@ class _Attempt:
     """The progress of one attempt. `first_logs` precede the logs that Cog reports."""
 
     first_logs: str
-    progress: Progress = field(default_factory=Progress)
+    version: Version
+    reported: Progress = field(default_factory=Progress)
+    recorded: Progress = field(default_factory=Progress)
+    is_accepted: bool = True
     last_call_at: float = field(default_factory=time.monotonic)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def has_ended(self) -> bool:
+        """Return whether Cog's report of the end is recorded. Waits for a report that is being recorded."""
+        async with self.lock:
+            return self.recorded.has_ended
 
 
 async def _stop(cog: CogClient, prediction_id: str) -> None:

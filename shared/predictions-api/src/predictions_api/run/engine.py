@@ -3,6 +3,9 @@
 A workflow is a registered function whose argument is the id of a row with all of its state. After a crash it is called
 again. With SQLite a single process recovers its own workflows when it starts. With PostgreSQL each server writes a
 heartbeat, and any server takes over the workflows of a crashed one.
+
+DBOS looks for queued workflows at intervals. Here it also looks when a workflow was queued or has ended in this
+process, so the intervals are long.
 """
 
 from __future__ import annotations
@@ -19,24 +22,49 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from dbos import DBOS, DBOSConfig, Queue, SetWorkflowID
+from dbos import DBOS, DBOSConfig, SetWorkflowID
+from dbos._queue import queue_worker_thread  # private: the public queue thread cannot be woken
 from sqlalchemy.dialects import postgresql
 
 from predictions_api.errors import Problem, StartFault
 from predictions_api.store.database import servers, sqlite_url
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
     from pathlib import Path
 
     from predictions_api.store.database import Database
 
 LOG = logging.getLogger("predictions_api.engine")
-IDLE_POLL_INTERVAL = 0.25  # seconds between two polls of a queue; a poll costs 2 ms of CPU time
-BUSY_POLL_INTERVAL = 0.02  # while predictions wait, so that short predictions are not delayed by polling
+POLL_INTERVAL = 5.0  # seconds between two polls of a queue that nothing woke; a poll costs 2 ms of CPU time
+SHARED_POLL_INTERVAL = 0.25  # if other servers also queue and run predictions
 HEARTBEAT_INTERVAL = 2.0
 HEARTBEAT_TIMEOUT = 10.0  # seconds; then another server takes over
 APPLICATION_VERSION = "1"  # constant, as DBOS runs a workflow only in processes of the same version
+
+
+class Waker(threading.Event):
+    """The event that a thread of DBOS waits for between two polls. Its wait also ends when the thread is woken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stops = False
+
+    def wake(self) -> None:
+        self.set()
+
+    def stop(self) -> None:
+        self._stops = True
+        self.set()
+
+    def is_set(self) -> bool:
+        """Return whether the thread is to end."""
+        return self._stops
+
+    def wait(self, timeout: float | None = None) -> bool:
+        super().wait(timeout)
+        self.clear()  # before the poll, so that what is queued during the poll wakes the thread again
+        return self._stops
 
 
 class Engine:
@@ -46,10 +74,10 @@ class Engine:
         self.database = database
         self.data = data
         self.executor = "local" if database.is_sqlite else f"{socket.gethostname()}-{secrets.token_hex(8)}"
-        self._workflows: dict[str, Callable[[str], Awaitable[None]]] = {}
+        self._workflows: dict[str, Callable[[str, str], Coroutine[Any, Any, None]]] = {}
         self._enqueue_locks: dict[str, asyncio.Lock] = {}
-        self._queues: dict[str, Queue] = {}
-        self._busy_queues: set[str] = set()
+        self._wakers: dict[str, Waker] = {}
+        self._queue_threads: list[threading.Thread] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
         self._stop_event = threading.Event()
@@ -60,12 +88,13 @@ class Engine:
     def register(self, name: str, function: Callable[[str], Awaitable[None]]) -> None:
         """Register `function` as a workflow. After a crash it is called again from its start."""
 
-        async def run(argument: str) -> None:
+        async def run(argument: str, queue: str = "") -> None:
             if self._closing:  # DBOS dequeues until it is destroyed
                 raise asyncio.CancelledError
             task = asyncio.current_task()
             assert task is not None
             self._tasks.add(task)
+            task.add_done_callback(lambda _: self.wake(queue))  # DBOS has then recorded the end
             try:
                 await self._run_until_done(name, function, argument)
             finally:
@@ -113,20 +142,30 @@ class Engine:
                 daemon=True,
             )
             self._heartbeat_thread.start()
-        DBOS(config=config)
-        # Other servers may have other models. A single server also dequeues those of removed models, which then fail.
-        if not self.database.is_sqlite:
-            DBOS.listen_queues(list(queues))
+        dbos = DBOS(config=config)
+        DBOS.listen_queues([])  # the threads for the queues are started here
         self._enqueue_locks = {name: asyncio.Lock() for name in queues}
+        dbos._registry.get_internal_queue()._polling_interval_sec = 60.0  # every workflow here has its own queue
         DBOS.launch()  # not in a thread, so that workflows run on this loop
+        dbos._background_jobs_stop_event.set()  # no workflow here is delayed or has a timeout
         for name, count in queues.items():
-            self._queues[name] = await DBOS.register_queue_async(
+            await DBOS.register_queue_async(
                 name,
                 worker_concurrency=count,
                 global_concurrency=count if name in shared and not self.database.is_sqlite else None,
-                polling_interval_sec=IDLE_POLL_INTERVAL,
+                polling_interval_sec=POLL_INTERVAL if self.database.is_sqlite else SHARED_POLL_INTERVAL,
                 on_conflict="always_update",
             )
+        for queue in await DBOS.list_queues_async():
+            # Other servers may have other models. A single server also runs those of removed models, which then fail.
+            if queue.name in queues or self.database.is_sqlite:
+                queue.database_backed_queue = False  # its settings, which do not change, are not read at each poll
+                waker = self._wakers[queue.name] = Waker()
+                thread = threading.Thread(
+                    target=queue_worker_thread, args=(waker, dbos, queue), name=f"queue {queue.name}", daemon=True
+                )
+                thread.start()
+                self._queue_threads.append(thread)
 
     async def close(self) -> None:
         """Stop. Running workflows continue at the next start or in another server."""
@@ -136,6 +175,10 @@ class Engine:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=10)
         self._stop_event.set()
+        for waker in self._wakers.values():
+            waker.stop()
+        for thread in self._queue_threads:
+            await asyncio.to_thread(thread.join)
         if self._heartbeat_thread is not None:
             await asyncio.to_thread(self._heartbeat_thread.join)
         await asyncio.to_thread(DBOS.destroy, workflow_completion_timeout_sec=0)  # also shuts down the loop's executor
@@ -155,15 +198,13 @@ class Engine:
             return  # the queue of a model that only another server may have
         async with self._enqueue_locks[queue]:  # DBOS orders by the millisecond of the call
             with SetWorkflowID(workflow_id):
-                await DBOS.enqueue_workflow_async(queue, self._workflows[workflow], argument)  # type: ignore[arg-type]
+                await DBOS.enqueue_workflow_async(queue, self._workflows[workflow], argument, queue)
+        self.wake(queue)
 
-    async def set_pace(self, busy: set[str]) -> None:
-        for name in busy ^ self._busy_queues:
-            if name in self._queues:
-                await self._queues[name].set_polling_interval_sec_async(
-                    BUSY_POLL_INTERVAL if name in busy else IDLE_POLL_INTERVAL
-                )
-        self._busy_queues = busy
+    def wake(self, queue: str) -> None:
+        """Look for workflows that wait in this queue, now."""
+        if queue in self._wakers:
+            self._wakers[queue].wake()
 
     async def remove_from_queue(self, workflow_id: str) -> None:
         await DBOS.cancel_workflow_async(workflow_id)

@@ -80,6 +80,10 @@ class NativeCog:
             raise StartFailed("\n".join([f"the Cog server of {self._model.name} did not start", *self._last_lines]))
         return self.client
 
+    @property
+    def has_ended(self) -> bool:
+        return self._exit_event.is_set()
+
     async def health(self) -> str:
         """Return the status of the server: STARTING before it is ready, GONE when the process has ended."""
         if self._exit_event.is_set():

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("predictions_api.service")
 PREDICT: Final = "predict"  # the name of the workflow
 DEADLINE_INTERVAL: Final = 0.5  # seconds
-PACE_INTERVAL: Final = 1.0
 SWEEP_INTERVAL: Final = 60.0
 
 
@@ -54,7 +53,13 @@ class Service:
         # Cog servers are reached directly, also if the environment configures a proxy.
         self.http = httpx.AsyncClient(limits=httpx.Limits(max_connections=None), trust_env=False)
         self.workers = {
-            model.name: create_workers(model, self.http, idle=settings.idle, callback_url=settings.callback_url)
+            model.name: create_workers(
+                model,
+                self.http,
+                idle=settings.idle,
+                callback_url=settings.callback_url,
+                setup_timeout=settings.setup_timeout,
+            )
             for model in settings.models
         }
         self.catalogue = Catalogue(settings.models, self.workers)
@@ -74,6 +79,7 @@ class Service:
             self.http,
             settings.callback_url,
             settings.silence,
+            settings.setup_timeout,
         )
         self.engine = Engine(self.database, settings.data)
         self.engine.register(PREDICT, self.driver.drive)
@@ -97,7 +103,6 @@ class Service:
         )
         await self._enqueue_unended()
         self._start_task(_every(DEADLINE_INTERVAL, self.end_overdue))
-        self._start_task(_every(PACE_INTERVAL, self.pace_queues))
         self._start_task(_every(min(SWEEP_INTERVAL, self.settings.keep / 4), self.sweep))
 
     async def close(self) -> None:
@@ -158,9 +163,10 @@ class Service:
         """Record and queue a prediction. Return False if the queue is full."""
         if not await self.records.add(prediction, queue_limit=self.settings.queue_limit):
             return False
+        self.changes.remember(prediction)
         LOG.info("queued for %s", prediction.model, extra={"prediction": prediction.id})
         enqueue = self._enqueue_fetch if may_need_fetch(prediction.input) else self._enqueue
-        await enqueue(prediction.id, prediction.model)
+        self._start_task(enqueue(prediction.id, prediction.model))  # not awaited: the queue may be locked
         return True
 
     async def _enqueue(self, prediction_id: str, model: str) -> None:
@@ -208,7 +214,7 @@ class Service:
         if prediction is None or prediction.has_ended:
             return prediction
         canceled = await self.records.update(prediction_id, status="canceled")
-        await self._remove_from_queue(prediction)
+        self._start_task(self._remove_from_queue(prediction))  # not awaited: the queue may be locked
         return canceled
 
     async def _remove_from_queue(self, prediction: Prediction) -> None:
@@ -223,9 +229,6 @@ class Service:
             await self.records.update(prediction.id, status=status)
             await self._remove_from_queue(prediction)
             LOG.info("%s at its deadline", status, extra={"prediction": prediction.id})
-
-    async def pace_queues(self) -> None:
-        await self.engine.set_pace(set(filter(self.driver.has_capacity_soon, await count_waiting(self.database))))
 
     async def sweep(self) -> None:
         """Remove the data of predictions that ended more than `keep` seconds ago, and expired files."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from predictions_api.store.database import deliveries, events, now, predictions
+from predictions_api.store.database import deliveries, events, is_unended, now, predictions
 from predictions_api.store.predictions import END_STATUSES, Prediction
 
 if TYPE_CHECKING:
@@ -23,10 +23,14 @@ async def list_unended(database: Database) -> list[tuple[str, str, bool]]:
     return [(row[0], row[1], bool(row[2])) for row in rows]
 
 
+# Made once, as it is run twice a second.
+_OVERDUE = sa.select(predictions).where(predictions.c.deadline <= sa.bindparam("moment"), is_unended)
+
+
 async def list_overdue(database: Database) -> list[Prediction]:
     """Return the predictions that have not ended although their deadline has passed."""
-    conditions = (predictions.c.deadline <= now(), predictions.c.status.in_(UNENDED_STATUSES))
-    return [Prediction(**row._mapping) for row in await database.rows(sa.select(predictions).where(*conditions))]
+    rows = await database.rows(_OVERDUE.params(moment=now()))
+    return [Prediction(**row._mapping) for row in rows]
 
 
 async def list_undelivered(database: Database) -> list[str]:

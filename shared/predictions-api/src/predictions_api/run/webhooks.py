@@ -104,6 +104,7 @@ class Webhooks:
         self._slots = asyncio.Semaphore(MAX_CALLS)
         self._host_slots: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
         self._enqueue_tasks: set[asyncio.Task[None]] = set()
+        self._enqueued: set[str] = set()  # predictions that this process queued and that run
         engine.register(QUEUE, self.deliver)
         records.change_listeners.append(self._enqueue_if_due)
 
@@ -122,8 +123,10 @@ class Webhooks:
         await self._http.aclose()
 
     def _enqueue_if_due(self, prediction: Prediction) -> None:
-        # An attempt begins, or the prediction has ended, possibly without one. Queuing it again does nothing.
-        if prediction.webhook is not None and (prediction.status == "starting" or prediction.has_ended):
+        # The model has begun, or the prediction has ended, possibly without that. Queuing it again does nothing.
+        is_due = prediction.has_ended or (prediction.status == "processing" and prediction.id not in self._enqueued)
+        if prediction.webhook is not None and is_due:
+            (self._enqueued.discard if prediction.has_ended else self._enqueued.add)(prediction.id)
             task = asyncio.create_task(self._enqueue(prediction.id))
             self._enqueue_tasks.add(task)
             task.add_done_callback(self._enqueue_tasks.discard)

@@ -1,7 +1,7 @@
 """Wait for a prediction to change, in this process or in another server.
 
 A change by this process wakes its waiters at once. Changes by other servers are found by one query every 0.2 s for all
-waiters together.
+waiters together. The last revisions that this process wrote are kept, so that most waits need no query.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("predictions_api.changes")
 POLL_INTERVAL = 0.2  # seconds
+REVISIONS = 10_000  # predictions whose last revision is kept
 
 
 class Changes:
@@ -27,8 +28,9 @@ class Changes:
     def __init__(self, records: Records) -> None:
         self.records = records
         self._waiters: dict[str, dict[asyncio.Future[Prediction], int]] = {}
+        self._revisions: dict[str, int] = {}  # by id, the oldest change first
         self._poller: asyncio.Task[None] | None = None
-        records.change_listeners.append(self._wake)
+        records.change_listeners += [self.remember, self._wake]
 
     async def open(self) -> None:
         self._poller = asyncio.create_task(self._poll())
@@ -48,9 +50,11 @@ class Changes:
         waiters = self._waiters.setdefault(prediction_id, {})
         waiters[future] = after_revision
         try:
-            changed = await self.records.list_changed({prediction_id: after_revision})
-            if changed:
-                return changed[0]
+            # A later change by this process wakes the future, and one by another server is found by the poll.
+            if self._revisions.get(prediction_id) != after_revision:
+                changed = await self.records.list_changed({prediction_id: after_revision})
+                if changed:
+                    return changed[0]
             async with asyncio.timeout(max(timeout, 0)):
                 return await future
         except TimeoutError:
@@ -60,9 +64,9 @@ class Changes:
             if not waiters and self._waiters.get(prediction_id) is waiters:
                 del self._waiters[prediction_id]
 
-    async def wait_for_end(self, prediction_id: str, timeout: float) -> Prediction | None:
-        """Return the prediction once it has ended; None after `timeout` seconds."""
-        revision = -1
+    async def wait_for_end(self, prediction_id: str, timeout: float, *, after_revision: int = -1) -> Prediction | None:
+        """Return the prediction once it has ended; None after `timeout` seconds. It had not at `after_revision`."""
+        revision = after_revision
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(timeout, 0)):
                 while True:
@@ -71,6 +75,13 @@ class Changes:
                         return prediction
                     revision = revision if prediction is None else prediction.revision
         return None
+
+    def remember(self, prediction: Prediction) -> None:
+        """Keep the revision of a prediction that this process wrote."""
+        self._revisions.pop(prediction.id, None)
+        self._revisions[prediction.id] = prediction.revision
+        if len(self._revisions) > REVISIONS:
+            del self._revisions[next(iter(self._revisions))]
 
     def _wake(self, prediction: Prediction) -> None:
         for future, revision in list(self._waiters.get(prediction.id, {}).items()):

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOG = logging.getLogger("predictions_api.database")
-LOCK_TIMEOUT: Final = 5  # seconds to wait for SQLite's lock, or for a connection to PostgreSQL
+LOCK_TIMEOUT: Final = 5  # seconds for a write to wait for SQLite's lock, or for a connection to PostgreSQL
 METADATA = sa.MetaData()
-_is_unended = sa.text("deadline IS NOT NULL AND status IN ('starting', 'processing')")
+is_unended = sa.text("deadline IS NOT NULL AND status IN ('starting', 'processing')")
 
 predictions = sa.Table(
     "predictions",
@@ -57,7 +57,7 @@ predictions = sa.Table(
     sa.Index("newest", "created_at", "id"),
     sa.Index("waiting", "status", "model"),
     sa.Index("runs", "model"),
-    sa.Index("due", "deadline", sqlite_where=_is_unended, postgresql_where=_is_unended),
+    sa.Index("due", "deadline", sqlite_where=is_unended, postgresql_where=is_unended),
     sa.Index("ended", "data_removed", "completed_at"),
 )
 
@@ -129,16 +129,21 @@ def without_nul(text: str) -> str:
 
 
 class Database:
-    """One SQLAlchemy engine and the threads that use it."""
+    """One SQLAlchemy engine and the threads that use it.
+
+    With SQLite one thread writes, in the order of the calls. Several would wait for each other's lock with pauses, in
+    which some wait for a second and more.
+    """
 
     def __init__(self, url: str | sa.URL, *, threads: int = 8) -> None:
         self.url = sa.make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         connect_args = {"timeout" if self.is_sqlite else "connect_timeout": LOCK_TIMEOUT}
         self.engine = sa.create_engine(
-            self.url, pool_size=threads, max_overflow=0, pool_pre_ping=not self.is_sqlite, connect_args=connect_args
+            self.url, pool_size=threads + 1, max_overflow=0, pool_pre_ping=not self.is_sqlite, connect_args=connect_args
         )
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="database")
+        self._writers = ThreadPoolExecutor(1, thread_name_prefix="writer") if self.is_sqlite else self._threads
         self._reader = self.engine.execution_options(reads=True)
         if self.is_sqlite:
             sa.event.listen(self.engine, "connect", _prepare_sqlite)
@@ -158,7 +163,8 @@ class Database:
 
     async def close(self) -> None:
         """Wait for running transactions and close all connections."""
-        self._threads.shutdown()  # not by to_thread: DBOS has shut down the loop's executor
+        self._writers.shutdown()  # not by to_thread: DBOS has shut down the loop's executor
+        self._threads.shutdown()
         self.engine.dispose()
 
     async def run(self, work: Callable[[sa.Connection], T]) -> T:
@@ -166,7 +172,8 @@ class Database:
 
         Raises Problem 503 if the database is locked, full or unavailable. The transaction is then rolled back.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _transaction, self.engine, work)
+        engine = self.engine.execution_options(deadline=time.monotonic() + LOCK_TIMEOUT)
+        return await asyncio.get_running_loop().run_in_executor(self._writers, _transaction, engine, work)
 
     async def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Return the result of `work`, which must only read. Unlike `run`, it does not wait for writers."""
@@ -201,9 +208,16 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
+    options = connection.get_execution_options()
+    if options.get("reads"):
+        connection.exec_driver_sql("BEGIN")
+        return
+    # Also after waiting for other writes, a write fails at its deadline. It may still try once if that has passed.
+    deadline = options.get("deadline", time.monotonic() + LOCK_TIMEOUT)
+    seconds = max(0.0, deadline - time.monotonic())
+    connection.exec_driver_sql(f"PRAGMA busy_timeout={seconds * 1000:.0f}")
     # After BEGIN, a transaction that reads and then writes fails without waiting if another one wrote in between.
-    reads = connection.get_execution_options().get("reads", False)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 async def get_or_create_secret(database: Database, name: str, create: Callable[[], str]) -> str:

@@ -42,7 +42,7 @@ class Records:
             )
             if connection.scalar(waiting) >= queue_limit:  # type: ignore[operator]
                 return False
-            connection.execute(sa.insert(predictions).values(**dataclasses.asdict(prediction)))
+            connection.execute(sa.insert(predictions).values(**vars(prediction)))
             if prediction.stream_key is not None:
                 add_events(connection, dataclasses.replace(prediction, logs=""), prediction)
             return True
@@ -97,9 +97,11 @@ class Records:
         logs: str | None = None,
         error: str | None = None,
         metrics: dict[str, Any] | None = None,
+        callback_key: str | None = None,
     ) -> Prediction | None:
         """Update a prediction and return it, or None if it is missing.
 
+        With `callback_key` a prediction with another key, which another attempt runs, is returned unchanged.
         `output` and `logs` are the whole values, not what was added. A prediction that has ended is returned unchanged.
         Status `processing` sets started_at. A final status sets completed_at and the times in metrics. The events of
         the stream are written in the same transaction.
@@ -113,25 +115,29 @@ class Records:
         changes = {name: value for name, value in values.items() if value is not None}
         if output is not UNCHANGED:
             changes["output"] = output
-        return await self._change(prediction_id, lambda old: _with_times(dataclasses.replace(old, **changes)))
+
+        def apply(old: Prediction) -> Prediction:
+            if callback_key not in (None, old.callback_key):
+                return old
+            return _with_times(dataclasses.replace(old, **changes))
+
+        return await self._change(prediction_id, apply)
 
     async def begin_attempt(self, prediction_id: str, *, worker: str, callback_key: str) -> Prediction | None:
-        """Record a new attempt, directly before the prediction is sent to the Cog server at `worker`.
+        """Record a new attempt as `processing`, directly before the prediction is sent to the Cog server at `worker`.
 
         Output and logs are reset, except for the lines about ignored inputs. Callbacks with the key of an earlier
         attempt are ignored from now on.
         """
 
         def attempt(old: Prediction) -> Prediction:
-            lines = old.logs.splitlines(keepends=True)
-            ignored = "".join(takewhile(lambda line: line.startswith(IGNORED_INPUT), lines))
-            notice = RESTART_NOTICE if old.attempts or old.logs != ignored or old.status == "processing" else ""
+            notice = RESTART_NOTICE if old.attempts or old.status == "processing" else ""
             return dataclasses.replace(
                 old,
-                status="starting",
+                status="processing",
                 output=None,
-                logs=ignored + notice,
-                started_at=None,
+                logs=ignored_inputs(old.logs) + notice,
+                started_at=now(),
                 worker=worker,
                 callback_key=callback_key,
                 attempts=old.attempts + 1,
@@ -144,12 +150,13 @@ class Records:
         await self._change(prediction_id, lambda old: dataclasses.replace(old, callback_key=callback_key))
 
     async def abort_attempt(self, prediction_id: str, *, callback_key: str, worker: str | None) -> None:
-        """Do not count the attempt with this key. `worker` is the Cog server where it may still be running."""
+        """Do not count the attempt with this key. `worker` is the Cog server where it may still be running, or None."""
 
         def abort(old: Prediction) -> Prediction:
             if old.callback_key != callback_key:
                 return old
-            return dataclasses.replace(old, worker=worker, attempts=old.attempts - 1)
+            new = dataclasses.replace(old, worker=worker, attempts=old.attempts - 1)
+            return new if worker is not None else dataclasses.replace(new, status="starting", started_at=None)
 
         await self._change(prediction_id, abort)
 
@@ -166,7 +173,7 @@ class Records:
             if new == old:
                 return old, False
             new = dataclasses.replace(new, revision=old.revision + 1)
-            changes = {name: value for name, value in dataclasses.asdict(new).items() if value != getattr(old, name)}
+            changes = {name: value for name, value in vars(new).items() if value != getattr(old, name)}
             connection.execute(sa.update(predictions).where(predictions.c.id == prediction_id).values(**changes))
             if new.stream_key is not None:
                 add_events(connection, old, new)
@@ -183,6 +190,11 @@ class Records:
         query = sa.select(events.c.seq, events.c.kind, events.c.data, events.c.at).order_by(events.c.seq)
         query = query.where(events.c.prediction_id == prediction_id, events.c.seq >= from_seq)
         return [Event(*row) for row in await self.database.rows(query)]
+
+
+def ignored_inputs(logs: str) -> str:
+    """Return the first lines of logs, those about ignored inputs."""
+    return "".join(takewhile(lambda line: line.startswith(IGNORED_INPUT), logs.splitlines(keepends=True)))
 
 
 def _with_times(new: Prediction) -> Prediction:

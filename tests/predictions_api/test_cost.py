@@ -1,0 +1,87 @@
+"""What one prediction costs on its way from the request to the answer: transactions, and requests to Cog."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from api_in_process import ApiInProcess
+from api_server import MODELS, VERSIONS, CogProcess
+from predictions_api.settings import ModelSettings
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiInProcess]:
+    with CogProcess("text") as text, CogProcess("words") as words:
+        models = tuple(
+            ModelSettings(f"test/{name}", (VERSIONS[name],), schema=MODELS / name / "openapi.json", urls=(process.url,))
+            for name, process in {"text": text, "words": words}.items()
+        )
+        with ApiInProcess(tmp_path_factory.mktemp("api"), models=models) as running:
+            yield running
+
+
+@contextmanager
+def counted(api: ApiInProcess) -> Iterator[Counter[str]]:
+    """Count the statements that write, by file and table, and the requests to Cog servers."""
+    counts: Counter[str] = Counter()
+
+    def count_statement(connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        words = re.sub(r'"|\bmain\.', "", statement).split()
+        if words[0] in ("INSERT", "UPDATE", "DELETE", "BEGIN"):
+            name = Path(connection.engine.url.database or "").name
+            counts[f"{name}: {' '.join(words[: 3 if words[0] in ('INSERT', 'DELETE') else 2])}"] += 1
+
+    async def count_request(request: httpx.Request) -> None:
+        counts[f"Cog: {request.method} {request.url.path.split('/')[1]}"] += 1
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", count_statement)
+    api.service.http.event_hooks = {"request": [count_request]}
+    try:
+        yield counts
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", count_statement)
+        api.service.http.event_hooks = {}
+
+
+def predict(api: ApiInProcess, name: str, **inputs: Any) -> Any:
+    body = {"version": VERSIONS[name], "input": inputs}
+    answer = api.http.post("/v1/predictions", json=body, headers={"Prefer": "wait"}, timeout=60).json()
+    assert answer["status"] == "succeeded", answer
+    time.sleep(0.5)  # the queue records the end after the answer, and Cog is then ready again
+    return answer
+
+
+def test_a_prediction_is_inserted_begun_and_ended_with_one_request_to_cog(api: ApiInProcess) -> None:
+    predict(api, "text")
+    with counted(api) as counts:
+        predict(api, "text")
+    callbacks_before_the_end = counts["predictions.sqlite: UPDATE predictions"] - 2
+    assert callbacks_before_the_end in (0, 1)  # the model's log, unless Cog sends it with the end
+    assert counts == {
+        "predictions.sqlite: BEGIN": counts["predictions.sqlite: BEGIN"],  # reads begin, too
+        "predictions.sqlite: BEGIN IMMEDIATE": 3 + callbacks_before_the_end,
+        "predictions.sqlite: INSERT INTO predictions": 1,
+        "predictions.sqlite: UPDATE predictions": 2 + callbacks_before_the_end,
+        "queue.sqlite: INSERT INTO workflow_status": 1,
+        "queue.sqlite: INSERT INTO workflow_input": 1,
+        "queue.sqlite: INSERT INTO workflow_output": 1,
+        "queue.sqlite: UPDATE workflow_status": 2,  # claimed, and ended
+        "Cog: PUT predictions": 1,
+    }
+
+
+def test_callbacks_that_wait_for_each_other_are_recorded_together(api: ApiInProcess) -> None:
+    words = 300
+    with counted(api) as counts:
+        answer = predict(api, "words", text="word " * words)
+    assert answer["output"] == ["word "] * words
+    assert counts["predictions.sqlite: UPDATE predictions"] < words / 3
