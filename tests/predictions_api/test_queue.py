@@ -140,7 +140,7 @@ def test_a_create_with_a_full_disk_is_503_and_records_nothing(tmp_path: Path) ->
 def test_a_cog_server_killed_during_a_prediction_fails_it_and_the_next_one_runs(server: ApiServer) -> None:
     body = server.wait_for(server.create("text", end="crash")["id"])
     assert body["status"] == "failed"
-    assert body["error"].startswith("Prediction interrupted: the Cog server at http://127.0.0.1:")
+    assert body["error"].startswith("Prediction interrupted: the model's Cog server ended while it ran")
     assert server.create("text", wait=True, text="next")["output"] == "next"
 
 

@@ -153,4 +153,3 @@ def test_a_server_without_free_descriptors_logs_little_and_recovers(tmp_path: Pa
         while not is_healthy(port):
             assert time.monotonic() < deadline
     assert size < 100_000
-    assert "out of system resource" in (tmp_path / "log").read_text()

@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import time
 from datetime import UTC, datetime
 
 from dbos._error import DBOSAwaitedWorkflowCancelledError
-
-REPETITION_INTERVAL = 10.0  # seconds
 
 
 class JsonLines(logging.Formatter):
@@ -28,28 +25,12 @@ class JsonLines(logging.Formatter):
         return json.dumps(members, ensure_ascii=False)
 
 
-class Repetitions(logging.Filter):
-    """Drops messages that repeat one of the last 10 seconds. asyncio repeats some 2,000 times a second."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._times: dict[str, float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        message, moment = record.getMessage(), time.monotonic()
-        self._times = {text: at for text, at in self._times.items() if at > moment - REPETITION_INTERVAL}
-        is_new = message not in self._times
-        self._times.setdefault(message, moment)
-        return is_new
-
-
 def set_up(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("httpx", "httpcore"):  # they log each URL, which may contain a key
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    logging.getLogger("asyncio").addFilter(Repetitions())
     dbos = logging.getLogger("dbos")
     dbos.handlers = [handler]
     dbos.propagate = False
