@@ -225,9 +225,9 @@ def print_list(server: ApiServer) -> None:
     print(f"a page of 100 of {ROWS} predictions: the first {spread(first)}, the 20 after it {spread(following)}")
 
 
-async def print_memory(server: ApiServer, predictions: int) -> None:
-    """Measure the server's memory over many predictions, each with `Prefer: wait`."""
-    memory = [resident_memory(server)]
+async def print_resources(server: ApiServer, predictions: int) -> None:
+    """Measure what the server holds over many predictions, each with `Prefer: wait`."""
+    held = [resources(server)]
     body = {"version": VERSIONS["noop"], "input": {}}
     async with client(server) as http:
         start = time.perf_counter()
@@ -242,16 +242,31 @@ async def print_memory(server: ApiServer, predictions: int) -> None:
                     assert answer.status_code == 201, answer.text
 
             await asyncio.gather(*(work() for _ in range(8)))
-            memory.append(resident_memory(server))
+            held.append(resources(server))
         took = time.perf_counter() - start
-    line = ", ".join(f"{megabytes:.0f}" for megabytes in memory)
-    print(f"memory over {predictions} predictions in {took:.0f} s, at each tenth: {line} MB")
+    print(f"{predictions} predictions in {took:.0f} s, before them and at each tenth:")
+    for name in held[0]:
+        print(f"  {name}: {', '.join(str(moment[name]) for moment in held)}")
 
 
-def resident_memory(server: ApiServer) -> float:
-    """Return the server process's resident memory in MB."""
-    status = Path(f"/proc/{server.pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+def resources(server: ApiServer) -> dict[str, int]:
+    """Return the memory in MB, and the numbers of descriptors, files and processes of the server, from proc(5)."""
+    process = Path(f"/proc/{server.pid}")
+    files = [path for path in server.database.parent.rglob("*") if path.is_file()]
+    children = [stat for stat in Path("/proc").glob("[0-9]*/stat") if parent_of(stat) == server.pid]
+    return {
+        "memory (MB)": int((process / "status").read_text().partition("VmRSS:")[2].split()[0]) // 1024,
+        "descriptors": len(list((process / "fd").iterdir())),
+        "files in the data directory": len(files),
+        "processes": 1 + len(children),
+    }
+
+
+def parent_of(stat: Path) -> int | None:
+    """Return the parent's process id, or None if the process has ended."""
+    with contextlib.suppress(OSError):
+        return int(stat.read_text().rpartition(")")[2].split()[1])
+    return None
 
 
 def client(server: ApiServer) -> httpx.AsyncClient:
@@ -269,7 +284,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--predictions", type=int, default=1000, help="number of queued predictions (1000)")
     parser.add_argument("--clients", type=int, default=50, help="number of clients that queue them (50)")
-    parser.add_argument("--memory", type=int, default=10_000, help="predictions of the memory test (10000); 0 skips it")
+    parser.add_argument("--memory", type=int, default=10_000, help="predictions of the last row (10000); 0 skips it")
     arguments = parser.parse_args()
     print(machine_line())
     with (
@@ -286,7 +301,7 @@ def main() -> None:
         asyncio.run(print_readers(server))
         print_list(server)
         if arguments.memory:
-            asyncio.run(print_memory(server, arguments.memory))
+            asyncio.run(print_resources(server, arguments.memory))
 
 
 if __name__ == "__main__":
