@@ -79,8 +79,8 @@ def predict(
         with server:
             prediction = _run(server, inputs, cancel_event)
             log.end_bar()
-        _check_status(prediction)
-        paths = _write_outputs(prediction.get("output"), target, kept)
+        check_status(prediction)
+        paths = write_outputs(prediction.get("output"), target, kept)
         if provenance is not None:
             _report_textual_inversions(source, provenance, paths)
         _report(paths, prediction.get("metrics", {}))
@@ -185,7 +185,7 @@ def _run(server: CogServer | ApiClient, inputs: dict[str, Any], cancel_event: th
     return answer
 
 
-def _check_status(prediction: dict[str, Any]) -> None:
+def check_status(prediction: dict[str, Any]) -> None:
     """Raise InvalidInputs, PredictionFailed or PredictionCancelled, with the error's text without Cog's prefixes."""
     if "status" not in prediction:
         detail = prediction.get("detail", prediction)
@@ -205,7 +205,7 @@ def _check_status(prediction: dict[str, Any]) -> None:
         raise PredictionFailed(error)
 
 
-def _write_outputs(output: Any, target: Path, kept: Path | None) -> list[Path]:
+def write_outputs(output: Any, target: Path, kept: Path | None) -> list[Path]:
     """Write data URIs to files and return their paths; `kept` is not replaced. Other outputs are printed."""
     paths = []
     for index, uri in enumerate(output if isinstance(output, list) else [output]):
