@@ -31,8 +31,9 @@ METRICS = ("seed", "frames", "duration")  # the others are times
 HARDWARE = "gpu-l40s"  # of the model on which cog-safe-push tests
 TIMEOUT = 1800  # seconds; the first prediction fetches the real weights
 SAFE_PUSH_HEADER = """\
-# Written by script/examples. Test cases of cog-safe-push, which script/push --safe runs.
+# Written by script/examples. Test cases of cog-safe-push.
 # Source of the keys: replicate/cog-safe-push@2ea3b29, cog_safe_push/config.py.
+# Its lint.py requires `predict:` in cog.yaml, and here it is `run:`, so that commit stops before a push.
 # yamllint disable rule:line-length
 """
 
