@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import sys
@@ -255,3 +256,15 @@ def test_float8_tensors_equal_those_of_torch_load(tmp_path: Path, dtype: torch.d
     for read in (open_tensors, open_checkpoint):
         tensors = read(tmp_path / "a.pt")
         assert all(torch.equal(tensors[key].float(), value.float()) for key, value in content.items())
+
+
+def test_the_file_is_not_mapped_any_longer_than_its_tensors_exist(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(1000)}, tmp_path / "weights.pt")
+    gc.disable()
+    try:
+        tensors = open_tensors(tmp_path / "weights.pt")
+        assert str(tmp_path) in Path("/proc/self/maps").read_text()
+        del tensors
+        assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    finally:
+        gc.enable()

@@ -82,7 +82,7 @@ def write_textual_inversion(directory: Path, name: str, vectors: torch.Tensor) -
     """Write vectors, (n, D), as a textual inversion in AUTOMATIC1111's layout."""
     file = directory / FOLDER / f"{name}.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(half({"emb_params": vectors}, str), file)
+    save_file(half({"emb_params": vectors}, same_key), file)
 
 
 def write_zeroscope_model(

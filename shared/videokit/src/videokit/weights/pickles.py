@@ -55,7 +55,12 @@ def read_archive(path: Path, *, strict: bool) -> object:
     raises any Exception.
     """
     with zipfile.ZipFile(path) as archive:
-        return _Unpickler(archive, path, strict=strict).load()
+        unpickler = _Unpickler(archive, path, strict=strict)
+        try:
+            return unpickler.load()
+        finally:
+            # Its memo contains a method of itself, so the file would stay mapped until the garbage collector runs.
+            unpickler.memo.clear()
 
 
 class _Placeholder:
