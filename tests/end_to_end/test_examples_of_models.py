@@ -44,5 +44,6 @@ def test_an_example_is_made_again(path: Path, tmp_path: Path, request: pytest.Fi
     for name in [output] if isinstance(output, str) else output:
         made, stored = decode(tmp_path / name), decode(path.parent / name)
         assert made.shape == stored.shape
-        # another processor rounds otherwise
-        assert np.array_equal(made, stored) or psnr(made, stored) > 40
+        # Other processors round otherwise: torch without AVX (ATEN_CPU_CAPABILITY=default) gave 43 dB or more.
+        # Clips that are shifted by one frame have 24 dB, and other seeds 18 dB.
+        assert np.array_equal(made, stored) or psnr(made, stored) > 35
