@@ -34,7 +34,7 @@ SAFE_PUSH_HEADER = """\
 # Written by script/examples. Test cases of cog-safe-push.
 # Source of the keys: replicate/cog-safe-push@2ea3b29, cog_safe_push/config.py.
 # Its lint.py requires `predict:` in cog.yaml, and here it is `run:`, so that commit stops before a push.
-# yamllint disable rule:line-length
+# yamllint disable rule:line-length rule:indentation
 """
 
 
