@@ -208,6 +208,7 @@ def print_list(server: ApiServer) -> None:
                 "id": f"copy{number:022d}",
                 "created_at": row["created_at"] - number - 1,
                 "callback_key": f"{number}",
+                "stream_key": None,
             }
             for number in range(ROWS)
         ]
