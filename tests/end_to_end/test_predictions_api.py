@@ -185,7 +185,7 @@ def test_the_resellers_request_works(api: Api, version: str) -> None:
     assert (created["model"], created["version"]) == ("lucataco/animate-diff", DOCUMENTED["animate-diff"])
     assert (created["status"], created["logs"], created["output"]) == ("starting", "", None)
     assert created["input"]["seed"] == 255224557
-    assert set(created["urls"]) == {"cancel", "get", "web"}
+    assert set(created["urls"]) == {"cancel", "get", "stream", "web"}
     canceled = api.curl(
         PAGE_CANCEL.replace("https://api.replicate.com", api.url).replace("{prediction_id}", created["id"])
     )

@@ -162,7 +162,8 @@ def test_running_and_queued_predictions_end_after_two_restarts(tmp_path: Path) -
                 go.touch()
             server.start()
         assert [server.wait_for(prediction_id)["output"] for prediction_id in (running, queued)] == ["again", "later"]
-        assert server.get(running)["logs"].startswith("The server stopped while this prediction was running;")
+        logs = server.get(running)["logs"].removeprefix("starting text ...\n")
+        assert logs.startswith("The server stopped while this prediction was running;")
         assert server.wait_for(words)["error"] == "The model test/words is not served any more"
 
 
@@ -217,5 +218,5 @@ def test_the_logs_say_that_a_model_starts_and_the_model_shows_its_status(tmp_pat
             assert server.get(created)["status"] == "starting"
         while worker_status() != "starting":
             assert server.get(created)["status"] == "starting"
-        assert server.wait_for(created)["logs"] == "text: hello\n"
+        assert server.wait_for(created)["logs"] == "starting text ...\ntext: hello\n"
         assert worker_status() == "ready"

@@ -40,7 +40,10 @@ def test_output_and_report_are_those_of_a_run_without_a_server(repository: Path,
     done = predict(repository, tmp_path, *arguments, "--server", url)
     assert (done.returncode, done.stdout) == (0, alone.stdout), done.stderr
     assert (tmp_path / "one-file.mp4").read_bytes() == content
-    assert [line.partition("%")[0].strip() for line in done.stderr.splitlines()] == ["0", "25", "50", "75", "100"]
+    lines = [line.partition("%")[0].strip() for line in done.stderr.splitlines()]
+    if lines[0] == "starting one-file ...":  # this test is the first that uses the server
+        lines.pop(0)
+    assert lines == ["0", "25", "50", "75", "100"]
 
 
 def test_several_outputs_get_an_index(repository: Path, url: str, tmp_path: Path) -> None:
@@ -74,7 +77,7 @@ def test_ctrl_c_cancels_the_prediction_at_the_server(repository: Path, url: str,
     started = [*command(repository, "one-file", "-i", "steps=100", "-i", "seconds=1", "--server", url)]
     with subprocess.Popen(started, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        assert process.stderr.readline().strip().startswith("0%")
+        assert any(line.strip().startswith("0%") for line in process.stderr)
         process.send_signal(signal.SIGINT)
         assert process.wait() == 130
     deadline = time.monotonic() + 60

@@ -7,6 +7,7 @@ that its data is removed.
 from __future__ import annotations
 
 import dataclasses
+import re
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 UNCHANGED: Final = object()  # the default where None is a value
 IGNORED_INPUT: Final = "Ignored input "  # begins the first lines of the logs
+STARTING: Final = re.compile(r"starting \S+ \.\.\.\n")  # the line after them, if a model had to start
 RESTART_NOTICE: Final = "The server stopped while this prediction was running; it is run again.\n"
 
 
@@ -126,8 +128,8 @@ class Records:
     async def begin_attempt(self, prediction_id: str, *, worker: str, callback_key: str) -> Prediction | None:
         """Record a new attempt as `processing`, directly before the prediction is sent to the Cog server at `worker`.
 
-        Output and logs are reset, except for the lines about ignored inputs. Callbacks with the key of an earlier
-        attempt are ignored from now on.
+        Output and logs are reset, except for the first lines, which this server wrote. Callbacks with the key of an
+        earlier attempt are ignored from now on.
         """
 
         def attempt(old: Prediction) -> Prediction:
@@ -136,7 +138,7 @@ class Records:
                 old,
                 status="processing",
                 output=None,
-                logs=ignored_inputs(old.logs) + notice,
+                logs=first_lines(old.logs) + notice,
                 started_at=now(),
                 worker=worker,
                 callback_key=callback_key,
@@ -195,6 +197,13 @@ class Records:
 def ignored_inputs(logs: str) -> str:
     """Return the first lines of logs, those about ignored inputs."""
     return "".join(takewhile(lambda line: line.startswith(IGNORED_INPUT), logs.splitlines(keepends=True)))
+
+
+def first_lines(logs: str) -> str:
+    """Return the first lines of logs, those that this server wrote: ignored inputs, and the start of the model."""
+    ignored = ignored_inputs(logs)
+    starting = STARTING.match(logs, len(ignored))
+    return ignored + (starting[0] if starting else "")
 
 
 def _with_times(new: Prediction) -> Prediction:
