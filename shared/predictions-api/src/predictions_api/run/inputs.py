@@ -94,7 +94,8 @@ class Inputs:
         fields = {text: name for name in sorted(file_inputs & inputs.keys()) for text in strings_in(inputs[name])}
         urls = {text: name for text, name in fields.items() if is_http_url(text) and text not in own}
         in_files = {**own, **await self._fetch_all(prediction.id, urls)}
-        in_files |= {text: encode_data_uri(*decode_data_uri(text)) for text in fields if is_data_uri(text)}
+        for text in filter(is_data_uri, fields):
+            in_files[text] = await asyncio.to_thread(_rewritten, text)
         return {
             name: replace_strings(value, in_files if name in file_inputs else own) for name, value in inputs.items()
         }
@@ -121,3 +122,8 @@ class Inputs:
             text = f"{field}: {shown_url(url)} cannot be fetched: {error}; {self.fetcher.allowed}"
             raise Problem(422, text, title="Input validation failed") from error
         return await self.files.add(prediction_id, url, fetched.part, fetched.name, fetched.content_type)
+
+
+def _rewritten(data_uri: str) -> str:
+    """Return a data: URI in the form that Cog reads."""
+    return encode_data_uri(*decode_data_uri(data_uri))
