@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from local_server import LocalServer
 
-class FileHost:
+
+class FileHost(LocalServer):
     """A host whose answer depends on the first part of a path; a context manager.
 
     | part | answer |
@@ -26,7 +27,6 @@ class FileHost:
     """
 
     def __init__(self, together: int = 1) -> None:
-        self.release = threading.Event()
         self.requests: list[dict[str, str]] = []  # headers, and the path as `path`
         self.open_count = 0  # connections
         self._barrier = threading.Barrier(together)
@@ -80,23 +80,7 @@ class FileHost:
                 while not host.release.is_set():
                     self.wfile.write(bytes(65536))
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_port
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(Handler)
 
     def wait_until(self, *, open_count: int) -> None:
         """Wait until this many connections are open."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import http.client
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from http.server import BaseHTTPRequestHandler
+
+from local_server import LocalServer
 
 
-class PrefixProxy:
+class PrefixProxy(LocalServer):
     """Passes requests below `prefix` to a port of loopback, without the prefix; a context manager. Others are 404."""
 
     def __init__(self, prefix: str, port: int) -> None:
@@ -33,18 +33,5 @@ class PrefixProxy:
 
             do_POST = do_DELETE = do_GET  # noqa: N815 - the names of http.server
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}{prefix}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(Handler)
+        self.url += prefix

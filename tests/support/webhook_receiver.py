@@ -9,8 +9,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+from local_server import LocalServer
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Call:
         return json.loads(self.body)
 
 
-class WebhookReceiver:
+class WebhookReceiver(LocalServer):
     """A receiver that answers by the first part of a path; a context manager.
 
     A number there is the status of the answer. `twice-500` answers 500 twice, then 200. `wait` answers 200 once
@@ -35,7 +37,6 @@ class WebhookReceiver:
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self.release = threading.Event()
         self._calls: list[Call] = []
         self._changed = threading.Condition()
         self._queue: queue.Queue[Call] = queue.Queue()
@@ -52,25 +53,9 @@ class WebhookReceiver:
                 self.send_header("content-length", "0")
                 self.end_headers()
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
-        self.port = self._server.server_port
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
     def _record(self, call: Call) -> int:
         """Record a call and return the status of its answer."""
