@@ -54,13 +54,16 @@ class ApiClient:
         if "id" not in prediction:
             return prediction
         self._running = prediction["id"]
-        shown = 0
+        shown = ""
         while True:
-            *lines, last = str(prediction.get("logs") or "")[shown:].split("\n")
+            logs = str(prediction.get("logs") or "")
+            if not logs.startswith(shown):  # the server has started the prediction again
+                shown = ""
+            *lines, last = logs.removeprefix(shown).split("\n")
             ended = prediction["status"] in _ENDED
             for line in [*lines, *([last] if ended and last else [])]:
                 self._on_log(line)
-            shown += sum(len(line) + 1 for line in lines)
+            shown += "".join(f"{line}\n" for line in lines)
             if ended or self._left.wait(_POLL_SECONDS):
                 break
             prediction = self._json("GET", f"/v1/predictions/{self._running}")

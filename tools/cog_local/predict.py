@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 import mimetypes
-import re
-import shutil
 import signal
 import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tree import package_of
-from videokit.errors import InvalidInput
 from videokit.files import atomic_write
-from videokit.video.provenance import Provenance, read_provenance, software
 
+from cog_local.again import read_source, report_textual_inversions, report_versions
 from cog_local.api_client import ApiClient
 from cog_local.inputs import InvalidInputs, decode_data_uri, read_inputs
+from cog_local.log_printer import LogPrinter
 from cog_local.schema import SchemaError, read_schema
 from cog_local.server import CogServer, ServerError, StartCancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-_PROGRESS = re.compile(r"^\s*(\d+)%\s*\|.*?\|\s*(\d+)/(\d+)")  # a tqdm bar, as Replicate's clients parse it
+    from videokit.video.provenance import Provenance
 
 _ADVICE = (
     "starting the model; a running script/serve starts once for many predictions: "
@@ -82,7 +76,7 @@ def predict(
         check_status(prediction)
         paths = write_outputs(prediction.get("output"), target, kept)
         if provenance is not None:
-            _report_textual_inversions(source, provenance, paths)
+            report_textual_inversions(source, provenance, paths)
         _report(paths, prediction.get("metrics", {}))
     except InvalidInputs as error:
         print(error, file=sys.stderr)
@@ -103,7 +97,7 @@ def _read_inputs(
     provenance, inputs = None, {}
     if source is not None:
         try:
-            provenance = _read_source(source, model_dir.name)
+            provenance = read_source(source, model_dir.name)
         except InvalidInputs as error:
             faults = [*faults, *error.faults]
     stored = {} if provenance is None else {**provenance.inputs, "seed": provenance.seed}
@@ -115,43 +109,8 @@ def _read_inputs(
     if faults:
         raise InvalidInputs(*faults)
     if provenance is not None:
-        _report_versions(source, provenance, model_dir)
+        report_versions(source, provenance, model_dir)
     return inputs, provenance
-
-
-def _read_source(path: Path, model: str) -> Provenance:
-    try:
-        provenance = read_provenance(path)
-    except InvalidInput as error:
-        raise InvalidInputs(*(f"--from {fault}" for fault in error.faults)) from None
-    if provenance.model != model:
-        raise InvalidInputs(f"--from {path} is a file of {provenance.model}: script/predict {provenance.model} ...")
-    return provenance
-
-
-def _report_versions(source: Path | None, provenance: Provenance, model_dir: Path) -> None:
-    """Write one line to stderr if the file is of other versions than these."""
-    package = importlib.import_module(package_of(model_dir.name))
-    ours = software(model_dir.name, package.__version__)
-    if provenance.software != ours:
-        print(f"{source} is of {provenance.software}; this is {ours}, so the file may differ", file=sys.stderr)
-
-
-def _report_textual_inversions(source: Path | None, provenance: Provenance, paths: list[Path]) -> None:
-    """Write one line to stderr if the new files are of other textual inversions than the file that was made again."""
-    for path in paths[:1]:
-        try:
-            made = read_provenance(path)
-        except InvalidInput:  # not a file of videokit
-            return
-        if made.textual_inversions != provenance.textual_inversions:
-            before, now = map(_listed, (provenance.textual_inversions, made.textual_inversions))
-            print(f"{source} is of {before}; {path} is of {now}, so the files may differ", file=sys.stderr)
-
-
-def _listed(inversions: Iterable[Mapping[str, object]]) -> str:
-    words = [f"{each['name']} ({each['vectors']} vectors, SHA-256 {each['sha256']})" for each in inversions]
-    return f"the textual inversions {', '.join(words)}" if words else "no textual inversions"
 
 
 def _path_faults(target: Path, weights: str | None) -> list[str]:
@@ -234,39 +193,3 @@ def _report(paths: list[Path], metrics: dict[str, Any]) -> None:
         facts.append(f"seed {metrics['seed']}")
     for path in paths:
         print(", ".join([f"{path}: {path.stat().st_size / 1000:.0f} KB", *facts]))
-
-
-class LogPrinter:
-    """Writes a model's lines to stderr. Progress bars redraw their line on a terminal, and are thinned elsewhere."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._in_bar = False  # on a terminal: the cursor is in the line of a bar
-        self._quarter: tuple[str, int] | None = None  # elsewhere: total and quarter of the last bar that was written
-
-    def __call__(self, line: str) -> None:
-        progress = _PROGRESS.match(line)
-        if progress is None:
-            self.end_bar()
-            self._write(f"{line}\n")
-        elif self._terminal:
-            self._in_bar = True
-            self._write(f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K")
-        else:
-            percent, _, total = progress.groups()
-            if (quarter := (total, int(percent) // 25)) != self._quarter:
-                self._quarter = quarter
-                self._write(f"{line}\n")
-
-    def end_bar(self) -> None:
-        """End the line of a progress bar."""
-        if self._in_bar:
-            self._in_bar = False
-            self._write("\n")
-
-    def _write(self, text: str) -> None:
-        try:
-            sys.stderr.write(text)
-            sys.stderr.flush()
-        except OSError:  # a closed stderr does not end the prediction
-            pass
