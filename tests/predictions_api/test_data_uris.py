@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from api_server import VERSIONS, ApiServer
+from predictions_api.run import inputs
 from predictions_api.store.data_uris import InvalidDataUri, decode_data_uri
 
 CONTENT = bytes(range(251, 256)) + b"any bytes"  # its base64 has + and /
@@ -115,3 +121,19 @@ def test_an_invalid_uri_is_refused_when_the_prediction_is_created_and_names_its_
     answer = server.http.post("/predictions", json=body)
     assert answer.status_code == 422
     assert answer.json()["invalid_fields"][0]["field"] == "input.file"
+
+
+def test_the_event_loop_does_not_wait_for_the_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def decode(uri: str) -> tuple[str, bytes]:
+        threads.append(threading.current_thread())
+        return decode_data_uri(uri)
+
+    monkeypatch.setattr(inputs, "decode_data_uri", decode)
+    files, catalogue = Mock(own_urls=AsyncMock(return_value={})), Mock(file_inputs=AsyncMock(return_value={"image"}))
+    catalogue.models = []
+    prepare = inputs.Inputs(files, catalogue, Mock(), Mock(), Mock(), Mock()).prepare
+    prediction: Any = SimpleNamespace(id="a", model="owner/name", input={"image": "data:text/plain,%61"})
+    assert asyncio.run(prepare(prediction)) == {"image": "data:text/plain;base64,YQ=="}
+    assert threads != [threading.main_thread()]
