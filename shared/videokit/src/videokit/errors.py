@@ -58,7 +58,7 @@ class OutOfMemory(VideokitError):
 
 
 def raise_faults(*faults: str | None) -> None:
-    """Raise InvalidInput with every fault that is not None, up to MAX_FAULTS; return if all are None."""
+    """Raise InvalidInput if a fault is not None. The message has the first MAX_FAULTS, and the number of others."""
     found = [fault for fault in faults if fault is not None]
     if len(found) > MAX_FAULTS:
         found[MAX_FAULTS:] = [f"{len(found) - MAX_FAULTS} more faults"]
