@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
-from predictions_api.http import file_routes, prediction_routes, problems, service_routes, streams
+from predictions_api.http import file_routes, playground, prediction_routes, problems, service_routes, streams
 from predictions_api.http.catalogue_routes import catalogue_router
 from predictions_api.http.gate import Gate
 from predictions_api.http.model_routes import models_router
@@ -47,6 +47,7 @@ def create_app(service: Service) -> ASGIApp:
         service_routes.webhook_router,
         service_routes.router,
         service_routes.open_router,
+        playground.router,
         prediction_routes.callbacks,
     ):
         _add_head(router)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 # Path -> whether web pages of other origins may read it. All other paths need a token, which no page should have.
 OPEN_PATHS: Final = {
     r"/": False,
+    r"/playground/[^/]+": False,
     r"/docs": False,
     r"/openapi\.json": False,
     r"/health": False,

@@ -46,7 +46,6 @@ async def health(request: Request) -> dict[str, str]:
     return {"status": "ok"}
 
 
-@open_router.get("/", include_in_schema=False)
 @open_router.get("/docs", include_in_schema=False)
 async def page(request: Request) -> HTMLResponse:
     """Return the documentation page, which loads nothing from other servers."""

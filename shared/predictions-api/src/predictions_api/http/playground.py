@@ -1,0 +1,43 @@
+"""The playground: static files of the package, which load nothing from other servers and run no scripts but their own.
+
+The page is a client of the public API. It needs no token, and asks for the one that it sends.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse
+
+from predictions_api.errors import not_found
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+FILES: Final = {path.name: path for path in (Path(__file__).parents[1] / "playground").iterdir()}
+HEADERS: Final = {
+    "cache-control": "no-cache",  # browsers ask each time whether a file has changed
+    "content-security-policy": "; ".join(
+        (
+            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'",
+            "img-src 'self' blob: data:; media-src 'self' blob: data:",
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            "require-trusted-types-for 'script'; trusted-types readme",
+        )
+    ),
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/")
+@router.get("/playground/{name}")
+async def playground(name: str = "index.html") -> Response:
+    """Return a file of the page, by default its HTML."""
+    if name not in FILES:
+        raise not_found()
+    return FileResponse(FILES[name], headers=HEADERS)

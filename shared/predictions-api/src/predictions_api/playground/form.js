@@ -1,0 +1,113 @@
+// The form of a model, made from its schema. It names what differs from the defaults, and shows faults at their fields.
+
+import {element} from "./dom.js";
+import {makeField} from "./fields.js";
+
+export class Form {
+  model = null;
+  #element;
+  #fields = new Map(); // name -> {schema, field, fault}
+
+  constructor(form) {
+    this.#element = form;
+    form.addEventListener("input", ({target}) => {
+      this.#fault(target.closest("[data-name]")?.dataset.name, "");
+      this.#changed();
+    });
+    form.addEventListener("reset", event => {
+      event.preventDefault();
+      this.fill({});
+    });
+  }
+
+  /** Show a model's fields, with the inputs of its first example, so that one press makes a clip. */
+  show(model) {
+    const schemas = model.latest_version?.openapi_schema.components.schemas;
+    this.model = {owner: model.owner, name: model.name, version: model.latest_version?.id, schema: schemas?.Input};
+    this.#fields.clear();
+    const inputs = Object.entries(schemas?.Input.properties ?? {}).map(([name, schema]) => [name, resolve(schema, schemas)]);
+    inputs.sort(([, one], [, other]) => one["x-order"] - other["x-order"]);
+    const rows = inputs.map(([name, schema]) => this.#row(name, schema));
+    this.#element.querySelector("#fields").replaceChildren(...rows);
+    this.fill(model.default_example?.input ?? {});
+  }
+
+  read() {
+    const inputs = {};
+    for (const [name, {schema, field}] of this.#fields) {
+      const value = field.read();
+      const isDefault = JSON.stringify(value) === JSON.stringify(schema.default);
+      const isEmpty = value === "" && (schema.default === undefined || schema.type !== "string" || schema.enum);
+      const isOff = value === false && schema.default === undefined;
+      if (!isDefault && !isEmpty && !isOff) inputs[name] = value;
+    }
+    return inputs;
+  }
+
+  /** Write inputs to their fields. All other fields get their defaults. */
+  fill(inputs) {
+    for (const [name, {schema, field}] of this.#fields) {
+      field.write(inputs[name] ?? schema.default);
+      this.#fault(name, "");
+    }
+    this.#changed();
+  }
+
+  /** Return when all files are uploaded. */
+  async ready() {
+    for (const {field} of this.#fields.values()) await field.ready?.();
+  }
+
+  /** Show what is wrong with fields, and move the focus to the first of them. Return whether there was one. */
+  showFaults(faults) {
+    const names = [...this.#fields.keys()].filter(name => name in faults);
+    for (const name of names) this.#fault(name, faults[name]);
+    if (names.length) this.#fields.get(names[0]).field.control.focus();
+    return names.length > 0;
+  }
+
+  /** Set where "same again" finds the seed of the clip that is shown. */
+  set latestSeed(latest) {
+    const seed = this.#fields.get("seed");
+    if (seed) seed.field.latest = latest;
+  }
+
+  #row(name, schema) {
+    const id = `input-${name}`;
+    const field = makeField(name, schema, id);
+    const help = element("p", {class: "help", id: `${id}-help`}, schema.description ?? "");
+    const fault = element("p", {class: "fault", id: `${id}-fault`});
+    field.control.setAttribute("aria-describedby", `${id}-help ${id}-fault`);
+    field.control.name = name;
+    this.#fields.set(name, {schema, field, fault});
+    const isRequired = this.model.schema.required?.includes(name);
+    field.control.required = Boolean(isRequired);
+    const label = element("label", {for: id, id: `${id}-label`}, titleOf(name), isRequired && " *");
+    return element("div", {class: `field ${kindOf(schema)}`, "data-name": name}, label, field.element, help, fault);
+  }
+
+  #fault(name, text) {
+    const entry = this.#fields.get(name);
+    if (!entry || entry.fault.textContent === text) return;
+    entry.fault.textContent = text;
+    entry.field.control.setAttribute("aria-invalid", text !== "");
+  }
+
+  #changed() {
+    this.#element.dispatchEvent(new Event("change", {bubbles: true}));
+  }
+}
+
+/** Return a schema with what it refers to. */
+function resolve(schema, schemas) {
+  const parts = [...(schema.allOf ?? []), ...(schema.anyOf ?? []).filter(part => part.type !== "null")];
+  const found = parts.map(part => (part.$ref ? schemas[part.$ref.split("/").at(-1)] : part));
+  return Object.assign({}, ...found, schema);
+}
+
+const titleOf = name => name[0].toUpperCase() + name.slice(1).replaceAll("_", " ");
+
+const kindOf = schema => {
+  if (schema.enum) return "choice";
+  return schema.format === "uri" ? "wide" : {boolean: "switch", integer: "number", number: "number"}[schema.type] ?? "wide";
+};

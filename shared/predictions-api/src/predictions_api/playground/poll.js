@@ -1,0 +1,37 @@
+// Asks the server for the predictions that may have changed, those of other tabs and browsers too.
+
+import {api} from "./api.js";
+import {follow, isLost} from "./events.js";
+import {notice} from "./notice.js";
+import {hasEnded, state} from "./state.js";
+
+let isOffline = false;
+
+/** Ask again and again: often while something runs, and not while nobody sees the page. */
+export async function poll() {
+  if (!document.hidden) {
+    try {
+      await update();
+      if (isOffline) notice(null);
+      isOffline = false;
+    } catch (error) {
+      isOffline = true;
+      notice(error);
+    }
+  }
+  const isBusy = isOffline || [...state.predictions.values()].some(prediction => !hasEnded(prediction));
+  setTimeout(poll, isBusy ? 1000 : 5000);
+}
+
+async function update() {
+  const known = [...state.predictions.values()];
+  const running = known.filter(prediction => !hasEnded(prediction)).map(prediction => prediction.created_at);
+  const newest = known.map(prediction => prediction.created_at).sort().at(-1);
+  const since = running.sort()[0] ?? newest ?? "";
+  const {results} = await api.get(since ? `predictions?created_after=${encodeURIComponent(since)}` : "predictions");
+  for (const prediction of results) state.put(prediction);
+  const {selected} = state;
+  if (!selected?.urls) return;
+  if (hasEnded(selected) && selected.logs === undefined) state.put(await api.get(`predictions/${selected.id}`));
+  else if (isLost(selected)) follow(selected);
+}

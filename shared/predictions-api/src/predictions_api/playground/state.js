@@ -1,0 +1,38 @@
+// What the page knows: the models, the chosen one, and predictions. Modules listen to its events and change nothing else.
+
+class State extends EventTarget {
+  models = [];
+  model = null;
+  predictions = new Map(); // id -> prediction
+  selected = null; // the prediction on the stage
+
+  choose(model) {
+    this.model = model;
+    this.#tell("model", model);
+  }
+
+  /** Add what is known about a prediction. Members that `news` lacks stay, as lists have no logs. */
+  put(news) {
+    const old = this.predictions.get(news.id);
+    if (old && hasEnded(old) && !hasEnded(news)) return old; // an older answer that arrived later
+    const prediction = {...old, ...news};
+    this.predictions.set(prediction.id, prediction);
+    if (this.selected?.id === prediction.id) this.selected = prediction;
+    this.#tell("prediction", prediction);
+    return prediction;
+  }
+
+  select(prediction) {
+    this.selected = prediction;
+    this.#tell("selected", prediction);
+  }
+
+  #tell(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, {detail}));
+  }
+}
+
+export const state = new State();
+export const hasEnded = ({status}) => status !== "starting" && status !== "processing";
+export const nameOf = model => `${model.owner}/${model.name}`;
+export const outputsOf = ({output}) => [output ?? []].flat().filter(item => typeof item === "string");
