@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from api_in_process import ApiInProcess
+from api_in_process import TOKEN, ApiInProcess
 from predictions_api.settings import ModelSettings
 from replicate_contract import check_response
 
 OURS, DOCUMENTED = "1" * 64, "2" * 64
-README = "# A model\n\nMakes clips – with an en dash.\n"
+README = """# A model
+
+Makes clips – with an en dash.
+
+| a | b |
+|---|---|
+| [clip](examples/one%20clip.mp4) | [another file](../LICENSE) |
+
+<script>alert(1)</script> <img src="x" onerror="alert(2)"> [a link](javascript:alert(3)) <a href="data:,4">4</a>
+"""
 EXAMPLE: dict[str, Any] = {
     "id": "abcdefghijklmnopqrstuvwxyz",
     "model": "documented/name",
@@ -60,6 +70,17 @@ def test_a_readme_is_answered_as_text(api: ApiInProcess) -> None:
     answer = api.http.get("/v1/models/test/whole/readme")
     assert answer.text == README
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"  # the type in Replicate's document
+
+
+def test_a_client_that_accepts_html_receives_the_readme_without_scripts(api: ApiInProcess) -> None:
+    headers = {"Accept": "text/html", "Authorization": f"Bearer {TOKEN}"}
+    answer = api.anonymous_http.get("/v1/models/test/whole/readme", headers=headers)  # HTML is not Replicate's
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "<h1>A model</h1>" in answer.text
+    clip = f"{api.url}/v1/models/test/whole/examples/one%20clip.mp4"
+    assert re.findall(r'(?:href|src|on\w+)="([^"]*)"', answer.text) == [clip]
+    assert "another file</a></td>" in answer.text
+    assert "alert" not in re.sub(r"\[a link\]\S+", "", answer.text)  # only as a text
 
 
 def test_examples_are_predictions_of_the_newest_version_in_the_order_of_their_files(api: ApiInProcess) -> None:

@@ -5,11 +5,14 @@ All are read-only. The files of examples need no token.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse, PlainTextResponse
+from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 
+from predictions_api.http.markdown import render_markdown
 from predictions_api.http.requests import base_url
 
 if TYPE_CHECKING:
@@ -19,10 +22,22 @@ if TYPE_CHECKING:
 def catalogue_router(catalogue: Catalogue) -> APIRouter:
     router = APIRouter(tags=["models"])
 
-    @router.get("/models/{owner}/{name}/readme", response_class=PlainTextResponse)
-    async def get_readme(owner: str, name: str) -> PlainTextResponse:
-        """Return the README of a model, in Markdown."""
-        return PlainTextResponse(await catalogue.examples.readme(catalogue.model(owner, name).full_name))
+    @router.get(
+        "/models/{owner}/{name}/readme",
+        response_class=PlainTextResponse,
+        responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+    )
+    async def get_readme(owner: str, name: str, request: Request) -> Response:
+        """Return the README of a model: in Markdown, or as sanitized HTML for `Accept: text/html`."""
+        full_name = catalogue.model(owner, name).full_name
+        text = await catalogue.examples.readme(full_name)
+        headers = {"vary": "Accept"}
+        if "text/html" not in request.headers.get("accept", ""):
+            return PlainTextResponse(text, headers=headers)
+        urls = await catalogue.examples.file_urls(full_name, base_url(request))
+        links = {f"examples/{quote(file)}": url for file, url in urls.items()}
+        html = await asyncio.to_thread(render_markdown, text, links)
+        return HTMLResponse(html, headers={**headers, "content-security-policy": "default-src 'none'"})
 
     @router.get("/models/{owner}/{name}/examples")
     async def list_examples(owner: str, name: str, request: Request) -> dict[str, Any]:

@@ -49,17 +49,21 @@ class Examples:
 
         The version is the newest one. Raises Problem 503 if an example cannot be read.
         """
-        directory = await self._directory(full_name)
-        return [self._body(example, full_name, directory, base) for example in directory.examples]
+        urls = await self.file_urls(full_name, base)
+        return [self._body(example, full_name, urls, base) for example in (await self._directory(full_name)).examples]
+
+    async def file_urls(self, full_name: str, base: str) -> dict[str, str]:
+        """Return the URLs of the files of a model's examples, by their names. Raises Problem 503."""
+        files = (await self._directory(full_name)).files
+        return {name: f"{base}/v1/models/{full_name}/examples/{quote(name)}" for name in files}
 
     async def find(self, prediction_id: str, base: str) -> dict[str, Any]:
         """Return the example with an id, as `list` does. Raises Problem 404 if no model has it."""
         for full_name in self._models:
             with contextlib.suppress(Problem):  # an example that cannot be read is in the log
-                directory = await self._directory(full_name)
-                for example in directory.examples:
+                for example in await self.list(full_name, base):
                     if example["id"] == prediction_id:
-                        return self._body(example, full_name, directory, base)
+                        return example
         raise not_found()
 
     async def file(self, full_name: str, name: str) -> Path:
@@ -80,9 +84,8 @@ class Examples:
             self._directories[full_name] = directory
         return self._directories[full_name]
 
-    def _body(self, example: dict[str, Any], full_name: str, directory: _Directory, base: str) -> dict[str, Any]:
-        """Return an example in Replicate's format of a prediction."""
-        files = {name: f"{base}/v1/models/{full_name}/examples/{quote(name)}" for name in directory.files}
+    def _body(self, example: dict[str, Any], full_name: str, files: dict[str, str], base: str) -> dict[str, Any]:
+        """Return an example in Replicate's format of a prediction. `files`: URLs by name."""
         url = f"{base}/v1/predictions/{example['id']}"
         return {
             **example,
