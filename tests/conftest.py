@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import hostile_videos
 import pytest
+from tree import ROOT, models
 from two_models import make_repository
+
+sys.path += [str(ROOT / model) for model in models()]
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def models() -> list[str]:
-    """Return the names of the models, sorted: the directories in the root that have a cog.yaml."""
-    return sorted(path.parent.name for path in ROOT.glob("*/cog.yaml"))
+def models(having: str = "cog.yaml") -> list[str]:
+    """Return the names of the models, sorted: directories in the root with a cog.yaml, and with `having`, a glob."""
+    return sorted(path.parent.name for path in ROOT.glob("*/cog.yaml") if any(path.parent.glob(having)))
 
 
 def package_of(model: str) -> str:

@@ -19,7 +19,7 @@ from served import Served
 from tree import ROOT, models
 
 QUICKEST = {"red-circle-moving-right", "red-circle-to-blue-square", "blue-circle-moving-left"}
-EXAMPLES = [path for model in models() for path in example_paths(ROOT / model)]
+EXAMPLES = [path for model in models("examples") for path in example_paths(ROOT / model)]
 CHOSEN = [path for path in EXAMPLES if path.stem in QUICKEST or os.environ.get("EXAMPLES") == "all"]
 
 
@@ -32,7 +32,7 @@ def decode(path: Path) -> np.ndarray:
 
 
 def test_every_model_has_an_example_that_is_made_again() -> None:
-    assert {path.parents[1].name for path in CHOSEN} == set(models())
+    assert {path.parents[1].name for path in CHOSEN} == set(models("examples"))
 
 
 @pytest.mark.parametrize("path", CHOSEN, ids=lambda path: path.stem)

@@ -6,7 +6,7 @@ import importlib
 import json
 import re
 import subprocess
-from dataclasses import replace
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ RENAMED = {
     "gif_frames_per_second": "fps",
     "gif_ping_pong": "ping_pong",
 }
-PROMPTS = {"animate-diff": ["a cat"], "sd-animation": ["a cat", "a dog"], "zeroscope": ["a cat"]}
 # In one line: the end of a sentence and the start of the next.
 TWO_SENTENCES = re.compile(r"(?<!e\.g)(?<!i\.e)(?<! al)[.!?][*)\"]* +[*(\"]*[A-Z`]")
 
@@ -49,7 +48,8 @@ def inputs_table(model: str) -> dict[str, list[str]]:
 
 def is_accepted(model: str, name: str, value: float) -> bool:
     module = importlib.import_module(f"{package_of(model)}.inputs")
-    inputs = replace(module.Inputs(*PROMPTS[model]), **{RENAMED.get(name, name): value})
+    required = {field.name: "a cat" for field in fields(module.Inputs) if field.default is MISSING}  # the prompts
+    inputs = module.Inputs(**required | {RENAMED.get(name, name): value})
     max_frames = [lambda _: 1000] if model == "zeroscope" else []
     try:
         inputs.check(*max_frames)

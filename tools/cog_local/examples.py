@@ -96,9 +96,11 @@ def make_example(server: CogServer, path: Path, target: Path) -> dict[str, Any]:
 def write_examples(model: str) -> list[Path]:
     """Write the examples of a model and its test cases for cog-safe-push, and return the paths of all files.
 
-    Raises SchemaError, ServerError, InvalidInputs and PredictionFailed.
+    Raises SchemaError, ServerError, InvalidInputs, PredictionFailed, and FileNotFoundError for no example.
     """
     model_dir = ROOT / model
+    if not example_paths(model_dir):
+        raise FileNotFoundError(f'{DIRECTORY}/ has no NAME.json; write {{"input": {{...}}}} to one')
     with CogServer(model_dir) as server:
         for path in example_paths(model_dir):
             prediction = make_example(server, path, path.parent)

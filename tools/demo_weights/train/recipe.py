@@ -11,7 +11,6 @@ from random_weights.stable_diffusion import write_config
 from random_weights.tokenizer import write_tokenizer
 from sd_animation.weights import FILM
 from transformers import CLIPTokenizer
-from tree import models
 from videokit.weights.stable_diffusion import SAFETY_CHECKER, SAFETY_CHECKER_CONFIG
 from zeroscope.weights import LAMA, MODELS
 
@@ -50,7 +49,8 @@ class Recipe:
     def __init__(self, state: Path, to: Path) -> None:
         """`state` is the folder of finished and interrupted stages; the files go to `to`/MODEL/demo-weights."""
         self.state = state
-        self.animate_diff, self.sd_animation, self.zeroscope = (to / model / "demo-weights" for model in models())
+        names = ("animate-diff", "sd-animation", "zeroscope")
+        self.animate_diff, self.sd_animation, self.zeroscope = (to / name / "demo-weights" for name in names)
 
     def base(self) -> None:
         """VAE, text encoder, UNet and motion modules: animate-diff's first checkpoint, and sd-animation's base."""
