@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,14 +25,38 @@ def package_of(model: str) -> str:
     return model.replace("-", "_")
 
 
+def description(model: str) -> str:
+    """Return the first line of a model's README after the title, or an empty text."""
+    readme = ROOT / model / "README.md"
+    lines = readme.read_text("utf-8").splitlines()[1:] if readme.exists() else []
+    return next(filter(None, lines), "")
+
+
+def suggestion(name: str, names: Iterable[str]) -> str:
+    """Return `; did you mean NAME?` with the name that is meant, or an empty text."""
+    names = list(names)
+    longer = [each for each in names if name and each.startswith(name)]
+    nearest = longer or difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
 def model_name(text: str) -> str:
     """Return the name of a model, from an argument for argparse, which may be a path with a slash at its end."""
     name = text.rstrip("/")
     if name not in models():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a model; models: {', '.join(models())}")
+        meant = suggestion(name, models())
+        raise argparse.ArgumentTypeError(f"{text!r} is not a model{meant} (models: {', '.join(models())})")
     return name
+
+
+class ScriptParser(argparse.ArgumentParser):
+    """A parser that names the option that is meant by one that it does not know."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.partition("unrecognized arguments: ")[2].partition(" ")[0]
+        super().error(message + suggestion(unknown, re.findall(r"--\w[\w-]*", self.format_help())))
 
 
 def script_parser(doc: str | None) -> argparse.ArgumentParser:
     """Return a parser whose help is a script's docstring."""
-    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return ScriptParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,11 @@ def processes_with(mark: str) -> list[int]:
         except OSError:
             continue  # it has ended, or belongs to another user
     return ids
+
+
+def wait_until_ended(mark: str) -> None:
+    """Wait until no process has `mark` in its environment."""
+    deadline = time.monotonic() + 60
+    while processes_with(mark):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

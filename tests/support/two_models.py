@@ -28,6 +28,7 @@ class InvalidInput(Exception):
 class Predictor(BaseRunner):
     def setup(self) -> None:
         print("loading")
+        print("warning: it is cold")
 
     def run(
         self,

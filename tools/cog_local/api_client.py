@@ -7,7 +7,7 @@ import contextlib
 import http.client
 import json
 import os
-import threading
+import time
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -37,13 +37,11 @@ class ApiClient:
         self._model = documented_name(model_dir.name).partition(":")[0]
         self._on_log = on_log
         self._running: str | None = None  # the id of the prediction
-        self._left = threading.Event()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._left.set()
         if self._running is not None:
             with contextlib.suppress(ServerError):
                 self._json("POST", f"/v1/predictions/{self._running}/cancel")
@@ -64,10 +62,11 @@ class ApiClient:
             for line in [*lines, *([last] if ended and last else [])]:
                 self._on_log(line)
             shown += "".join(f"{line}\n" for line in lines)
-            if ended or self._left.wait(_POLL_SECONDS):
+            if ended:
                 break
+            time.sleep(_POLL_SECONDS)
             prediction = self._json("GET", f"/v1/predictions/{self._running}")
-        self._running = None if ended else self._running
+        self._running = None
         output = prediction.get("output")
         if isinstance(output, list):
             return {**prediction, "output": [self._data_uri(value) for value in output]}

@@ -1,45 +1,32 @@
-"""The model's log on stderr, with progress bars."""
+"""The model's log: what it is doing as the moving line of a terminal, and the lines that a user can act on."""
 
 from __future__ import annotations
 
 import re
-import shutil
-import sys
+from typing import TYPE_CHECKING
 
-_PROGRESS = re.compile(r"^\s*(\d+)%\s*\|.*?\|\s*(\d+)/(\d+)")  # a tqdm bar, as Replicate's clients parse it
+from terminal import is_terminal
+
+if TYPE_CHECKING:
+    from terminal import MovingLine
+
+_PROGRESS = re.compile(r"^\s*\d+%\s*\|.*?\|\s*(\d+)/(\d+)")  # a tqdm bar, as Replicate's clients parse it
+_SEVERE = re.compile(r"(warning|error|critical): ")  # the levels with which videokit's lines start
 
 
 class LogPrinter:
-    """Writes a model's lines to stderr. Progress bars redraw their line on a terminal, and are thinned elsewhere."""
+    """Shows each line of a model's log: as a line if it is a warning or if `verbose`, and what it says of progress."""
 
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._in_bar = False  # on a terminal: the cursor is in the line of a bar
-        self._quarter: tuple[str, int] | None = None  # elsewhere: total and quarter of the last bar that was written
+    def __init__(self, line: MovingLine, *, verbose: bool = False) -> None:
+        self._line = line
+        self._verbose = verbose
 
-    def __call__(self, line: str) -> None:
-        progress = _PROGRESS.match(line)
-        if progress is None:
-            self.end_bar()
-            self._write(f"{line}\n")
-        elif self._terminal:
-            self._in_bar = True
-            self._write(f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K")
-        else:
-            percent, _, total = progress.groups()
-            if (quarter := (total, int(percent) // 25)) != self._quarter:
-                self._quarter = quarter
-                self._write(f"{line}\n")
-
-    def end_bar(self) -> None:
-        """End the line of a progress bar."""
-        if self._in_bar:
-            self._in_bar = False
-            self._write("\n")
-
-    def _write(self, text: str) -> None:
-        try:
-            sys.stderr.write(text)
-            sys.stderr.flush()
-        except OSError:  # a closed stderr does not end the prediction
-            pass
+    def __call__(self, text: str) -> None:
+        progress = _PROGRESS.match(text)
+        if progress is not None:
+            self._line.text = "encoding" if progress[1] == progress[2] else text.strip()
+        elif self._line.text.startswith("starting"):
+            self._line.text = "loading"
+        shown = progress is not None and is_terminal()
+        if _SEVERE.match(text) or (self._verbose and not shown):
+            self._line.print(text)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import mimetypes
-import signal
-import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from terminal import STDOUT, MovingLine, colour, write
 from videokit.files import atomic_write
 
 from cog_local.again import read_source, report_textual_inversions, report_versions
@@ -16,14 +14,14 @@ from cog_local.api_client import ApiClient
 from cog_local.inputs import InvalidInputs, decode_data_uri, read_inputs
 from cog_local.log_printer import LogPrinter
 from cog_local.schema import SchemaError, read_schema
-from cog_local.server import CogServer, ServerError, StartCancelled
+from cog_local.server import CogServer, ServerError
 
 if TYPE_CHECKING:
     from videokit.video.provenance import Provenance
 
 _ADVICE = (
     "starting the model; a running script/serve starts once for many predictions: "
-    "script/predict {model} --server http://127.0.0.1:8000"
+    "script/predict {model} --server http://127.0.0.1:8000\n"
 )
 
 
@@ -43,6 +41,8 @@ def predict(
     weights: str | None,
     source: Path | None = None,
     url: str | None = None,
+    *,
+    verbose: bool = False,
 ) -> int:
     """Run one prediction, write its outputs to `target` and return the exit status of script/predict.
 
@@ -50,7 +50,6 @@ def predict(
     the address of a predictions API; without one, a Cog server is started. The model's log is written to stderr.
     If `target` is a directory or None, files are named after the model, and `source` is not replaced.
     """
-    cancel_event = threading.Event()
     kept = None
     if target is None or target.is_dir():
         target, kept = (target or Path()) / model_dir.name, source
@@ -61,31 +60,30 @@ def predict(
                 f"--weights {weights}: the server has its own; start it with script/serve --weights {weights}"
             )
         inputs, provenance = _read_inputs(model_dir, pairs, json_argument, source, faults)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda *_: cancel_event.set())
-        log = LogPrinter()
-        server: CogServer | ApiClient
         if url is None:
-            print(_ADVICE.format(model=model_dir.name), file=sys.stderr)
-            server = CogServer(model_dir, weights=weights or "demo", on_log=log, cancel_event=cancel_event)
-        else:
-            server = ApiClient(url, model_dir, log)
-        with server:
-            prediction = _run(server, inputs, cancel_event)
-            log.end_bar()
+            write(_ADVICE.format(model=model_dir.name))
+        with MovingLine(f"starting {model_dir.name}") as line:
+            log = LogPrinter(line, verbose=verbose)
+            server: CogServer | ApiClient
+            if url is None:
+                server = CogServer(model_dir, weights=weights or "demo", on_log=log)
+            else:
+                server = ApiClient(url, model_dir, log)
+            with server:
+                prediction = server.predict(inputs)
         check_status(prediction)
         paths = write_outputs(prediction.get("output"), target, kept)
         if provenance is not None:
             report_textual_inversions(source, provenance, paths)
         _report(paths, prediction.get("metrics", {}))
     except InvalidInputs as error:
-        print(error, file=sys.stderr)
+        write(f"{error}\n")
         return 2
     except (SchemaError, ServerError, PredictionFailed, OSError) as error:
-        print(error, file=sys.stderr)
+        write(f"{error}\n")
         return 1
-    except (StartCancelled, PredictionCancelled, KeyboardInterrupt):
-        print("cancelled", file=sys.stderr)
+    except PredictionCancelled:
+        write("the prediction was cancelled\n")
         return 130
     return 0
 
@@ -120,28 +118,6 @@ def _path_faults(target: Path, weights: str | None) -> list[str]:
     if weights not in (None, "demo", "full") and not Path(weights).is_dir():
         faults.append(f"--weights {weights}: it is demo, full, or a directory")
     return faults
-
-
-def _run(server: CogServer | ApiClient, inputs: dict[str, Any], cancel_event: threading.Event) -> dict[str, Any]:
-    """Return the server's answer. Raises PredictionCancelled; the server then cancels the prediction as it ends."""
-    answers: list[dict[str, Any] | ServerError] = []
-
-    def call() -> None:
-        try:
-            answers.append(server.predict(inputs))
-        except ServerError as error:
-            answers.append(error)
-
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.1)
-        if cancel_event.is_set():
-            raise PredictionCancelled
-    answer = answers[0]
-    if isinstance(answer, ServerError):
-        raise answer
-    return answer
 
 
 def check_status(prediction: dict[str, Any]) -> None:
@@ -192,4 +168,4 @@ def _report(paths: list[Path], metrics: dict[str, Any]) -> None:
     if "seed" in metrics:
         facts.append(f"seed {metrics['seed']}")
     for path in paths:
-        print(", ".join([f"{path}: {path.stat().st_size / 1000:.0f} KB", *facts]))
+        print(", ".join([f"{colour(str(path), 'green', STDOUT)}: {path.stat().st_size / 1000:.0f} KB", *facts]))

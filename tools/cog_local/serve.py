@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from functools import partial
 from typing import TextIO
 
@@ -14,7 +15,7 @@ from tree import ROOT
 
 from cog_local.api_config import write_config
 from cog_local.schema import SchemaError
-from cog_local.server import CogServer, ServerError, StartCancelled
+from cog_local.server import CogServer, ServerError
 
 API = [sys.executable, "-m", "predictions_api"]
 
@@ -31,30 +32,23 @@ def serve_api(weights: str, options: list[str]) -> int:
 
 def serve_model(model: str, port: int, weights: str, *, until_stdin_ends: bool) -> int:
     """Run one model's Cog server until a signal, or the end of stdin, and return the exit status."""
-    stop_event = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop_event.set())
     if until_stdin_ends:
-        threading.Thread(target=_wait_for_stdin, args=(stop_event,), daemon=True).start()
+        threading.Thread(target=_wait_for_stdin, daemon=True).start()
     try:
-        with CogServer(
-            ROOT / model, port=port, weights=weights, on_log=partial(_print, file=sys.stderr), cancel_event=stop_event
-        ) as server:
+        with CogServer(ROOT / model, port=port, weights=weights, on_log=partial(_print, file=sys.stderr)) as server:
             _print(f"{model} is ready at {server.url}", sys.stdout)
-            while not stop_event.wait(0.1):
+            while True:
+                time.sleep(0.1)
                 server.check()
     except (SchemaError, ServerError) as error:
         print(error, file=sys.stderr)
         return 1
-    except StartCancelled:
-        pass
-    return 0
 
 
-def _wait_for_stdin(stop_event: threading.Event) -> None:
+def _wait_for_stdin() -> None:
     while os.read(0, 4096):  # unbuffered: Python cannot close a buffer at exit while a thread reads into it
         pass
-    stop_event.set()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _print(line: str, file: TextIO | None) -> None:

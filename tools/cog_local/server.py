@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import math
 import os
 import select
 import signal
@@ -32,25 +31,21 @@ HOST = "127.0.0.1"
 SESSION = Path(__file__).with_name("session.py")
 _READY_SECONDS = 3600.0
 _SLOT_SECONDS = 5.0  # Cog answers a prediction a moment before it accepts the next one
-_STOP_SECONDS = 20.0  # for a cancelled prediction to end, and then for the server, before the server is killed
-_CANCEL_AGAIN_SECONDS = 3.0  # coglet 0.23.1 loses a cancel that arrives just as a prediction starts
+_STOP_SECONDS = 20.0  # for the server to end, before it is killed
 
 
 class ServerError(Exception):
     """The server did not start, or has ended. The text ends with its last lines that `on_log` did not get."""
 
 
-class StartCancelled(Exception):
-    """The caller's `cancel_event` was set while the server was starting."""
-
-
 class CogServer:
     """A running Cog server for one model: a context manager that leaves no process and no file behind.
+
+    It stops in order at the end of its block, and is killed at once if the block ends by an error or a signal.
 
     port: 0 picks a free port, which is then the attribute `port`.
     weights: "demo", "full" or a directory.
     on_log: called from another thread with each line that the model prints in set-up and predictions.
-    cancel_event: when it is set, a start raises StartCancelled.
     python: the interpreter whose environment has cog and the model's packages.
     """
 
@@ -62,7 +57,6 @@ class CogServer:
         env: Mapping[str, str] | None = None,
         weights: str = "demo",
         on_log: Callable[[str], None] | None = None,
-        cancel_event: threading.Event | None = None,
         python: Path = Path(sys.executable),
     ) -> None:
         self.model_dir = model_dir.resolve()
@@ -70,31 +64,28 @@ class CogServer:
         self._weights = weights if weights in ("demo", "full") else str(Path(weights).resolve())
         self._env = dict(env or {})
         self._python = python
-        self._cancel_event = cancel_event or threading.Event()
         self._process: subprocess.Popen[str] | None = None
         self._cleanup = contextlib.ExitStack()
         self._last_lines: deque[str] = deque(maxlen=40)
         self._on_log = on_log or self._last_lines.append
         self._worker_failed = threading.Event()
-        self._pending_calls = 0  # of `predict`
-        self._latest_id: str | None = None  # of the last prediction, of any client
 
     def __enter__(self) -> Self:
         """Start the server and wait until it is ready.
 
-        Raises SchemaError for a model without openapi.json, ServerError for one whose set-up fails, StartCancelled.
+        Raises SchemaError for a model without openapi.json, ServerError for one whose set-up fails.
         """
         try:
             self._start()
             self._wait_until_ready()
         except BaseException:
-            self._cleanup.close()
+            self._cleanup.__exit__(*sys.exc_info())
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Cancel the running prediction, end all processes of the server and remove their temporary files."""
-        self._cleanup.close()
+    def __exit__(self, *error: Any) -> None:
+        """End all processes of the server and remove their temporary files."""
+        self._cleanup.__exit__(*error)
 
     @property
     def url(self) -> str:
@@ -129,7 +120,7 @@ class CogServer:
                 stderr=subprocess.STDOUT,
                 encoding="utf-8",
                 errors="replace",
-                start_new_session=True,  # Ctrl-C reaches only the caller, which cancels the prediction first
+                start_new_session=True,  # Ctrl-C reaches only the caller, which ends all processes of this one
                 pass_fds=[write_end, parent_pipe],  # `write_end` closes when the last process of Cog has ended
             )
         finally:
@@ -138,21 +129,7 @@ class CogServer:
         reader = threading.Thread(target=self._read, args=(process.stdout,), daemon=True)
         reader.start()
         self._cleanup.callback(reader.join)
-        self._cleanup.callback(_end_group, process, read_end)
-        self._cleanup.callback(self._cancel_running)
-
-    def _cancel_running(self) -> None:
-        """Cancel the running prediction of any client and wait for its end, which the server does not do by itself."""
-        deadline, cancelled_at = time.monotonic() + _STOP_SECONDS, -math.inf
-        if self._process is not None and self._process.poll() is not None:
-            return
-        with contextlib.suppress(ServerError):  # it has ended
-            while self._latest_id is not None and time.monotonic() < deadline:
-                if not self._pending_calls and self.get("/health-check")["status"] != "BUSY":
-                    return
-                if time.monotonic() > cancelled_at + _CANCEL_AGAIN_SECONDS and self.cancel(self._latest_id):
-                    cancelled_at = time.monotonic()
-                time.sleep(0.02)
+        self._cleanup.push(lambda error, *_: _end_group(process, read_end, at_once=error is not None))
 
     def check(self) -> None:
         """Raise ServerError if the server has ended."""
@@ -164,18 +141,14 @@ class CogServer:
 
         The answer has a `status` (succeeded, failed, canceled), or the faults of the inputs as `detail`.
         """
-        self._latest_id = name = prediction_id or uuid.uuid4().hex
-        self._pending_calls += 1
+        name = prediction_id or uuid.uuid4().hex
         body = {"id": name, "input": dict(inputs)}
         deadline = time.monotonic() + _SLOT_SECONDS
-        try:
-            while True:
-                status, answer = self._request("PUT", f"/predictions/{name}", body, seconds=None)
-                if status != http.HTTPStatus.CONFLICT or time.monotonic() > deadline:
-                    return answer
-                time.sleep(0.02)
-        finally:
-            self._pending_calls -= 1
+        while True:
+            status, answer = self._request("PUT", f"/predictions/{name}", body, seconds=None)
+            if status != http.HTTPStatus.CONFLICT or time.monotonic() > deadline:
+                return answer
+            time.sleep(0.02)
 
     def cancel(self, prediction_id: str) -> bool:
         """Cancel a prediction and return whether it is running. The call of `predict` returns when it has ended."""
@@ -205,8 +178,6 @@ class CogServer:
         deadline = time.monotonic() + _READY_SECONDS
         while True:
             self.check()
-            if self._cancel_event.is_set():
-                raise StartCancelled
             if self._worker_failed.wait(0.05):
                 self._fail("the server's worker did not start")
             try:
@@ -238,7 +209,6 @@ class CogServer:
                     if line.startswith("Traceback "):
                         self._worker_failed.set()
                     continue
-                self._latest_id = fields.get("prediction_id", self._latest_id)
                 if "source" not in fields and target != "coglet::user":
                     continue  # the server's own line; late lines of a set-up have the target `coglet::user`
                 self._on_log(fields["message"])
@@ -264,11 +234,12 @@ def _free_port(wanted: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def _end_group(process: subprocess.Popen[str], read_end: int) -> None:
+def _end_group(process: subprocess.Popen[str], read_end: int, *, at_once: bool) -> None:
     """End a server and its child processes. The pipe of `read_end` closes with the last of them."""
-    if process.poll() is None:
+    if process.poll() is None and not at_once:
         process.terminate()  # only the server: it ends its worker in order, so that exit handlers run
         select.select([read_end], [], [], _STOP_SECONDS)
     with contextlib.suppress(ProcessLookupError, PermissionError):  # all have ended (PermissionError: macOS)
         os.killpg(process.pid, signal.SIGKILL)
+    select.select([read_end], [], [], _STOP_SECONDS)
     process.wait()

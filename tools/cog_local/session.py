@@ -17,8 +17,8 @@ import sys
 
 def run(pipe: int, directory: str, command: list[str]) -> None:
     watcher = [sys.executable, "-I", "-S", __file__, str(pipe), directory]
-    null = subprocess.DEVNULL
-    subprocess.Popen(watcher, pass_fds=[pipe], stdin=null, stdout=null, stderr=null)
+    null = subprocess.DEVNULL  # stdout is the command's, so that its reader sees when the watcher has ended too
+    subprocess.Popen(watcher, pass_fds=[pipe], stdin=null, stderr=null)
     os.set_inheritable(pipe, False)
     os.execv(command[0], command)
 

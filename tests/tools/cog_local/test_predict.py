@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import select
-import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 from processes import processes_with
+from pseudo_terminal import CTRL_C, terminal
 
 
 def predict(repository: Path, cwd: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -25,32 +22,23 @@ def test_a_clip_is_written_here_and_reported_with_its_facts(repository: Path, tm
     assert [path.name for path in tmp_path.iterdir()] == ["one-file.mp4"]
 
 
-def test_the_log_and_a_thinned_bar_are_shown(repository: Path, tmp_path: Path) -> None:
-    done = predict(repository, tmp_path, "one-file", "-i", "steps=40")
-    advice, loading, *bars = done.stderr.splitlines()
+def test_the_log_is_shown_if_it_is_asked_for(repository: Path, tmp_path: Path) -> None:
+    done = predict(repository, tmp_path, "one-file", "-i", "steps=2", "-v")
+    advice, *lines = done.stderr.splitlines()
     assert advice.endswith("script/predict one-file --server http://127.0.0.1:8000")
-    assert loading == "loading"
-    assert [line.partition("%")[0] for line in bars] == ["0", "25", "50", "75", "100"]
+    assert lines[:2] == ["loading", "warning: it is cold"]
+    assert [line.split()[0].split("%")[0] for line in lines[2:5]] == ["0", "50", "100"]
+    assert predict(repository, tmp_path, "one-file", "-i", "steps=2").stderr == f"{advice}\nwarning: it is cold\n"
 
 
-def test_a_bar_redraws_its_line_on_a_terminal(repository: Path, tmp_path: Path) -> None:
-    controller, terminal = pty.openpty()
-    command = [str(repository / "script" / "predict"), "one-file", "-i", "steps=3"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=terminal) as process:
-        os.close(terminal)
-        shown = b""
-        while select.select([controller], [], [], 60)[0]:
-            try:
-                shown += os.read(controller, 4096)
-            except OSError:  # on Linux: the other end is closed
-                break
-        assert process.wait() == 0
-    os.close(controller)
-    # "0%|", "33%|", "67%|", "100%|" in one line, then one line end, which a terminal writes as \r\n
-    bars = shown.partition(b"loading\r\n")[2]
-    assert bars.count(b"\r\n") == 1
-    assert bars.endswith(b"\r\n")
-    assert b"\r33%|" in bars
+def test_a_terminal_shows_progress_and_keeps_only_the_result(repository: Path, tmp_path: Path) -> None:
+    arguments = ["one-file", "-i", "steps=9", "-i", "seconds=0.3"]
+    with terminal(repository / "script" / "predict", *arguments, cwd=tmp_path, NO_COLOR="1") as shown:
+        for text in ("starting one-file", "loading", "22%|", "encoding"):
+            shown.wait_for(text)
+        assert shown.status() == 0
+    _, *lines = shown.lines()
+    assert lines == ["warning: it is cold", f"{tmp_path}/one-file.mp4: 0 KB, 16 frames, 2.00 s, seed 7", ""]
 
 
 def test_a_file_is_sent_and_the_output_path_is_chosen(repository: Path, tmp_path: Path) -> None:
@@ -99,7 +87,7 @@ def test_invalid_inputs_are_one_line_each(
     done = predict(repository, tmp_path, "one-file", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     lines = done.stderr.splitlines()
-    shown = [line for line in lines if "%|" not in line and line != "loading" and "--server" not in line]
+    shown = [line for line in lines if not line.startswith(("warning: ", "starting "))]
     for line, start in zip(sorted(shown), sorted(starts), strict=True):
         assert line.startswith(start)
     assert list(tmp_path.iterdir()) == []
@@ -112,25 +100,50 @@ def test_the_error_of_a_failed_prediction_has_no_prefix_of_cog(repository: Path,
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("when", ["loading", "0%|"])
-def test_an_interrupt_cancels_and_leaves_nothing(repository: Path, tmp_path: Path, number: int, when: str) -> None:
+@pytest.mark.parametrize("when", ["starting", "loading", "0%|"])
+def test_ctrl_c_leaves_nothing(repository: Path, tmp_path: Path, when: str) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    environ = {**os.environ, "TMPDIR": str(temporary)}
-    command = [str(repository / "script" / "predict"), "one-file", "-i", "steps=100", "-i", "seconds=0.5"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None and process.stdout is not None
-        assert any(when in line for line in process.stderr)
-        process.send_signal(number)
-        assert process.stderr.read().splitlines()[-1] == "cancelled"
-        assert process.stdout.read() == ""
-        assert process.wait() == 130
+    command = [repository / "script" / "predict", "one-file", "-i", "steps=100", "-i", "seconds=0.5"]
+    with terminal(*command, cwd=tmp_path, TMPDIR=str(temporary)) as shown:
+        shown.wait_for(when)
+        shown.press(CTRL_C)
+        assert shown.status() == 130
+    assert shown.lines()[-2:] == ["stopped", ""]
     assert processes_with(f"TMPDIR={temporary}") == []
     assert list(temporary.iterdir()) == []
     assert list(tmp_path.iterdir()) == [temporary]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["one-fil"], "'one-fil' is not a model; did you mean one-file?"),
+        (["one-file", "--step", "3"], "unrecognized arguments: --step 3; did you mean --steps?"),
+    ],
+)
+def test_a_misspelt_word_is_refused_before_anything_is_installed(
+    changed_repository: Path, arguments: list[str], message: str
+) -> None:
+    (changed_repository / ".venv" / "made-from").unlink()  # the next script would make the environment
+    done = predict(changed_repository, changed_repository, *arguments)
+    assert (done.returncode, message in done.stderr) == (2, True)
+
+
+def test_inputs_are_understood_in_three_forms(repository: Path, tmp_path: Path) -> None:
+    done = predict(repository, tmp_path, "one-file", "-i", "mode=clip", "--seed", "5", "steps=101")
+    assert done.stderr == "steps=101 is greater than the maximum of 100\n"
+
+
+def test_the_help_of_a_model_has_its_inputs_and_its_examples(changed_repository: Path) -> None:
+    (changed_repository / ".venv" / "made-from").unlink()
+    examples = changed_repository / "one-file" / "examples"
+    examples.mkdir()
+    (examples / "a-clip.json").write_text('{"input": {"mode": "clip", "steps": 3}}')
+    shown = " ".join(predict(changed_repository, changed_repository, "one-file", "--help").stdout.split())
+    assert "--steps VALUE Steps. whole number from 1 to 100; default: 4" in shown
+    assert '--mode VALUE What to do. clip, fail, refuse; default: "clip"' in shown
+    assert "script/predict one-file -i mode=clip -i steps=3" in shown
 
 
 def test_a_missing_schema_names_the_command_that_writes_it(changed_repository: Path, tmp_path: Path) -> None:

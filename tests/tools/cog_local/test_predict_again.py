@@ -34,7 +34,7 @@ def predict(repository: Path, cwd: Path, *arguments: str) -> subprocess.Complete
 @pytest.mark.parametrize("suffix", ["mp4", "gif"])
 def test_the_inputs_and_the_resolved_seed_come_from_the_file(repository: Path, tmp_path: Path, suffix: str) -> None:
     path = clip(tmp_path / f"clip.{suffix}")
-    done = predict(repository, tmp_path, "--from", str(path))
+    done = predict(repository, tmp_path, "--from", str(path), "-v")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("seed 9\n")
     assert "3/3" in done.stderr
@@ -43,7 +43,7 @@ def test_the_inputs_and_the_resolved_seed_come_from_the_file(repository: Path, t
 
 def test_i_and_json_win_over_the_file(repository: Path, tmp_path: Path) -> None:
     path = clip(tmp_path / "clip.mp4")
-    done = predict(repository, tmp_path, "--from", str(path), "-i", "seed=5", "--json", '{"steps": 6, "seed": 4}')
+    done = predict(repository, tmp_path, "--from", str(path), "-v", "-i", "seed=5", "--json", '{"steps": 6, "seed": 4}')
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("seed 5\n")
     assert "6/6" in done.stderr

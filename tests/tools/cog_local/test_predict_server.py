@@ -37,13 +37,10 @@ def test_output_and_report_are_those_of_a_run_without_a_server(repository: Path,
     alone = predict(repository, tmp_path, *arguments)
     content = (tmp_path / "one-file.mp4").read_bytes()
     (tmp_path / "one-file.mp4").unlink()
-    done = predict(repository, tmp_path, *arguments, "--server", url)
+    done = predict(repository, tmp_path, *arguments, "-v", "--server", url)
     assert (done.returncode, done.stdout) == (0, alone.stdout), done.stderr
     assert (tmp_path / "one-file.mp4").read_bytes() == content
-    lines = [line.partition("%")[0].strip() for line in done.stderr.splitlines()]
-    if lines[0] == "starting one-file ...":  # this test is the first that uses the server
-        lines.pop(0)
-    assert lines == ["0", "25", "50", "75", "100"]
+    assert done.stderr.splitlines()[-1].startswith("100%|")
 
 
 def test_several_outputs_get_an_index(repository: Path, url: str, tmp_path: Path) -> None:
@@ -74,7 +71,7 @@ def test_a_server_that_does_not_answer_exits_1_with_the_command_that_starts_one(
 
 
 def test_ctrl_c_cancels_the_prediction_at_the_server(repository: Path, url: str, tmp_path: Path) -> None:
-    started = [*command(repository, "one-file", "-i", "steps=100", "-i", "seconds=1", "--server", url)]
+    started = [*command(repository, "one-file", "-i", "steps=100", "-i", "seconds=1", "-v", "--server", url)]
     with subprocess.Popen(started, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert any(line.strip().startswith("0%") for line in process.stderr)

@@ -8,14 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import processes_with
+from processes import processes_with, wait_until_ended
 
 
 @pytest.fixture
@@ -24,13 +23,6 @@ def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("STARTED_BY", str(tmp_path))
     monkeypatch.delenv("REPLICATE_API_TOKEN", raising=False)
     return f"STARTED_BY={tmp_path}"
-
-
-def wait_until_ended(mark: str) -> None:
-    deadline = time.monotonic() + 60
-    while processes_with(mark):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def request_json(url: str, body: dict[str, Any] | None = None) -> Any:
@@ -79,7 +71,7 @@ def test_one_model_is_its_cog_server_until_a_signal(repository: Path, mark: str)
     with serving(repository, "one-file") as (process, url):
         assert request_json(f"{url}/health-check")["status"] == "READY"
         process.terminate()
-        assert process.wait() == 0
+        assert process.wait() == 143  # 128 + SIGTERM
     assert processes_with(mark) == []
 
 
@@ -117,5 +109,5 @@ def test_until_stdin_ends_ends_the_server_when_stdin_is_closed(repository: Path,
     with serving(repository, "one-file", "--until-stdin-ends") as (process, _):
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(60) == 0
+        assert process.wait(60) == 143
     assert processes_with(mark) == []

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cog_local.schema import SchemaError, write_schema
-from cog_local.server import CogServer, ServerError, StartCancelled
+from cog_local.server import CogServer, ServerError
 from processes import processes_with
 
 if TYPE_CHECKING:
@@ -108,13 +108,6 @@ def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
             pass
 
 
-def test_the_cancel_event_ends_the_wait_for_a_start(tmp_path: Path) -> None:
-    cancel_event = threading.Event()
-    cancel_event.set()
-    with pytest.raises(StartCancelled), CogServer(model(tmp_path, "time.sleep(600)"), cancel_event=cancel_event):
-        pass
-
-
 @pytest.mark.parametrize("ends", ["in order", "during a prediction", "in a failed set-up"])
 def test_no_process_and_no_temporary_file_remains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
     mark = f"CALLED_BY={tmp_path}"
@@ -139,17 +132,6 @@ def test_no_process_and_no_temporary_file_remains(tmp_path: Path, monkeypatch: p
     assert [answer["status"] for answer in answers] == (["canceled"] if answers else [])
     assert processes_with(mark) == []
     assert list(temporary.iterdir()) == []
-
-
-def test_a_running_prediction_is_cancelled_by_the_end_of_the_server(tmp_path: Path) -> None:
-    answers = []
-    with CogServer(model(tmp_path)) as server:
-        thread = threading.Thread(target=lambda: answers.append(server.predict({"steps": 1000}, "one")))
-        thread.start()
-        while server.get("/health-check")["status"] != "BUSY":
-            pass
-    thread.join()
-    assert answers[0]["status"] == "canceled"
 
 
 def test_exit_handlers_of_the_worker_run_to_their_end(tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""Specification of the terminal: how a script ends, and what it shows."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes import processes_with, wait_until_ended
+from pseudo_terminal import CTRL_C, terminal
+from tree import ROOT
+
+SCRIPT = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from terminal import MovingLine, colour, end_quietly
+end_quietly()
+"""
+WAIT = SCRIPT + "with MovingLine('working') as line:\n    line.print('a line')\n    time.sleep(600)\n"
+
+
+def python(script: str) -> list[str]:
+    return [sys.executable, "-c", script, str(ROOT / "tools")]
+
+
+def test_a_line_moves_and_is_gone_at_the_end() -> None:
+    with terminal(*python(SCRIPT + "with MovingLine('working'):\n    time.sleep(1.5)\nprint('done')")) as shown:
+        shown.wait_for("working  1 s")
+        assert shown.status() == 0
+    assert shown.lines() == ["done", ""]
+
+
+def test_ctrl_c_ends_a_script_with_one_line_and_status_130() -> None:
+    with terminal(*python(WAIT)) as shown:
+        shown.wait_for("working")
+        shown.press(CTRL_C)
+        assert shown.status() == 130
+    assert shown.lines() == ["a line", "stopped", ""]
+
+
+def test_a_second_ctrl_c_ends_a_script_that_cleans_up() -> None:
+    script = SCRIPT + "try:\n    print('ready'); time.sleep(600)\nfinally:\n    time.sleep(600)\n"
+    with terminal(*python(script)) as shown:
+        shown.wait_for("ready")
+        shown.press(CTRL_C)
+        shown.wait_for("stopped")
+        shown.press(CTRL_C)
+        assert shown.status() == 256 - signal.SIGINT  # killed by the signal
+
+
+def test_a_closed_terminal_ends_a_script(tmp_path: Path) -> None:
+    with terminal(*python(WAIT), STARTED_BY=str(tmp_path)) as shown:
+        shown.wait_for("working")
+        assert len(processes_with(f"STARTED_BY={tmp_path}")) == 2
+    wait_until_ended(f"STARTED_BY={tmp_path}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_script_with_one_line_and_its_status(number: int) -> None:
+    with subprocess.Popen(python(WAIT), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "a line\n"  # a moving line is only for terminals
+        process.send_signal(number)
+        assert process.stderr.read() == "stopped\n"
+    assert process.returncode == 128 + number
+
+
+def test_a_script_goes_on_under_nohup() -> None:
+    script = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)" + SCRIPT
+    script += "import os; os.kill(os.getpid(), signal.SIGHUP); print('here')"
+    assert subprocess.run(python(script), capture_output=True, text=True, check=False).stdout == "here\n"
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_closed_pipe_ends_a_script_quietly(lines: int) -> None:
+    script = f"{SCRIPT}for n in range({lines}):\n    print('line', n)"
+    with subprocess.Popen(python(script), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(("environ", "text"), [({}, "\x1b[31mred\x1b[0m"), ({"NO_COLOR": "1"}, "red")])
+def test_colours_are_for_terminals_without_no_color(environ: dict[str, str], text: str) -> None:
+    with terminal(*python(SCRIPT + "print(colour('red', 'red'))"), **environ) as shown:
+        assert shown.status() == 0
+    assert shown.screen == f"{text}\r\n"
