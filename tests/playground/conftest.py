@@ -1,13 +1,16 @@
-"""The playground in headless Chromium, in front of a real server."""
+"""The playground in headless Chromium, in front of real servers."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 from api_server import ApiServer
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from programs import needs
+from tree import ROOT
 
 
 @pytest.fixture(scope="session")
@@ -20,27 +23,39 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """A server of the test models, without a token."""
     with ApiServer(tmp_path_factory.mktemp("playground"), token=None) as running:
         yield running
     assert running.logged_errors() == []
 
 
+@pytest.fixture(scope="session")
+def models_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of `script/serve`, with the real models and their demo weights."""
+    data = tmp_path_factory.mktemp("models")
+    command = [sys.executable, ROOT / "script" / "serve", "--port", "0", "--data", data]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8") as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split(" is ready at ")[1].split()[0]
+        process.terminate()
+
+
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Return a function that opens an address in a browser without cookies. A fault of a script fails the test."""
+    """A function that opens an address in a new profile of the browser. A script that fails is a fault of the test."""
     faults: list[str] = []
-    contexts = []
+    profiles: list[BrowserContext] = []
 
-    def open_address(url: str, **context: object) -> Page:
-        contexts.append(browser.new_context(**context))  # type: ignore[arg-type]
-        page = contexts[-1].new_page()
+    def open_address(url: str, **options: object) -> Page:
+        profiles.append(browser.new_context(**options))  # type: ignore[arg-type]
+        page = profiles[-1].new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto(url)
         return page
 
     yield open_address
-    for context in contexts:
-        context.close()
+    for profile in profiles:
+        profile.close()
     assert faults == []
 
 

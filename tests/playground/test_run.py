@@ -1,18 +1,114 @@
-"""Run a model from the page, and see its result."""
+"""A prediction from the press of a button to its end, on the page."""
 
 from __future__ import annotations
 
-from api_server import ApiServer
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from api_server import ApiServer, free_port
+from playground_page import END, choose, control, run, run_to_the_end, status
 from playwright.sync_api import Page, expect
 
+RECORD = """
+window.seen = {bars: [], pictures: new Set(), texts: new Set()};
+new MutationObserver(() => {
+    const bar = document.querySelector("progress"), picture = document.querySelector(".screen img");
+    if (bar.hasAttribute("value") && !bar.classList.contains("idle")) seen.bars.push(bar.value);
+    if (picture) seen.pictures.add(picture.src);
+    seen.texts.add(document.querySelector(".status").textContent);
+}).observe(document.querySelector("#clip"), {subtree: true, childList: true, attributes: true, characterData: true});
+"""
 
-def choose(page: Page, model: str) -> None:
-    page.get_by_role("tab", name=model, exact=True).click()
+
+@pytest.mark.parametrize("model", ["animate-diff", "stable-diffusion-animation", "zeroscope-v2-xl"])
+def test_one_press_runs_a_real_model_as_the_form_opens(
+    open_page: Callable[..., Page], models_url: str, model: str
+) -> None:
+    page = open_page(models_url)
+    run_to_the_end(page, model)
+    expect(page.locator("#clip .screen").locator("video, img")).to_have_attribute("src", "/delivery/")
 
 
-def test_one_press_runs_a_model_with_its_defaults_and_shows_the_result(page: Page, server: ApiServer) -> None:
+def test_a_text_is_shown_as_text(page: Page) -> None:
+    run_to_the_end(page, "text", text="<b>bold</b>")
+    expect(page.locator(".screen")).to_have_text("<b>bold</b>")
+
+
+def test_progress_grows_and_pictures_are_shown_as_they_come(page: Page) -> None:
+    choose(page, "pictures")
+    page.evaluate(RECORD)
+    run_to_the_end(page, "pictures", steps="5", sleep="0.3", seed="40")
+    bars, pictures, texts = page.evaluate("[seen.bars, seen.pictures.size, [...seen.texts]]")
+    assert len(set(bars)) > 2
+    assert bars == sorted(bars)
+    assert pictures >= 4  # the example's, and those before the end
+    assert any(text.startswith("Running: denoise. 2 of 5, 00:03 left") for text in texts)
+    expect(page.locator(".stages")).to_contain_text("denoise 0.1 s")
+
+
+def test_a_model_that_starts_and_a_place_in_the_queue_are_named(
+    open_page: Callable[..., Page], tmp_path: Path
+) -> None:
+    with ApiServer(tmp_path / "api", models=["text"], token=None) as server:
+        page = open_page(server.url)
+        control(page, "sleep").fill("600")
+        run(page)
+        expect(status(page)).to_have_text("The model is starting.")
+        run(page)
+        expect(page.locator("#clip .status")).to_have_text("Queued. 1 before it")
+
+
+def test_escape_cancels_the_prediction_that_is_shown_also_in_the_queue_and_the_next_one_runs(page: Page) -> None:
     choose(page, "text")
-    page.get_by_role("button", name="Run").click()
-    expect(page.get_by_role("status").first).to_contain_text("Done in", timeout=30_000)
-    expect(page.locator("#clip .screen")).to_have_text("hello")
-    assert server.http.get("/predictions").json()["results"][0]["output"] == "hello"
+    for sleep in ("600", "600", "0"):
+        control(page, "sleep").fill(sleep)
+        run(page)
+    cards = page.locator("#gallery .card")
+    for card in (1, 2):
+        cards.nth(card).get_by_role("button").click()
+        page.keyboard.press("Escape")
+        expect(status(page)).to_have_text("Canceled.", timeout=END)
+    expect(cards.first).to_contain_text("Done.", timeout=END)
+
+
+def test_a_prediction_goes_on_while_the_page_is_closed(open_page: Callable[..., Page], server: ApiServer) -> None:
+    page = open_page(server.url)
+    choose(page, "text")
+    control(page, "text").fill("still here")
+    control(page, "sleep").fill("1")
+    run(page)
+    expect(status(page)).not_to_have_text("Done.")
+    page.close()
+    page = open_page(server.url)
+    choose(page, "text")
+    expect(status(page)).to_have_text("Done.", timeout=END)
+    expect(page.locator(".screen")).to_have_text("still here")
+
+
+def test_a_server_that_stops_is_named_and_what_it_runs_is_shown_when_it_is_back(
+    open_page: Callable[..., Page], tmp_path: Path
+) -> None:
+    with ApiServer(tmp_path / "api", models=["pictures"], token=None, port=free_port()) as server:
+        page = open_page(server.url)
+        page.evaluate(RECORD)
+        control(page, "steps").fill("4")
+        control(page, "sleep").fill("1")
+        run(page)
+        expect(page.locator("#clip .detail")).to_contain_text("of 4", timeout=END)
+        server.kill()
+        expect(page.locator("#notice")).to_contain_text("The server does not answer. Is it running?")
+        server.start()
+        expect(status(page)).to_have_text("Done.", timeout=END)
+        expect(page.locator("#notice")).to_be_empty()
+
+
+def test_what_was_removed_is_said_with_what_to_do(open_page: Callable[..., Page], tmp_path: Path) -> None:
+    with ApiServer(tmp_path / "api", models=["text"], token=None, keep=1) as server:
+        prediction = server.create("text", wait=True, text="a secret")
+        while not server.get(prediction["id"])["data_removed"]:
+            pass
+        page = open_page(server.url)
+        page.locator("#gallery .card").get_by_role("button").click()
+        expect(status(page)).to_have_text("Removed.")
+        expect(page.locator(".screen")).to_contain_text("start the server with a longer --keep")

@@ -20,9 +20,9 @@ from tree import ROOT
 
 COG_MODEL = ROOT / "tests" / "predictions_api" / "cog_model.py"
 MODELS = ROOT / "tests" / "predictions_api" / "models"
-MODEL_FILES = MODELS / "file"  # the model that has a README and examples
+MODEL_FILES = MODELS / "file"  # a model that has a README and examples
 TOKEN = "test-token"
-VERSIONS = {name: digit * 64 for name, digit in {"text": "1", "words": "2", "file": "3", "files": "4"}.items()}
+VERSIONS = {name: digit * 64 for name, digit in {"text": "1", "words": "2", "file": "3", "files": "4", "pictures": "5"}.items()}
 
 
 def cog_command(name: str) -> list[str]:
@@ -65,8 +65,8 @@ class ApiServer:
             model_urls = (urls or {}).get(name)
             lines += ["[[models]]", f'name = "test/{name}"', f'versions = ["{VERSIONS[name]}"]']
             lines += [f'description = "for tests: {name}"', f"schema = {json.dumps(schema)}"]
-            if name == MODEL_FILES.name:
-                readme, examples = (json.dumps(str(MODEL_FILES / path)) for path in ("README.md", "examples"))
+            if (MODELS / name / "examples").exists():
+                readme, examples = (json.dumps(str(MODELS / name / path)) for path in ("README.md", "examples"))
                 lines += [f"readme = {readme}", f"examples = {examples}"]
             command = f"command = {json.dumps(cog_command(name))}"
             lines.append(f"urls = {json.dumps(list(model_urls))}" if model_urls else command)

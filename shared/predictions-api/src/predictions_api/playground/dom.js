@@ -10,6 +10,14 @@ export function element(name, attributes = {}, ...children) {
   return node;
 }
 
+/** Return whether the system asks for little motion. */
+export const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+/** Write a text to a node, if it is another one: screen readers read what is written again. */
+export function write(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
 /** Make the buttons of a tablist work with arrow keys, and call `choose(button)` for the one that is pressed. */
 export function tabs(list, choose) {
   const show = tab => {

@@ -2,7 +2,7 @@
 // The browser connects again after a lost connection, and names the last event that it has received.
 
 import {api} from "./api.js";
-import {hasEnded, outputsOf, state} from "./state.js";
+import {hasEnded, state} from "./state.js";
 
 let source = null;
 
@@ -24,4 +24,4 @@ export function follow(prediction) {
 }
 
 /** Return whether the stream of a prediction that still runs has ended, as its server answered with an error. */
-export const isLost = prediction => !hasEnded(prediction) && source?.readyState !== EventSource.OPEN && source?.readyState !== EventSource.CONNECTING;
+export const isLost = prediction => !hasEnded(prediction) && (!source || source.readyState === EventSource.CLOSED);

@@ -15,13 +15,13 @@ export function makeField(name, schema, id) {
 }
 
 function choice(schema, id) {
-  const options = schema.enum.map(value => element("option", {value: JSON.stringify(value)}, String(value)));
+  const options = schema.enum.map(value => element("option", {}, String(value)));
   const select = element("select", {id}, ...options);
   return {
     element: select,
     control: select,
-    read: () => JSON.parse(select.value),
-    write: value => (select.value = JSON.stringify(value ?? schema.enum[0])),
+    read: () => schema.enum[select.selectedIndex],
+    write: (value = schema.enum[0]) => (select.selectedIndex = schema.enum.indexOf(value)),
   };
 }
 

@@ -1,7 +1,7 @@
 // The field of a file: dropped, pasted, picked or given by its URL, with a preview that plays.
 
 import {api} from "./api.js";
-import {element} from "./dom.js";
+import {element, isStill} from "./dom.js";
 
 const DATA_URI_LIMIT = 256 * 1024; // bytes; larger files are uploaded
 
@@ -13,7 +13,7 @@ export function fileField(id) {
   const pick = element("button", {type: "button", onclick: () => picker.click()}, "Choose");
   const clear = element("button", {type: "button", "aria-label": "Remove the file", onclick: () => field.write()}, "×");
   const preview = element("div", {class: "preview", hidden: true});
-  const box = element("div", {class: "file"}, element("div", {class: "row"}, url, pick, clear), preview);
+  const box = element("div", {class: "file"}, element("div", {class: "row"}, url, pick, clear, picker), preview);
 
   const show = (source, type, note) => {
     preview.replaceChildren(...(source ? [player(source, type)] : []), note ?? "");
@@ -32,7 +32,7 @@ export function fileField(id) {
     url.value = "";
     value = "";
     show(null, null, `Reading ${file.name} …`);
-    const stored = file.size > DATA_URI_LIMIT ? (await api.upload(file)).urls.get : await dataUri(file);
+    const stored = file.size > DATA_URI_LIMIT ? (await api.upload(file)).urls.download : await dataUri(file);
     value = stored;
     show(URL.createObjectURL(file), file.type, `${file.name}, ${Math.ceil(file.size / 1000)} kB`);
     changed();
@@ -82,9 +82,11 @@ export const typeOf = url =>
   /^data:([^;,]*)/.exec(url)?.[1] ?? (/\.(png|gif|jpe?g|webp)$/i.test(url.split("?")[0]) ? "image/" : "video/");
 
 function player(source, type) {
-  if (type.startsWith("image/")) return element("img", {src: source, alt: "The file"});
-  const video = element("video", {src: source, loop: true, playsinline: true, controls: true, "aria-label": "The file"});
+  const image = element("img", {src: source, alt: "The file"});
+  if (type.startsWith("image/")) return image;
+  const video = element("video", {src: source, loop: true, autoplay: !isStill(), playsinline: true, controls: true, "aria-label": "The file"});
   video.muted = true;
+  video.onerror = () => video.replaceWith(image); // the URL of an upload does not say what it is
   return video;
 }
 

@@ -1,12 +1,14 @@
 // The form of a model, made from its schema. It names what differs from the defaults, and shows faults at their fields.
 
-import {element} from "./dom.js";
+import {element, write} from "./dom.js";
 import {makeField} from "./fields.js";
+import {nameOf} from "./state.js";
 
 export class Form {
   model = null;
   #element;
   #fields = new Map(); // name -> {schema, field, fault}
+  #inputs = new Map(); // owner/name -> what was in the form of another model
 
   constructor(form) {
     this.#element = form;
@@ -20,16 +22,18 @@ export class Form {
     });
   }
 
-  /** Show a model's fields, with the inputs of its first example, so that one press makes a clip. */
+  /** Show a model's fields as they were left, or with the inputs of its first example: one press makes a clip. */
   show(model) {
+    if (this.model) this.#inputs.set(nameOf(this.model), this.read());
     const schemas = model.latest_version?.openapi_schema.components.schemas;
     this.model = {owner: model.owner, name: model.name, version: model.latest_version?.id, schema: schemas?.Input};
     this.#fields.clear();
     const inputs = Object.entries(schemas?.Input.properties ?? {}).map(([name, schema]) => [name, resolve(schema, schemas)]);
     inputs.sort(([, one], [, other]) => one["x-order"] - other["x-order"]);
     const rows = inputs.map(([name, schema]) => this.#row(name, schema));
+    if (!schemas) rows.push(element("p", {}, "The inputs of this model are not known now. Start its server, and load this page again."));
     this.#element.querySelector("#fields").replaceChildren(...rows);
-    this.fill(model.default_example?.input ?? {});
+    this.fill(this.#inputs.get(nameOf(model)) ?? model.default_example?.input ?? {});
   }
 
   read() {
@@ -58,12 +62,11 @@ export class Form {
     for (const {field} of this.#fields.values()) await field.ready?.();
   }
 
-  /** Show what is wrong with fields, and move the focus to the first of them. Return whether there was one. */
+  /** Show what is wrong with fields. Return the control of the first of them. */
   showFaults(faults) {
-    const names = [...this.#fields.keys()].filter(name => name in faults);
+    const names = [...this.#fields.keys()].filter(name => Object.hasOwn(faults, name));
     for (const name of names) this.#fault(name, faults[name]);
-    if (names.length) this.#fields.get(names[0]).field.control.focus();
-    return names.length > 0;
+    return this.#fields.get(names[0])?.field.control;
   }
 
   /** Set where "same again" finds the seed of the clip that is shown. */
@@ -83,13 +86,13 @@ export class Form {
     const isRequired = this.model.schema.required?.includes(name);
     field.control.required = Boolean(isRequired);
     const label = element("label", {for: id, id: `${id}-label`}, titleOf(name), isRequired && " *");
-    return element("div", {class: `field ${kindOf(schema)}`, "data-name": name}, label, field.element, help, fault);
+    return element("div", {class: `field ${layoutOf(name, schema)}`, "data-name": name}, label, field.element, help, fault);
   }
 
   #fault(name, text) {
     const entry = this.#fields.get(name);
-    if (!entry || entry.fault.textContent === text) return;
-    entry.fault.textContent = text;
+    if (!entry) return;
+    write(entry.fault, text);
     entry.field.control.setAttribute("aria-invalid", text !== "");
   }
 
@@ -107,7 +110,9 @@ function resolve(schema, schemas) {
 
 const titleOf = name => name[0].toUpperCase() + name.slice(1).replaceAll("_", " ");
 
-const kindOf = schema => {
-  if (schema.enum) return "choice";
-  return schema.format === "uri" ? "wide" : {boolean: "switch", integer: "number", number: "number"}[schema.type] ?? "wide";
-};
+/** Return how a field is laid out: numbers without a slider share a line, as choices do. */
+function layoutOf(name, {type, enum: choices, minimum, maximum}) {
+  if (type === "boolean") return "switch";
+  const isNumber = (type === "integer" || type === "number") && name !== "seed";
+  return choices || (isNumber && (minimum === undefined || maximum === undefined)) ? "half" : "wide";
+}

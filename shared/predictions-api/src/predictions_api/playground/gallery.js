@@ -1,7 +1,7 @@
 // The history of the server, newest first: a card for each prediction, whose clip plays while the pointer is on it.
 
 import {api} from "./api.js";
-import {element} from "./dom.js";
+import {element, write} from "./dom.js";
 import {notice} from "./notice.js";
 import {describe} from "./run.js";
 import {still} from "./still.js";
@@ -51,6 +51,15 @@ export class Gallery {
   }
 }
 
+/** Return the prompts and other texts of a prediction, in the order of the form. */
+function textsOf({model, input}) {
+  const schema = state.models.find(known => nameOf(known) === model)?.latest_version?.openapi_schema;
+  const texts = Object.entries(schema?.components.schemas.Input.properties ?? {})
+    .filter(([, {type, format}]) => type === "string" && !format)
+    .sort(([, one], [, other]) => one["x-order"] - other["x-order"]);
+  return texts.map(([name, declared]) => input[name] ?? declared.default).filter(Boolean);
+}
+
 class Card {
   #picture = element("span", {class: "picture"});
   #title = element("span", {class: "title"});
@@ -67,14 +76,11 @@ class Card {
   }
 
   show(prediction) {
-    const {input, status, model} = prediction;
+    const {status, model} = prediction;
     this.#model = model;
     this.element.dataset.status = status;
-    const prompts = Object.values(input).filter(value => typeof value === "string" && !/^(https?|data):/.test(value));
-    const texts = [prompts.join(" → ") || model.split("/")[1], describe(prediction)];
-    [this.#title, this.#state].forEach((node, index) => {
-      if (node.textContent !== texts[index]) node.textContent = texts[index];
-    });
+    write(this.#title, textsOf(prediction).join(" · ") || model.split("/")[1]);
+    write(this.#state, describe(prediction).join(" "));
     const output = outputsOf(prediction).at(-1) ?? null;
     if (output === this.#output) return;
     this.#output = output;

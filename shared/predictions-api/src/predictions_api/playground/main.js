@@ -12,74 +12,92 @@ import {hasEnded, nameOf, state} from "./state.js";
 const find = selector => document.querySelector(selector);
 const form = new Form(find("#form"));
 const gallery = new Gallery();
-const stage = new Stage(find("#clip"), {
-  "Cancel": cancel,
-  "Use these inputs": use,
+new Stage(find("#clip"), {
+  "Cancel": prediction => cancel(prediction),
+  "Use these inputs": prediction => use(prediction),
   "Next seed": prediction => {
-    use(prediction);
-    form.fill({...form.read(), seed: ((prediction.metrics?.seed ?? 0) + 1) % 2 ** 31});
-    return run();
+    use(prediction, 1);
+    run();
   },
 });
+
+const panelOf = tab => find(`#${tab.getAttribute("aria-controls")}`);
+const tabOf = name => [...find("#models").children].find(tab => nameOf(tab.model) === name);
 const showModel = tabs(find("#models"), tab => choose(tab.model));
 const showView = tabs(find("#views"), tab => {
-  for (const other of find("#views").children) find(`#${other.getAttribute("aria-controls")}`).hidden = other !== tab;
+  for (const other of find("#views").children) panelOf(other).hidden = other !== tab;
+  panelOf(tab).dispatchEvent(new Event("show"));
 });
 
 async function start() {
   state.models = (await api.get("models?sort_direction=asc")).results;
-  for (const model of state.models) {
+  find("#models").append(...state.models.map(model => {
     const tab = element("button", {type: "button", role: "tab", "aria-controls": "form", title: model.description}, model.name);
     tab.model = model;
-    find("#models").append(tab);
-  }
-  showView(find("#clip-tab"));
-  if (state.models.length) showModel(tabOf(localStorage.getItem("model")) ?? find("#models").firstChild);
+    return tab;
+  }));
   gallery.listModels();
+  showView(find("#clip-tab"));
+  showModel(tabOf(localStorage.getItem("model")) ?? find("#models").firstChild);
   await gallery.load();
+  if (!state.selected) selectRunning();
   poll();
 }
-
-const tabOf = name => [...find("#models").children].find(tab => nameOf(tab.model) === name);
 
 function choose(model) {
   localStorage.setItem("model", nameOf(model));
   form.show(model);
   form.latestSeed = () => state.selected?.metrics?.seed;
   state.choose(model);
-  const isOther = state.selected && state.selected.model !== nameOf(model);
-  if (isOther || !state.selected) state.select(null);
+  if (state.selected?.model !== nameOf(model)) selectRunning();
 }
 
-function use(prediction) {
-  const tab = tabOf(prediction.model);
-  if (tab && tab.model !== state.model) {
-    form.show(tab.model);
-    showModel(tab);
+/** Show the newest prediction of the model that has not ended, if there is one. */
+function selectRunning() {
+  const running = [...state.predictions.values()].filter(one => one.model === nameOf(state.model) && !hasEnded(one));
+  state.select(running.sort((one, other) => (one.created_at < other.created_at ? 1 : -1))[0] ?? null);
+}
+
+/** Fill the form with the inputs of a prediction, and with its seed or one of those after it. */
+function use(prediction, step = 0) {
+  const {model, input, metrics} = prediction;
+  if (tabOf(model) && model !== nameOf(state.model)) {
+    showModel(tabOf(model));
     state.select(prediction);
   }
-  form.fill(prediction.input);
+  form.fill(metrics?.seed === undefined ? input : {...input, seed: (metrics.seed + step) % 2 ** 31});
 }
 
 async function run() {
   notice(null);
-  form.showFaults({});
   try {
     await form.ready();
     const {owner, name} = form.model;
     const prediction = state.put(await api.post(`models/${owner}/${name}/predictions`, {input: form.read()}));
     showView(find("#clip-tab"));
     state.select(prediction);
-    find("#clip").scrollIntoView({block: "nearest"});
+    find(".screen").scrollIntoView({block: "nearest"});
   } catch (error) {
-    if (!(error instanceof ApiError && form.showFaults(error.faults))) notice(error);
+    const control = error instanceof ApiError && form.showFaults(error.faults);
+    if (control) control.focus();
+    else notice(error);
   }
 }
 
 async function cancel(prediction) {
-  state.put(await api.post(`predictions/${prediction.id}/cancel`));
+  try {
+    state.put(await api.post(`predictions/${prediction.id}/cancel`));
+  } catch (error) {
+    notice(error);
+  }
 }
 
+state.addEventListener("prediction", ({detail: {id, error}}) => {
+  if (!error || id !== state.selected?.id) return;
+  // videokit's faults: `InvalidInput: width=257 is not a multiple of 8; try 256 or 264`, one in a line
+  const lines = error.replace(/^InvalidInput: /, "").matchAll(/^(\w+)=.*$/gm);
+  form.showFaults(Object.fromEntries([...lines].map(([line, name]) => [name, line])));
+});
 find("#form").addEventListener("submit", event => {
   event.preventDefault();
   run();
@@ -87,6 +105,6 @@ find("#form").addEventListener("submit", event => {
 document.addEventListener("keydown", event => {
   const {selected} = state;
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) run();
-  if (event.key === "Escape" && selected && !hasEnded(selected) && !find("dialog[open]")) cancel(selected).catch(notice);
+  if (event.key === "Escape" && selected && !hasEnded(selected) && !find("dialog[open]")) cancel(selected);
 });
 start().catch(notice);
