@@ -14,7 +14,9 @@ from playground_page import choose, control, field, run, run_to_the_end
 from playwright.sync_api import Page, expect
 from tree import ROOT, models
 
-SCHEMAS = {model: json.loads((ROOT / model / "openapi.json").read_text())["components"]["schemas"] for model in models()}
+SCHEMAS = {
+    model: json.loads((ROOT / model / "openapi.json").read_text())["components"]["schemas"] for model in models()
+}
 
 
 @pytest.mark.parametrize("model", SCHEMAS)

@@ -47,9 +47,7 @@ def test_progress_grows_and_pictures_are_shown_as_they_come(page: Page) -> None:
     expect(page.locator(".stages")).to_contain_text("denoise 0.1 s")
 
 
-def test_a_model_that_starts_and_a_place_in_the_queue_are_named(
-    open_page: Callable[..., Page], tmp_path: Path
-) -> None:
+def test_a_model_that_starts_and_a_place_in_the_queue_are_named(open_page: Callable[..., Page], tmp_path: Path) -> None:
     with ApiServer(tmp_path / "api", models=["text"], token=None) as server:
         page = open_page(server.url)
         control(page, "sleep").fill("600")
@@ -72,16 +70,19 @@ def test_escape_cancels_the_prediction_that_is_shown_also_in_the_queue_and_the_n
     expect(cards.first).to_contain_text("Done.", timeout=END)
 
 
-def test_a_prediction_goes_on_while_the_page_is_closed(open_page: Callable[..., Page], server: ApiServer) -> None:
+def test_a_prediction_goes_on_while_the_page_is_closed(
+    open_page: Callable[..., Page], server: ApiServer, tmp_path: Path
+) -> None:
     page = open_page(server.url)
     choose(page, "text")
     control(page, "text").fill("still here")
-    control(page, "sleep").fill("1")
+    control(page, "hold").fill(str(tmp_path / "end"))
     run(page)
-    expect(status(page)).not_to_have_text("Done.")
     page.close()
     page = open_page(server.url)
     choose(page, "text")
+    expect(status(page)).to_have_text("Running.", timeout=END)
+    (tmp_path / "end").touch()
     expect(status(page)).to_have_text("Done.", timeout=END)
     expect(page.locator(".screen")).to_have_text("still here")
 

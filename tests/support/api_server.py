@@ -22,7 +22,9 @@ COG_MODEL = ROOT / "tests" / "predictions_api" / "cog_model.py"
 MODELS = ROOT / "tests" / "predictions_api" / "models"
 MODEL_FILES = MODELS / "file"  # a model that has a README and examples
 TOKEN = "test-token"
-VERSIONS = {name: digit * 64 for name, digit in {"text": "1", "words": "2", "file": "3", "files": "4", "pictures": "5"}.items()}
+VERSIONS = {
+    name: digit * 64 for name, digit in {"text": "1", "words": "2", "file": "3", "files": "4", "pictures": "5"}.items()
+}
 
 
 def cog_command(name: str) -> list[str]:
