@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -57,6 +57,7 @@ class ScriptParser(argparse.ArgumentParser):
         super().error(message + suggestion(unknown, re.findall(r"--\w[\w-]*", self.format_help())))
 
 
-def script_parser(doc: str | None) -> argparse.ArgumentParser:
-    """Return a parser whose help is a script's docstring."""
-    return ScriptParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+def script_parser(doc: str | None, **options: Any) -> argparse.ArgumentParser:
+    """Return a parser whose help is a script's docstring. `options` are those of argparse.ArgumentParser."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    return ScriptParser(description=doc, formatter_class=formatter, allow_abbrev=False, **options)

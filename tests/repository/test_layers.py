@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     **{tool: {"tree", *TOOLS, *MODEL_CODE} for tool in TOOLS},
     "cog_local": {"tree", "videokit"},
     "benchmarks": {"tree", *TOOLS, *MODEL_CODE, "cog"},  # its *_model.py are served by Cog
-    "script": {"tree", *TOOLS, *MODEL_CODE, *SCRIPT_MODULES},
+    "script": {"tree", *TOOLS, *MODEL_CODE, *SCRIPT_MODULES, "predictions_api"},
 }
 NAMES = {*FILES, *MODEL_CODE, *SCRIPT_MODULES, *TEST_SUPPORT, "cog", "coglet"}
 GRAPH = {part: (set().union(*map(imported_names, files)) & NAMES) - {part} for part, files in FILES.items()}

@@ -1,4 +1,4 @@
-"""Servers for script/serve: one model's Cog server, or the predictions API in front of all models."""
+"""One model's Cog server, for script/serve."""
 
 from __future__ import annotations
 
@@ -8,26 +8,12 @@ import signal
 import sys
 import threading
 import time
-from functools import partial
-from typing import TextIO
 
+from terminal import MovingLine
 from tree import ROOT
 
-from cog_local.api_config import write_config
 from cog_local.schema import SchemaError
 from cog_local.server import CogServer, ServerError
-
-API = [sys.executable, "-m", "predictions_api"]
-
-
-def serve_api(weights: str, options: list[str]) -> int:
-    """Replace this process with the predictions API. Returns an exit status if the configuration cannot be written."""
-    try:
-        config = write_config(weights)
-    except SchemaError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return os.execv(API[0], [*API, "--config", str(config), *options])
 
 
 def serve_model(model: str, port: int, weights: str, *, until_stdin_ends: bool) -> int:
@@ -35,8 +21,12 @@ def serve_model(model: str, port: int, weights: str, *, until_stdin_ends: bool) 
     if until_stdin_ends:
         threading.Thread(target=_wait_for_stdin, daemon=True).start()
     try:
-        with CogServer(ROOT / model, port=port, weights=weights, on_log=partial(_print, file=sys.stderr)) as server:
-            _print(f"{model} is ready at {server.url}", sys.stdout)
+        with contextlib.ExitStack() as stack:
+            with MovingLine(f"starting {model}") as line:
+                server = CogServer(ROOT / model, port=port, weights=weights, on_log=line.print)
+                stack.enter_context(server)
+            with contextlib.suppress(OSError):  # a closed stream does not end the server
+                print(f"{model} is ready at {server.url}", flush=True)
             while True:
                 time.sleep(0.1)
                 server.check()
@@ -49,8 +39,3 @@ def _wait_for_stdin() -> None:
     while os.read(0, 4096):  # unbuffered: Python cannot close a buffer at exit while a thread reads into it
         pass
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _print(line: str, file: TextIO | None) -> None:
-    with contextlib.suppress(OSError):  # a closed stream does not end the server
-        print(line, file=file, flush=True)

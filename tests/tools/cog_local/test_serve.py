@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 from processes import processes_with, wait_until_ended
+from pseudo_terminal import CTRL_C, terminal
 
 
 @pytest.fixture
@@ -59,12 +61,43 @@ def test_all_models_are_served_start_when_needed_and_end_with_the_api(repository
         wait_until_ended(mark)
 
 
-def test_an_option_that_the_api_does_not_know_is_refused(repository: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, repository / "script" / "serve", "--nonsense"], capture_output=True, text=True, check=False
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["one-fil"], "'one-fil' is not a model; did you mean one-file?"),
+    ],
+)
+def test_a_misspelt_word_is_refused_before_anything_is_installed(
+    changed_repository: Path, arguments: list[str], message: str
+) -> None:
+    (changed_repository / ".venv" / "made-from").unlink()  # the next script would make the environment
+    command = [changed_repository / "script" / "serve", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, message in done.stderr) == (2, True)
+
+
+def test_a_terminal_shows_the_page_the_models_and_a_log_to_read(repository: Path) -> None:
+    with terminal(repository / "script" / "serve", "--port", "0", cwd=repository, NO_COLOR="1") as shown:
+        shown.wait_for("local/several-files")
+        shown.press(CTRL_C)
+        assert shown.status() == 130
+    assert re.search(
+        r"^http://127.0.0.1:\d+/ is its page .* models are local/one-file, local/several-files", shown.screen, re.M
     )
-    assert done.returncode == 2
-    assert "unrecognized arguments: --nonsense" in done.stderr
+    assert re.search(r"\d+:\d+:\d+ INFO ", shown.screen)
+    assert "Traceback" not in shown.screen
+    assert shown.lines()[-2:] == ["stopped", ""]
+
+
+@pytest.mark.parametrize("when", ["starting one-file", "is ready at"])
+def test_ctrl_c_ends_the_server_of_a_model(repository: Path, mark: str, when: str) -> None:
+    with terminal(repository / "script" / "serve", "one-file", "--port", "0") as shown:
+        shown.wait_for(when)
+        shown.press(CTRL_C)
+        assert shown.status() == 130
+    assert shown.lines()[-2:] == ["stopped", ""]
+    assert processes_with(mark) == []
 
 
 def test_one_model_is_its_cog_server_until_a_signal(repository: Path, mark: str) -> None:

@@ -87,7 +87,9 @@ class Server(BaseServer):
         if self._socket is not None:
             self._inner_task = asyncio.create_task(self._inner.serve([self._socket]))
         access = "with a token" if self.settings.tokens else "without a token, for this machine only"
-        _print(f"The predictions API is ready at {self.settings.default_base} ({access})")
+        base = self.settings.default_base
+        _print(f"The predictions API is ready at {base} ({access})")
+        _print(f"{base}/ is its page for browsers; its models are {', '.join(m.name for m in self.settings.models)}")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._inner_task is not None:
@@ -119,7 +121,10 @@ def main() -> int:
         app, lifespan="off", ssl_certfile=settings.certfile, ssl_keyfile=settings.keyfile, **OPTIONS
     )
     server = Server(config, service, inner)
-    server.run([listener])
+    try:
+        server.run([listener])
+    except KeyboardInterrupt:  # uvicorn repeats the signal that has ended it
+        return 130
     if server.fault is not None:
         sys.stderr.write(f"predictions_api: {server.fault}\n")
     return 0 if server.started else 1

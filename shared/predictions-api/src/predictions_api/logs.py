@@ -1,4 +1,4 @@
-"""Logs on stderr: one JSON object a line, with the prediction's id where it is known."""
+"""Logs on stderr, with the prediction's id where it is known: text on a terminal, elsewhere one JSON object a line."""
 
 from __future__ import annotations
 
@@ -25,9 +25,12 @@ class JsonLines(logging.Formatter):
         return json.dumps(members, ensure_ascii=False)
 
 
+TEXT = logging.Formatter("%(asctime)s %(levelname)s %(message)s %(prediction)s", "%X", defaults={"prediction": ""})
+
+
 def set_up(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(TEXT if sys.stderr.isatty() else JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("httpx", "httpcore"):  # they log each URL, which may contain a key
         logging.getLogger(noisy).setLevel(logging.WARNING)
