@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import re
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 
@@ -116,3 +118,13 @@ def test_a_containers_memory_is_its_limit(text: str, limit: int | None, tmp_path
     # "max" means unlimited: docs.kernel.org, cgroup v2, memory.max
     (tmp_path / "memory.max").write_text(text)
     assert host_memory(tmp_path / "memory.max") == (limit or host_memory(tmp_path / "missing"))
+
+
+def test_a_warning_in_the_log_starts_with_its_level() -> None:
+    script = (
+        "from videokit.runtime import log_to_stdout, logger; log_to_stdout(); logger.info('a'); logger.warning('b')"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+        == "a\nwarning: b\n"
+    )

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tree import ROOT, models
+from tree import ROOT, description, models
 from videokit.files import atomic_write
 
 from cog_local.schema import FILE_NAME, read_schema
@@ -42,14 +42,12 @@ def write_config(weights: str) -> Path:
 def _settings(model: str, weights: str) -> dict[str, Any]:
     name, _, documented = documented_name(model).partition(":")
     read_schema(ROOT / model)  # raises SchemaError
-    readme = ROOT / model / "README.md"
-    lines = readme.read_text("utf-8").splitlines()[1:] if readme.exists() else []  # the first one after the title
     serve = [sys.executable, str(ROOT / "script" / "serve"), model, "--port", "0", "--weights", weights]
-    pages = {"readme": readme, "examples": ROOT / model / "examples"}
+    pages = {"readme": ROOT / model / "README.md", "examples": ROOT / model / "examples"}
     return {
         "name": name,
         "versions": [content_id(model), *filter(None, [documented])],
-        "description": next(filter(None, lines), ""),
+        "description": description(model),
         "schema": str(ROOT / model / FILE_NAME),
         **{key: str(path) for key, path in pages.items() if path.exists()},
         "cog_version": importlib.metadata.version("cog"),

@@ -7,7 +7,6 @@ unknown names silently.
 from __future__ import annotations
 
 import base64
-import difflib
 import hashlib
 import json
 import math
@@ -19,7 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jsonschema import Draft6Validator, FormatChecker
+from tree import suggestion
 from videokit.checks import check_text, check_whole, shown, whole_number
+
+from cog_local.usage import declared_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,7 +49,7 @@ def read_inputs(
     file among them is stored as its SHA-256, and has to be given again. Raises InvalidInputs with all faults.
     """
     schemas = schema["components"]["schemas"]
-    fields = {name: _resolve(schemas, field) for name, field in schemas["Input"]["properties"].items()}
+    fields = declared_inputs(schema)
     stored = stored or {}
     files = {name: value for name, value in stored.items() if fields.get(name, {}).get("format") == "uri" and value}
     inputs: dict[str, Any] = {name: value for name, value in stored.items() if name not in files}
@@ -77,9 +79,7 @@ def read_inputs(
     faults += [f"{name} is required" for name in schemas["Input"].get("required", []) if name not in {*inputs, *texts}]
     for name, value in list(inputs.items()):
         if name not in fields:
-            nearest = difflib.get_close_matches(name, fields, n=1)
-            guess = f"; did you mean {nearest[0]}?" if nearest else ""
-            faults.append(f"{name} is not an input{guess} (all: {', '.join(fields)})")
+            faults.append(f"{name} is not an input{suggestion(name, fields)} (all: {', '.join(fields)})")
         elif value is None and "nullable" in fields[name]:
             del inputs[name]  # the server refuses null, and accepts a missing name
         else:
@@ -88,13 +88,6 @@ def read_inputs(
     if faults:
         raise InvalidInputs(*faults)
     return inputs
-
-
-def _resolve(schemas: Schema, field: Schema) -> Schema:
-    """Return a field with the type and the choices that it refers to."""
-    for reference in field.get("allOf", []):
-        field = {**schemas[reference["$ref"].rpartition("/")[2]], **field}
-    return {key: value for key, value in field.items() if key != "allOf"}
 
 
 def _read_json(argument: str | None) -> dict[str, Any]:

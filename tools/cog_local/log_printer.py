@@ -5,28 +5,32 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from terminal import is_terminal
+from terminal import colour, is_terminal
 
 if TYPE_CHECKING:
     from terminal import MovingLine
 
-_PROGRESS = re.compile(r"^\s*\d+%\s*\|.*?\|\s*(\d+)/(\d+)")  # a tqdm bar, as Replicate's clients parse it
+_BAR = re.compile(r"\d+%\s*\|")  # of tqdm
+_STEPS = re.compile(r"^\s*\d+%\s*\|.*?\|\s*(\d+)/(\d+)")  # a bar of denoising steps, as Replicate's clients parse it
 _SEVERE = re.compile(r"(warning|error|critical): ")  # the levels with which videokit's lines start
 
 
 class LogPrinter:
-    """Shows each line of a model's log: as a line if it is a warning or if `verbose`, and what it says of progress."""
+    """Takes each line of a model's log. Bars move the line; warnings are printed, and the rest too if `verbose`."""
 
     def __init__(self, line: MovingLine, *, verbose: bool = False) -> None:
         self._line = line
         self._verbose = verbose
+        self._stage = "loading"
 
     def __call__(self, text: str) -> None:
-        progress = _PROGRESS.match(text)
-        if progress is not None:
-            self._line.text = "encoding" if progress[1] == progress[2] else text.strip()
-        elif self._line.text.startswith("starting"):
-            self._line.text = "loading"
-        shown = progress is not None and is_terminal()
-        if _SEVERE.match(text) or (self._verbose and not shown):
+        bar = _BAR.search(text)
+        steps = _STEPS.match(text)
+        if steps is not None:
+            self._stage = "encoding"  # what follows the steps
+        done = steps is not None and steps[1] == steps[2]
+        self._line.text = self._stage if bar is None or done else text.strip()
+        if _SEVERE.match(text):
+            self._line.print(colour(text, "yellow"))
+        elif self._verbose and not (bar and is_terminal()):
             self._line.print(text)

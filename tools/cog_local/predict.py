@@ -15,6 +15,7 @@ from cog_local.inputs import InvalidInputs, decode_data_uri, read_inputs
 from cog_local.log_printer import LogPrinter
 from cog_local.schema import SchemaError, read_schema
 from cog_local.server import CogServer, ServerError
+from cog_local.usage import declared_inputs, example_outputs
 
 if TYPE_CHECKING:
     from videokit.video.provenance import Provenance
@@ -60,6 +61,7 @@ def predict(
                 f"--weights {weights}: the server has its own; start it with script/serve --weights {weights}"
             )
         inputs, provenance = _read_inputs(model_dir, pairs, json_argument, source, faults)
+        match_format(model_dir, target, inputs)
         if url is None:
             write(_ADVICE.format(model=model_dir.name))
         with MovingLine(f"starting {model_dir.name}") as line:
@@ -118,6 +120,22 @@ def _path_faults(target: Path, weights: str | None) -> list[str]:
     if weights not in (None, "demo", "full") and not Path(weights).is_dir():
         faults.append(f"--weights {weights}: it is demo, full, or a directory")
     return faults
+
+
+def match_format(model_dir: Path, target: Path, inputs: dict[str, Any]) -> None:
+    """Set the input that chooses the output's format, if there is one, to the suffix of `target`.
+
+    Raises InvalidInputs for a suffix that is not the format of the input, or of one of the model's examples.
+    """
+    suffix = target.suffix.removeprefix(".").lower()
+    for name, field in declared_inputs(read_schema(model_dir)).items():
+        if suffix in field.get("enum", []):
+            if inputs.setdefault(name, suffix) != suffix:
+                raise InvalidInputs(f"-o {target}: {name} is {inputs[name]}; give -i {name}={suffix}, or another name")
+            return
+    written = {path.suffix.removeprefix(".") for path in example_outputs(model_dir)}
+    if suffix and written and suffix not in written:
+        raise InvalidInputs(f"-o {target}: {model_dir.name} writes {' and '.join(sorted(written))} files")
 
 
 def check_status(prediction: dict[str, Any]) -> None:

@@ -73,9 +73,20 @@ def _values(field: dict[str, Any], required: bool) -> str:
 def example_commands(model_dir: Path) -> list[str]:
     """Return commands that make the first examples of a model again."""
     commands = []
-    for path in sorted((model_dir / "examples").glob("*.json"))[:_EXAMPLES]:
+    for path in _examples(model_dir)[:_EXAMPLES]:
         words = ["script/predict", model_dir.name]
         for name, value in json.loads(path.read_text("utf-8"))["input"].items():
             words += ["-i", shlex.quote(f"{name}={value if isinstance(value, str) else json.dumps(value)}")]
         commands.append(" ".join(words))
     return commands
+
+
+def example_outputs(model_dir: Path) -> list[Path]:
+    """Return the files that the examples of a model have."""
+    outputs = [json.loads(path.read_text("utf-8")).get("output", []) for path in _examples(model_dir)]
+    names = [name for output in outputs for name in (output if isinstance(output, list) else [output])]
+    return [model_dir / "examples" / name for name in names]
+
+
+def _examples(model_dir: Path) -> list[Path]:
+    return sorted((model_dir / "examples").glob("*.json"))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cog_local.inputs import InvalidInputs
+from cog_local.predict import match_format
 from processes import processes_with
 from pseudo_terminal import CTRL_C, terminal
+from tree import ROOT
 
 
 def predict(repository: Path, cwd: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -91,6 +95,16 @@ def test_invalid_inputs_are_one_line_each(
     for line, start in zip(sorted(shown), sorted(starts), strict=True):
         assert line.startswith(start)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_suffix_of_the_output_chooses_the_format_where_the_model_has_one() -> None:
+    inputs: dict[str, Any] = {}
+    match_format(ROOT / "sd-animation", Path("red.mp4"), inputs)
+    assert inputs == {"output_format": "mp4"}
+    with pytest.raises(InvalidInputs, match=r"^-o red.gif: output_format is mp4; give -i output_format=gif"):
+        match_format(ROOT / "sd-animation", Path("red.gif"), inputs)
+    with pytest.raises(InvalidInputs, match=r"^-o red.gif: animate-diff writes mp4 files$"):
+        match_format(ROOT / "animate-diff", Path("red.gif"), {})
 
 
 def test_the_error_of_a_failed_prediction_has_no_prefix_of_cog(repository: Path, tmp_path: Path) -> None:

@@ -99,9 +99,20 @@ def pick_device() -> Device:
 
 
 def log_to_stdout() -> None:
-    """Print videokit's log lines to standard output, which Cog records as the logs of set-up and predictions."""
-    logging.basicConfig(stream=sys.stdout, format="%(message)s")
+    """Print videokit's log lines to standard output, which Cog records as the logs of set-up and predictions.
+
+    A warning, on which the user can act, starts with its level.
+    """
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_LevelFormatter())
+    logging.basicConfig(handlers=[handler])
     logger.setLevel(logging.INFO)
+
+
+class _LevelFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        return level + super().format(record)
 
 
 @contextmanager
