@@ -70,14 +70,8 @@ class ApiInProcess:
 
     def add_prediction(self, **members: Any) -> Prediction:
         """Record a prediction that is in no queue."""
-        prediction = Prediction(
-            id=new_id(),
-            created_at=1_753_781_154_685_000,
-            model="test/model",
-            version="0" * 64,
-            callback_key=random_key(),
-            **{"input": {}, **members},
-        )
+        defaults = {"created_at": 1_753_781_154_685_000, "model": "test/model", "version": "0" * 64, "input": {}}
+        prediction = Prediction(id=new_id(), callback_key=random_key(), **{**defaults, **members})
         assert self.run(self.service.records.add(prediction, queue_limit=10**6))
         return prediction
 

@@ -5,18 +5,17 @@ The page is a client of the public API. It needs no token, and asks for the one 
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from fastapi import APIRouter
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
 
 from predictions_api.errors import not_found
 
-if TYPE_CHECKING:
-    from starlette.responses import Response
-
 FILES: Final = {path.name: path for path in (Path(__file__).parents[1] / "playground").iterdir()}
+TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 HEADERS: Final = {
     "cache-control": "no-cache",  # browsers ask each time whether a file has changed
     "content-security-policy": "; ".join(
@@ -28,6 +27,7 @@ HEADERS: Final = {
         )
     ),
     "referrer-policy": "no-referrer",
+    "vary": "accept-encoding",
     "x-content-type-options": "nosniff",
 }
 
@@ -36,8 +36,11 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/")
 @router.get("/playground/{name}")
-async def playground(name: str = "index.html") -> Response:
+def playground(request: Request, name: str = "index.html") -> Response:
     """Return a file of the page, by default its HTML."""
     if name not in FILES:
         raise not_found()
-    return FileResponse(FILES[name], headers=HEADERS)
+    content, headers = FILES[name].read_bytes(), HEADERS
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        content, headers = gzip.compress(content), {**HEADERS, "content-encoding": "gzip"}
+    return Response(content, headers=headers, media_type=TYPES[FILES[name].suffix])

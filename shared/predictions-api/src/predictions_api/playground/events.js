@@ -2,24 +2,31 @@
 // The browser connects again after a lost connection, and names the last event that it has received.
 
 import {api} from "./api.js";
+import {notice} from "./notice.js";
 import {hasEnded, state} from "./state.js";
 
 let source = null;
 
-/** Receive the events of a prediction, and of no other one. */
+/** Receive the events of a prediction, and of no other one. If it has ended, read its logs, which lists do not have. */
 export function follow(prediction) {
   source?.close();
   source = null;
-  if (!prediction || hasEnded(prediction) || !prediction.urls.stream) return;
-  const id = prediction.id, stream = new EventSource(api.own(prediction.urls.stream));
+  if (!prediction) return;
+  const {id} = prediction;
+  const read = () => api.get(`predictions/${id}`).then(whole => state.put(whole)).catch(notice);
+  if (hasEnded(prediction)) {
+    if (prediction.logs === undefined) read();
+    return;
+  }
+  const stream = new EventSource(api.own(prediction.urls.stream));
   const change = changes => state.put({...state.predictions.get(id), ...changes});
   source = stream;
   let logs = "", outputs = [];
   stream.addEventListener("logs", ({data}) => change({logs: (logs += data)}));
   stream.addEventListener("output", ({data}) => change({output: (outputs = [...outputs, data])}));
-  stream.addEventListener("done", async () => {
+  stream.addEventListener("done", () => {
     stream.close();
-    state.put(await api.get(`predictions/${id}`));
+    read();
   });
 }
 

@@ -38,7 +38,8 @@ async function start() {
   }));
   gallery.listModels();
   showView(find("#clip-tab"));
-  showModel(tabOf(localStorage.getItem("model")) ?? find("#models").firstChild);
+  const first = tabOf(localStorage.getItem("model")) ?? find("#models").firstChild;
+  if (first) showModel(first);
   await gallery.load();
   if (!state.selected) selectRunning();
   poll();

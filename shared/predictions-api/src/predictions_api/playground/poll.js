@@ -30,8 +30,5 @@ async function update() {
   const since = running.sort()[0] ?? newest ?? "";
   const {results} = await api.get(since ? `predictions?created_after=${encodeURIComponent(since)}` : "predictions");
   for (const prediction of results) state.put(prediction);
-  const {selected} = state;
-  if (!selected?.urls) return;
-  if (hasEnded(selected) && selected.logs === undefined) state.put(await api.get(`predictions/${selected.id}`));
-  else if (isLost(selected)) follow(selected);
+  if (state.selected && isLost(state.selected)) follow(state.selected);
 }

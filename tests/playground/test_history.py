@@ -1,0 +1,90 @@
+"""The history, with predictions of other programs, some of them hostile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from api_in_process import ApiInProcess
+from api_server import MODELS, VERSIONS
+from playwright.sync_api import Page, expect
+from predictions_api.settings import ModelSettings
+
+HOSTILE = [
+    "<script>hacked = 1</script>",
+    "<img src=x onerror=hacked=1>",
+    "<svg onload=hacked=1>",
+    "javascript:hacked=1",
+    "data:text/html,<script>hacked=1</script>",
+    '"><iframe srcdoc="<script>parent.hacked=1</script>">',
+    "https://example.com/v1/x.png\"onerror='hacked=1'",
+    "http://example.com/tracker.gif",
+    "__proto__",
+    "\u202e\x1b[2J\r\n\t\\u003cscript\\u003e",
+]
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiInProcess]:
+    names = ("pictures", "text")  # nothing listens at the address of their Cog servers
+    models = tuple(
+        ModelSettings(
+            f"test/{name}", (VERSIONS[name],), schema=MODELS / name / "openapi.json", urls=("http://[::1]:9",)
+        )
+        for name in names
+    )
+    with ApiInProcess(tmp_path_factory.mktemp("api"), models=models, tokens=()) as running:
+        yield running
+
+
+def test_the_history_is_paged_and_filtered_and_loads_only_the_clips_that_are_seen(
+    api: ApiInProcess, open_page: Callable[..., Page]
+) -> None:
+    clip = "data:image/png;base64," + "iVBORw0KGgo="
+    path = api.run(api.service.files.store_output("p" * 26, clip))
+    for number in range(500):
+        model = "test/pictures" if number % 2 else "test/text"
+        api.add_prediction(model=model, input={"prompt": f"number {number}"}, output=[path], status="succeeded")
+    page = open_page(api.url)
+    loaded: list[str] = []
+    page.on("request", lambda request: loaded.append(request.url))
+    cards = page.locator("#gallery .card")
+    for count in range(100, 500, 100):
+        expect(cards).to_have_count(count)
+        page.get_by_role("button", name="Older").click()
+    expect(cards).to_have_count(500)
+    expect(page.get_by_role("button", name="Older")).to_be_hidden()
+    page.get_by_label("Show").select_option("pictures")
+    expect(cards.locator("visible=true")).to_have_count(250)
+    assert len([url for url in loaded if "/delivery/" in url]) < 100
+
+
+def test_hostile_prompts_logs_and_file_names_are_texts(api: ApiInProcess, open_page: Callable[..., Page]) -> None:
+    for number in range(200):  # with 5 hostile texts each
+        text = [HOSTILE[(number + place) % len(HOSTILE)] + str(number) for place in range(5)]
+        api.add_prediction(
+            created_at=1_760_000_000_000_000 + number,
+            model="test/text",
+            input={"text": text[0], "mark": text[1]},
+            logs=text[2],
+            output=[text[3], f"/v1/delivery/{'0' * 52}/<img onerror=hacked=1>.png"],
+            status="failed" if number % 2 else "succeeded",
+            error=text[4] if number % 2 else None,
+        )
+    page = open_page(api.url)
+    page.evaluate("document.addEventListener('securitypolicyviolation', event => (window.hacked = event.blockedURI))")
+    foreign: list[str] = []
+    page.on("request", lambda request: foreign.append(request.url) if not request.url.startswith(api.url) else None)
+    page.get_by_role("button", name="Older").click()
+    cards = page.locator("#gallery .card")
+    expect(cards).to_have_count(200)
+    buttons = page.locator("#gallery .card button[aria-pressed]")
+    buttons.evaluate_all("buttons => buttons.forEach(button => button.click())")
+    page.locator(".logs summary").click()
+    for number in range(len(HOSTILE)):
+        buttons.nth(number).click()
+        expect(page.locator(".logs pre")).to_contain_text(str(199 - number))
+        page.get_by_role("button", name="Use these inputs").click()
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("script").count() == 1
+    assert foreign == []

@@ -1,0 +1,135 @@
+"""The page itself: its size, its policy, the token, the keyboard, and accessibility."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from api_in_process import TOKEN, ApiInProcess
+from api_server import MODELS, VERSIONS, ApiServer
+from playground_page import END, choose, control, run, status
+from playwright.sync_api import Page, Request, expect
+from predictions_api.settings import ModelSettings
+from programs import npm_directory
+from tree import ROOT
+
+
+def test_the_page_sends_fewer_than_80_kb_and_nothing_comes_from_elsewhere(
+    open_page: Callable[..., Page], server: ApiServer
+) -> None:
+    requests: list[Request] = []
+    page = open_page("about:blank")
+    page.on("request", lambda request: requests.append(request))
+    page.goto(server.url)
+    page.wait_for_load_state("networkidle")
+    assert all(request.url.startswith(server.url) for request in requests)
+    files = [request.sizes() for request in requests if request.resource_type != "fetch"]
+    assert 20_000 < sum(file["responseBodySize"] + file["responseHeadersSize"] for file in files) < 80_000
+
+
+def test_the_policy_allows_only_scripts_styles_and_requests_of_the_server_itself(server: ApiServer) -> None:
+    for path in ("/", "/playground/main.js"):
+        policy = httpx.get(server.url + path).headers["content-security-policy"]
+        assert "unsafe" not in policy
+        directives = dict(part.strip().split(" ", 1) for part in policy.split(";"))
+        assert directives["default-src"] == directives["form-action"] == "'none'"
+        assert directives["script-src"] == directives["style-src"] == directives["connect-src"] == "'self'"
+
+
+def test_the_files_of_the_page_are_in_the_package(tmp_path: Path) -> None:
+    package = ROOT / "shared" / "predictions-api"
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=package, check=True, capture_output=True)
+    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    files = {path.name for path in (package / "src" / "predictions_api" / "playground").iterdir()}
+    assert {f"predictions_api/playground/{name}" for name in files} <= set(names)
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiInProcess]:
+    """A server with a token."""
+    schema = MODELS / "text" / "openapi.json"
+    text = ModelSettings("test/text", (VERSIONS["text"],), schema=schema, urls=("http://[::1]:9",))
+    with ApiInProcess(tmp_path_factory.mktemp("api"), models=(text,)) as running:
+        yield running
+
+
+def test_a_token_is_asked_for_once_and_kept_for_the_tab(api: ApiInProcess, open_page: Callable[..., Page]) -> None:
+    page = open_page(api.url)
+    for token in ("wrong", TOKEN):
+        page.get_by_role("textbox", name="Token").fill(token)
+        page.get_by_role("button", name="Continue").click()
+        if token == "wrong":
+            expect(page.get_by_text("The server refused this token.")).to_be_visible()
+    expect(page.get_by_role("tab", name="text")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("tab", name="text")).to_be_visible()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    other = page.context.new_page()
+    other.goto(api.url)
+    expect(other.get_by_role("dialog")).to_be_visible()
+
+
+def test_the_keyboard_alone_chooses_a_model_writes_a_prompt_runs_and_cancels(page: Page) -> None:
+    press = page.keyboard.press
+    expect(page.get_by_role("tab", name="file", exact=True)).to_be_visible()
+    press("Tab")
+    while page.evaluate("document.activeElement.textContent") != "text":
+        press("ArrowRight")
+    press("Tab")  # to the link to the API's documentation
+    press("Tab")
+    press("Control+A")
+    page.keyboard.type("typed")
+    press("Tab")
+    press("Tab")
+    press("Control+A")
+    page.keyboard.type("600")
+    press("Control+Enter")
+    expect(status(page)).to_have_text("Running.", timeout=END)
+    press("Escape")
+    expect(status(page)).to_have_text("Canceled.", timeout=END)
+    expect(page.locator("#gallery .card").first).to_contain_text("typed")
+
+
+@pytest.fixture(scope="session")
+def axe(pytestconfig: pytest.Config) -> str:
+    directory = npm_directory(pytestconfig, "axe", Path(__file__).parent / "axe")
+    return (directory / "node_modules" / "axe-core" / "axe.min.js").read_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation_and_nothing_is_wider_than_a_small_screen(
+    open_page: Callable[..., Page], server: ApiServer, axe: str, scheme: str
+) -> None:
+    page = open_page(server.url, color_scheme=scheme, viewport={"width": 320, "height": 700}, bypass_csp=True)
+    page.evaluate(axe)
+
+    def check(state: str) -> None:
+        found: Any = page.evaluate("axe.run()")
+        violations = [(rule["id"], [node["html"][:200] for node in rule["nodes"]]) for rule in found["violations"]]
+        assert violations == [], f"{state}: {json.dumps(violations, indent=1)}"
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320, state
+
+    choose(page, "pictures")
+    check("before the first run")
+    control(page, "steps").fill("101")
+    run(page)
+    check("a fault")
+    control(page, "steps").fill("2")
+    control(page, "sleep").fill("3")
+    run(page)
+    expect(page.locator(".screen img")).to_be_visible(timeout=END)
+    check("running")
+    expect(status(page)).to_have_text("Done.", timeout=END)
+    page.locator(".logs summary").click()
+    check("done, with its log")
+    for view in ("Code", "About"):
+        page.get_by_role("tab", name=view).click()
+        check(view)
