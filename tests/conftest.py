@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hostile_videos
 import pytest
+from playwright.sync_api import Browser, sync_playwright
+from programs import needs
 from tree import ROOT, models
 from two_models import make_repository
 
 sys.path += [str(ROOT / model) for model in models()]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium, of which a process can have one."""
+    program = needs("chromium")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(scope="session")

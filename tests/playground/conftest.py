@@ -8,17 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from api_server import ApiServer
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
-from programs import needs
+from playwright.sync_api import Browser, BrowserContext, Page
 from tree import ROOT
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=needs("chromium"), args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from api_server import ApiServer
-from playground_page import choose, control, field, run, run_to_the_end
+from playground_page import END, choose, control, field, run, run_to_the_end
 from playwright.sync_api import Page, expect
 from tree import ROOT, models
 
@@ -99,7 +99,7 @@ def test_faults_that_the_model_finds_are_shown_at_their_fields_too(page: Page) -
     choose(page, "pictures")
     control(page, "strength").fill("-1")
     run(page)
-    expect(field(page, "strength")).to_contain_text("is out of range (0 to 1); try 0", timeout=60_000)
+    expect(field(page, "strength")).to_contain_text("is out of range (0 to 1); try 0", timeout=END)
     expect(field(page, "size")).to_contain_text("size=16 is only a test")
 
 

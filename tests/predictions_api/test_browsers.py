@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +13,7 @@ import pytest
 from api_in_process import TOKEN, ApiInProcess
 from api_server import ApiServer
 from chromium import report_of_chromium
+from playwright.sync_api import Browser
 from predictions_api.http.access import OPEN_PATHS, is_open, is_shared
 from predictions_api.store.database import random_key
 from predictions_api.store.predictions import Prediction
@@ -59,7 +59,7 @@ def file_url(api: ApiInProcess, prediction: Prediction) -> str:
 
 
 def test_a_page_reads_files_and_their_errors_and_nothing_that_needs_a_token(
-    api: ApiInProcess, prediction: Prediction, file_url: str, tmp_path: Path
+    api: ApiInProcess, browser: Browser, prediction: Prediction, file_url: str
 ) -> None:
     authorized = {"headers": {"Authorization": f"Bearer {TOKEN}"}}
     create = {"method": "POST", "body": '{"input": {}}', "headers": {"Content-Type": "application/json"}}
@@ -89,22 +89,24 @@ def test_a_page_reads_files_and_their_errors_and_nothing_that_needs_a_token(
         "pages": ([f"{api.url}/docs"], "refused"),
     }
     requests = {name: request for name, (request, _) in expected.items()}
-    report = report_of_chromium(READ.replace("REQUESTS", json.dumps(requests)), tmp_path / "profile")
+    report = report_of_chromium(browser, READ.replace("REQUESTS", json.dumps(requests)))
     assert report == {name: result for name, (_, result) in expected.items()}
 
 
-def test_a_page_reads_an_image_that_the_browser_has_shown_and_stored_before(api: ApiInProcess, tmp_path: Path) -> None:
+def test_a_page_reads_an_image_that_the_browser_has_shown_and_stored_before(
+    api: ApiInProcess, browser: Browser
+) -> None:
     pixel = "data:image/png;base64," + base64.b64encode(PIXEL).decode()
     path = api.run(api.service.files.store_output("p" * 26, pixel))
     script = IMAGE_THEN_FETCH.replace("URL", json.dumps(api.url + path))
-    assert report_of_chromium(script, tmp_path / "profile") == len(PIXEL)
+    assert report_of_chromium(browser, script) == len(PIXEL)
 
 
 def test_an_event_source_with_credentials_reads_each_event_once_and_ends(
-    api: ApiInProcess, prediction: Prediction, file_url: str, tmp_path: Path
+    api: ApiInProcess, browser: Browser, prediction: Prediction, file_url: str
 ) -> None:
     url = f"{api.url}/v1/streams/{prediction.stream_key}"
-    seen = report_of_chromium(EVENT_SOURCE.replace("URL", json.dumps(url)), tmp_path / "profile")
+    seen = report_of_chromium(browser, EVENT_SOURCE.replace("URL", json.dumps(url)))
     assert seen == [["output", "one"], ["output", file_url], ["done", "{}"]]
 
 

@@ -1,36 +1,21 @@
-"""A real browser: headless Chromium opens a page from a local server and reports what it finds there."""
+"""A page of a local server in headless Chromium, which reports what it finds."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import threading
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from queue import Queue
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from programs import needs
-
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--mute-audio"),
-]
-PAGE = """<!doctype html><body><script>
-const report = result => fetch("/report", {{method: "POST", body: JSON.stringify(result)}});
-{script}
-</script>"""
+from local_server import LocalServer
+from playwright.sync_api import Browser
 
 
-def report_of_chromium(script: str, profile: Path, files: Mapping[str, tuple[str, bytes]] | None = None) -> Any:
+def report_of_chromium(browser: Browser, script: str, files: Mapping[str, tuple[str, bytes]] | None = None) -> Any:
     """Return what a page passes to `report(...)` in its `script`.
 
-    `profile` is an unused directory. `files` has further paths of the page's server: path -> (content type, content).
+    `files` has further paths of the page's server: path -> (content type, content).
     """
-    chromium = needs("chromium")
-    reports: Queue[Any] = Queue()
-    contents = {"/": ("text/html", PAGE.format(script=script).encode()), **(files or {})}
+    contents = {"/": ("text/html", b""), **(files or {})}
 
     class Site(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -41,24 +26,6 @@ def report_of_chromium(script: str, profile: Path, files: Mapping[str, tuple[str
             self.end_headers()
             self.wfile.write(body)
 
-        def do_POST(self) -> None:
-            reports.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        page = f"http://127.0.0.1:{server.server_port}/"
-        command = [chromium, *FLAGS, f"--user-data-dir={profile}", "--remote-debugging-port=0", page]
-        browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            return reports.get(timeout=120)
-        finally:
-            browser.terminate()
-            browser.wait()
-            server.shutdown()
-            thread.join()
+    with LocalServer(Site) as site, browser.new_page() as page:
+        page.goto(site.url)
+        return page.evaluate(f"new Promise(report => {{{script}}})")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pictures
 from chromium import report_of_chromium
+from playwright.sync_api import Browser
 from videokit.video.encode import encode_gif, encode_mp4
 from videokit.video.provenance import Provenance
 
@@ -36,14 +37,16 @@ DECODE = """
 """
 
 
-def test_chromium_plays_an_mp4_to_its_end(tmp_path: Path) -> None:
+def test_chromium_plays_an_mp4_to_its_end(browser: Browser, tmp_path: Path) -> None:
     clip = encode_mp4(pictures.natural(16, 256, 128), tmp_path / "clip.mp4", fps=16, provenance=PROVENANCE)
-    report = report_of_chromium(PLAY, tmp_path / "profile", {"/file": ("video/mp4", clip.path.read_bytes())})
+    report = report_of_chromium(browser, PLAY, {"/file": ("video/mp4", clip.path.read_bytes())})
     assert report == {"width": 256, "height": 128, "duration": 1, "at": 1}
 
 
-def test_chromium_decodes_every_frame_of_a_gif_with_its_duration_and_loops_forever(tmp_path: Path) -> None:
+def test_chromium_decodes_every_frame_of_a_gif_with_its_duration_and_loops_forever(
+    browser: Browser, tmp_path: Path
+) -> None:
     clip = encode_gif(pictures.gradient(6, 64, 64), tmp_path / "clip.gif", fps=30, provenance=PROVENANCE)
-    report = report_of_chromium(DECODE, tmp_path / "profile", {"/file": ("image/gif", clip.path.read_bytes())})
+    report = report_of_chromium(browser, DECODE, {"/file": ("image/gif", clip.path.read_bytes())})
     # microseconds, as in WebCodecs
     assert report == {"durations": [30_000, 40_000, 30_000, 30_000, 40_000, 30_000], "forever": True}
