@@ -79,10 +79,10 @@ def pins_of(model: Path) -> dict[str, str]:
     return {normalized(name): version for name, _, version in pairs}
 
 
-def optional() -> set[str]:
-    """Return what videokit imports only if it is used."""
-    project = tomllib.loads((VIDEOKIT.parent / "pyproject.toml").read_text())["project"]
-    return set().union(*project["optional-dependencies"].values())
+def optional(model: Path) -> set[str]:
+    """Return what videokit imports only for extras that are not pinned: signing, and torch in a model without it."""
+    extras = tomllib.loads((VIDEOKIT.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    return set().union(*(extras[name] for name in extras if name not in pins_of(model)))
 
 
 @each_model
@@ -142,7 +142,7 @@ def test_requirements_pin_what_is_imported_and_nothing_else(model: Path) -> None
     imported = set().union(*map(imported_names, files)) - sys.stdlib_module_names
     imported -= {package_of(model.name), "videokit", "cog"}  # `sdk_version` installs cog
     distributions = importlib.metadata.packages_distributions()
-    assert {normalized(distributions[name][0]) for name in imported} - optional() == set(pins_of(model))
+    assert {normalized(distributions[name][0]) for name in imported} - optional(model) == set(pins_of(model))
 
 
 @each_model

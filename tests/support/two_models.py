@@ -91,9 +91,14 @@ def make_repository(root: Path) -> Path:
         (package / "__init__.py").write_text('__version__ = "1.0"\n')
         write_schema(root / model)
         (root / model / "requirements.txt").write_text(f"./wheels/videokit-{version}-py3-none-any.whl\n")
+    make_environment(root)
+    return root
+
+
+def make_environment(root: Path) -> None:
+    """Make the .venv of a repository, up to date, with the packages of this environment."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", root / ".venv"], check=True)
     packages = next((root / ".venv").glob("lib/python3*/site-packages"))
     (packages / "shared.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
     command = [sys.executable, "-c", "import _bootstrap; _bootstrap.STAMP.write_text(_bootstrap.fingerprint())"]
     subprocess.run(command, cwd=root / "script", check=True)
-    return root

@@ -10,7 +10,7 @@ import pytest
 
 @pytest.mark.parametrize(
     "module",
-    ["errors", "seeds", "checks", "weights.store", "video.frames", "video.encode", "video.decode", "video.provenance"],
+    ["seeds", "prediction", "weights.store", "video.frames", "video.decode"],
 )
 def test_a_module_without_networks_imports_neither_torch_nor_the_hubs_library(module: str) -> None:
     program = (

@@ -71,14 +71,14 @@ def _values(field: dict[str, Any], required: bool) -> str:
 
 
 def example_commands(model_dir: Path) -> list[str]:
-    """Return commands that make the first examples of a model again."""
+    """Return commands that make the first examples of a model again, or its defaults if it has no examples."""
     commands = []
     for path in _examples(model_dir)[:_EXAMPLES]:
         words = ["script/predict", model_dir.name]
         for name, value in json.loads(path.read_text("utf-8"))["input"].items():
             words += ["-i", shlex.quote(f"{name}={value if isinstance(value, str) else json.dumps(value)}")]
         commands.append(" ".join(words))
-    return commands
+    return commands or [f"script/predict {model_dir.name}"]
 
 
 def example_outputs(model_dir: Path) -> list[Path]:

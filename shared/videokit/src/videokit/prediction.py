@@ -28,7 +28,7 @@ from videokit.video.signing import Signer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from videokit.runtime import Device
+    from videokit.runtime import Processor
     from videokit.video.encode import Clip
     from videokit.video.frames import Frame
 
@@ -121,7 +121,7 @@ class PredictionRunner:
         self,
         model: str,
         version: str,
-        device: Device,
+        device: Processor,
         *,
         advice: str,
         record_metric: Callable[[str, object], object],

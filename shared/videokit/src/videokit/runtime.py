@@ -15,34 +15,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from videokit.checks import check_choice
 from videokit.errors import OutOfMemory, raise_faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import torch
+
     from videokit.weights.inversion_file import TextualInversion
 
 logger = logging.getLogger("videokit")
 
 GB = 1e9
-PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+PRECISIONS = ("float32", "float16", "bfloat16")  # names of torch's types
 OUT_OF_MEMORY_TEXT = re.compile("can't allocate memory|out of memory|ALLOC_FAILED")
 
 
-@dataclass(frozen=True)
-class Device:
-    """The device and the precision that a model runs in."""
+class Processor:
+    """The processor and the memory of this machine, on which a model without torch runs."""
 
-    device: torch.device
-    dtype: torch.dtype
+    def __str__(self) -> str:
+        return "cpu"
 
     def memory_used(self) -> int:
         """Return the bytes in use: allocated on a GPU, resident in this process otherwise."""
-        if self.device.type == "cuda":
-            return torch.cuda.memory_allocated(self.device)
         statm = Path("/proc/self/statm")
         if statm.exists():
             return int(statm.read_text().split()[1]) * resource.getpagesize()
@@ -51,17 +48,52 @@ class Device:
 
     def memory_total(self) -> int:
         """Return the bytes of the device's whole memory."""
-        if self.device.type == "cuda":
-            return int(torch.cuda.get_device_properties(self.device).total_memory)
         return host_memory()
 
     def release(self) -> None:
         """Return unused cached memory to the device."""
         gc.collect()
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all work."""
+
+
+@dataclass(frozen=True)
+class Device(Processor):
+    """The device of torch and the precision that a model runs in."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def __str__(self) -> str:
+        return str(self.device)
+
+    def memory_used(self) -> int:
+        import torch
+
+        return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else super().memory_used()
+
+    def memory_total(self) -> int:
+        import torch
+
+        if self.device.type != "cuda":
+            return super().memory_total()
+        return int(torch.cuda.get_device_properties(self.device).total_memory)
+
+    def release(self) -> None:
+        import torch
+
+        super().release()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         elif self.device.type == "mps":
             torch.mps.empty_cache()
+
+    def synchronize(self) -> None:
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
 
 def host_memory(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
@@ -77,8 +109,10 @@ def pick_device() -> Device:
     The precision is that of the environment's PRECISION, otherwise float16 on GPUs and float32 on a CPU. Raises
     InvalidInput for a PRECISION that is not one of PRECISIONS.
     """
+    import torch
+
     requested = os.environ.get("PRECISION") or None
-    raise_faults(None if requested is None else check_choice("PRECISION", requested, tuple(PRECISIONS)))
+    raise_faults(None if requested is None else check_choice("PRECISION", requested, PRECISIONS))
     if torch.cuda.is_available():
         # The same seed must give the same file, so cuDNN may not choose its algorithm by timing.
         torch.backends.cudnn.benchmark = False
@@ -92,7 +126,7 @@ def pick_device() -> Device:
         device = Device(torch.device("cpu"), torch.float32)
         reason = f"no GPU, {torch.get_num_threads()} threads"
     if requested is not None:
-        device = Device(device.device, PRECISIONS[requested])
+        device = Device(device.device, getattr(torch, requested))
     precision = str(device.dtype).removeprefix("torch.")
     logger.info("device: %s in %s (%s), %.1f GB", device.device, precision, reason, device.memory_total() / GB)
     return device
@@ -116,22 +150,22 @@ class _LevelFormatter(logging.Formatter):
 
 
 @contextmanager
-def out_of_memory(device: Device, advice: str, unload: Callable[[], None]) -> Iterator[None]:
+def out_of_memory(device: Processor, advice: str, unload: Callable[[], None]) -> Iterator[None]:
     """Raise OutOfMemory with `advice` (what to lower) in place of the device's out-of-memory error.
 
     `unload` is called first. It drops what the model can load again, so that the next prediction has memory.
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        # The CPU's allocator, CUDA's libraries and pinned memory raise a RuntimeError that only its text identifies.
-        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and not OUT_OF_MEMORY_TEXT.search(str(error)):
+    except (MemoryError, RuntimeError) as error:
+        # torch, the CPU's allocator and CUDA's libraries raise a RuntimeError that only its text identifies.
+        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY_TEXT.search(str(error)):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold the tensors of the step that failed
         unload()
         device.release()
         total = f"{device.memory_total() / GB:.1f} GB"
-        raise OutOfMemory(f"{device.device} ran out of memory (it has {total}); {advice}") from None
+        raise OutOfMemory(f"{device} ran out of memory (it has {total}); {advice}") from None
 
 
 @dataclass
@@ -141,7 +175,7 @@ class Stages:
     Each stage logs one line when it ends.
     """
 
-    device: Device
+    device: Processor
     seconds: dict[str, float] = field(default_factory=dict)
     textual_inversions: list[TextualInversion] = field(default_factory=list)
 
@@ -150,9 +184,8 @@ class Stages:
         """Time the block as stage `name`; `description` goes into the log line."""
         start = time.perf_counter()
         yield
-        if self.device.device.type == "cuda":
-            torch.cuda.synchronize(self.device.device)
+        self.device.synchronize()
         elapsed = time.perf_counter() - start
         self.seconds[name] = round(self.seconds.get(name, 0.0) + elapsed, 3)
         used = self.device.memory_used() / GB
-        logger.info("%s: %s in %.1f s, %.2f GB in use on %s", name, description, elapsed, used, self.device.device)
+        logger.info("%s: %s in %.1f s, %.2f GB in use on %s", name, description, elapsed, used, self.device)
