@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from declared_inputs import RENAMED
 from tree import ROOT, models, package_of
 from videokit.errors import InvalidInput
 
@@ -19,14 +20,6 @@ DOCUMENTS = [ROOT / name for name in LISTED.splitlines()]
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 each_model = pytest.mark.parametrize("model", models())
 
-# documented names that a model's `Inputs` renames
-RENAMED = {
-    "path": "checkpoint",
-    "n_prompt": "negative_prompt",
-    "steps": "num_inference_steps",
-    "gif_frames_per_second": "fps",
-    "gif_ping_pong": "ping_pong",
-}
 # In one line: the end of a sentence and the start of the next.
 TWO_SENTENCES = re.compile(r"(?<!e\.g)(?<!i\.e)(?<! al)[.!?][*)\"]* +[*(\"]*[A-Z`]")
 

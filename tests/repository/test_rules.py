@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from declared_inputs import missing_field
 from imports import imported_names
 from tree import ROOT, models, package_of
 from videokit.video import signing
@@ -39,6 +40,11 @@ def test_libraries_print_nothing() -> None:
 @each_model
 def test_predict_is_thin(model: Path) -> None:
     assert len((model / "predict.py").read_text().splitlines()) <= 80
+
+
+@each_model
+def test_every_input_of_predict_is_a_field_of_inputs(model: Path) -> None:
+    assert missing_field(model.name) is None
 
 
 @each_model
