@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,6 +10,7 @@ from api_in_process import ApiInProcess
 from api_server import MODELS, VERSIONS
 from playwright.sync_api import Page, expect
 from predictions_api.settings import ModelSettings
+from tree import ROOT
 
 HOSTILE = [
     "<script>hacked = 1</script>",
@@ -40,7 +42,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiInProcess]:
 def test_the_history_is_paged_and_filtered_and_loads_only_the_clips_that_are_seen(
     api: ApiInProcess, open_page: Callable[..., Page]
 ) -> None:
-    clip = "data:image/png;base64," + "iVBORw0KGgo="
+    clip = "data:image/png;base64,iVBORw0KGgo="
     path = api.run(api.service.files.store_output("p" * 26, clip))
     for number in range(500):
         model = "test/pictures" if number % 2 else "test/text"
@@ -57,6 +59,18 @@ def test_the_history_is_paged_and_filtered_and_loads_only_the_clips_that_are_see
     page.get_by_label("Show").select_option("pictures")
     expect(cards.locator("visible=true")).to_have_count(250)
     assert len([url for url in loaded if "/delivery/" in url]) < 100
+
+
+def test_a_clip_plays_while_the_pointer_is_on_its_card(api: ApiInProcess, open_page: Callable[..., Page]) -> None:
+    clip = (ROOT / "animate-diff" / "examples" / "red-circle-moving-right.mp4").read_bytes()
+    path = api.run(api.service.files.store_output("p" * 26, "data:video/mp4;base64," + b64encode(clip).decode()))
+    api.add_prediction(model="test/text", output=path, status="succeeded", created_at=1_755_000_000_000_000)
+    page = open_page(api.url)
+    card = page.locator("#gallery .card").first
+    card.hover()
+    expect(card.locator("video")).to_have_js_property("paused", False)
+    page.get_by_role("heading", name="History").hover()
+    expect(card.locator("video")).to_have_js_property("paused", True)
 
 
 def test_hostile_prompts_logs_and_file_names_are_texts(api: ApiInProcess, open_page: Callable[..., Page]) -> None:

@@ -11,7 +11,10 @@ from playground_page import END, choose, control, run, run_to_the_end, status
 from playwright.sync_api import Page, expect
 
 RECORD = """
-window.seen = {bars: [], pictures: new Set(), texts: new Set()};
+window.seen = {bars: [], pictures: new Set(), texts: new Set(), shifted: 0};
+new PerformanceObserver(list => list.getEntries().forEach(({sources, value}) => {
+    if (sources.some(({node}) => node?.parentElement?.closest("#result"))) seen.shifted += value;
+})).observe({type: "layout-shift"});
 new MutationObserver(() => {
     const bar = document.querySelector("progress"), picture = document.querySelector(".screen img");
     if (bar.hasAttribute("value") && !bar.classList.contains("idle")) seen.bars.push(bar.value);
@@ -35,7 +38,7 @@ def test_a_text_is_shown_as_text(page: Page) -> None:
     expect(page.locator(".screen")).to_have_text("<b>bold</b>")
 
 
-def test_progress_grows_and_pictures_are_shown_as_they_come(page: Page) -> None:
+def test_progress_grows_and_pictures_are_shown_as_they_come_without_a_shift_of_the_layout(page: Page) -> None:
     choose(page, "pictures")
     page.evaluate(RECORD)
     run_to_the_end(page, "pictures", steps="5", sleep="0.3", seed="40")
@@ -44,6 +47,7 @@ def test_progress_grows_and_pictures_are_shown_as_they_come(page: Page) -> None:
     assert bars == sorted(bars)
     assert pictures >= 4  # the example's, and those before the end
     assert any(text.startswith("Running: denoise. 2 of 5, 00:03 left") for text in texts)
+    assert page.evaluate("seen.shifted") < 0.01  # the sum of layout shifts, of which up to 0.1 is good: web.dev/cls
     expect(page.locator(".stages")).to_contain_text("denoise 0.1 s")
 
 

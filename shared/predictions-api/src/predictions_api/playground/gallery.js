@@ -1,7 +1,7 @@
 // The history of the server, newest first: a card for each prediction, whose clip plays while the pointer is on it.
 
 import {api} from "./api.js";
-import {element, write} from "./dom.js";
+import {element, isStill, write} from "./dom.js";
 import {notice} from "./notice.js";
 import {describe} from "./run.js";
 import {still} from "./still.js";
@@ -69,7 +69,10 @@ class Card {
   #output = null;
 
   constructor(id) {
-    const select = () => state.select(state.predictions.get(id));
+    const select = () => {
+      state.select(state.predictions.get(id));
+      document.querySelector(".screen").scrollIntoView({block: "nearest", behavior: isStill() ? "auto" : "smooth"});
+    };
     this.#button = element("button", {type: "button", onclick: select}, this.#picture, this.#title, this.#state);
     this.element = element("li", {class: "card", "data-id": id}, this.#button);
     this.mark(state.selected?.id);
@@ -80,7 +83,8 @@ class Card {
     this.#model = model;
     this.element.dataset.status = status;
     write(this.#title, textsOf(prediction).join(" · ") || model.split("/")[1]);
-    write(this.#state, describe(prediction).join(" "));
+    const [words, detail] = describe(prediction);
+    write(this.#state, status === "succeeded" && detail ? detail : `${words} ${detail}`);
     const output = outputsOf(prediction).at(-1) ?? null;
     if (output === this.#output) return;
     this.#output = output;

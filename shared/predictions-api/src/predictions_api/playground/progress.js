@@ -1,5 +1,7 @@
 // Reads a prediction's progress out of its logs: tqdm's bars, and the lines of stages that have ended.
 
+import {hasEnded} from "./state.js";
+
 // 44%|########            | 11/25 denoise [00:02<00:02]
 const BAR = /(\d+)%\|[^|\n]*\|\s*(\d+)\/(\d+)\s*([^[\n\r]*?)\s*(?:\[[\d:]+<([\d:?]+)[^\]\n]*\])?\s*$/;
 // denoise: 25 steps, 50 UNet evaluations of 16 frames 8x8 in 5.1 s
@@ -24,6 +26,6 @@ export function progressOf(logs) {
 
 /** Return how many predictions of the same model come before a waiting one. */
 export function placeInQueue(prediction, predictions) {
-  const isBefore = other => other.created_at < prediction.created_at && !other.completed_at;
+  const isBefore = other => other.created_at < prediction.created_at && !hasEnded(other);
   return predictions.filter(other => other.model === prediction.model && isBefore(other)).length;
 }
