@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 def ping_pong(frames: Iterable[Frame], directory: Path) -> Iterator[Frame]:
     """Yield the frames, then the same ones in reverse without the first and the last, read back from disk."""
     with FrameStore(directory) as store:
-        for frame in frames:
-            store.append(frame)
-            yield frame
+        yield from store.append_each(frames)
         for index in reversed(range(1, len(store) - 1)):
             yield store[index]

@@ -15,9 +15,7 @@ address. A packet that cannot be decoded is skipped, as in a player. A truncated
 from __future__ import annotations
 
 import logging
-import math
 import re
-from bisect import bisect_right
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -26,24 +24,24 @@ from PIL import Image
 
 from videokit.checks import check_range
 from videokit.errors import InvalidInput, raise_faults
-from videokit.video.probe import Clip, VideoInfo, probe, read_clip, seek_options
+from videokit.video.probe import Clip, probe, seek_options
 from videokit.video.reading import MAX_SIDE, check_work, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from fractions import Fraction
     from pathlib import Path
 
+    from videokit.video.ffmpeg import Process
     from videokit.video.frames import Frame
-
-__all__ = ["VideoInfo", "decode", "probe"]
 
 logger = logging.getLogger("videokit")
 
 LARGE = 2560 * 1440  # pixels; larger pictures are scaled to twice the size of a frame before they leave the program
 STEPS_BACK = (0, 2, 20)  # seconds; an index may lead to a later keyframe
 Picture = tuple[str, tuple[int, int], bytes]  # mode, size and pixels, as Pillow has them
-PAM = ("-c:v", "pam", "-f", "image2pipe", "pipe:1")
+PAM = ("-fps_mode", "passthrough", "-c:v", "pam", "-f", "image2pipe", "pipe:1")
 
 
 def decode(path: Path, *, num_frames: int, width: int, height: int) -> Iterator[Frame]:
@@ -57,111 +55,84 @@ def decode(path: Path, *, num_frames: int, width: int, height: int) -> Iterator[
         check_range("width", width, 1, MAX_SIDE),
         check_range("height", height, 1, MAX_SIDE),
     )
-    return _frames(read_clip(path, num_frames), num_frames, width, height)
+    return _frames(probe(path, num_frames), num_frames, width, height)
 
 
 def _frames(clip: Clip, num_frames: int, width: int, height: int) -> Iterator[Frame]:
-    previous, times, decoded = None, set(), 0
     scale = 2 * max(width / clip.width, height / clip.height)
-    if (
-        scale < 1 and clip.width * clip.height > LARGE and "zscale" not in clip.colours
-    ):  # the program holds up to 16 pictures
+    if scale < 1 and clip.width * clip.height > LARGE and "zscale" not in clip.colours:  # it holds up to 16 pictures
         clip = replace(clip, colours=f"scale=iw*{scale}:ih*{scale}:flags=area,{clip.colours}")
+    previous, different = None, 0
     pictures = _pictures_by_seeking(clip, num_frames) if clip.seeks else _pictures_in_order(clip, num_frames)
-    for index, (picture, time, count) in enumerate(pictures):
-        times.add(time)
-        decoded += count
+    for index, (picture, decoded) in enumerate(pictures):
+        if picture is None:
+            raise InvalidInput(
+                f"{clip.path.name} has no picture that can be decoded for frame {index}: it is damaged, or takes more "
+                "time or memory than is allowed; give another file"
+            )
         if picture != previous:
+            different += 1
             previous, image = picture, _fit(picture, clip.pixel_aspect, width, height)
         if index == num_frames - 1:
             logger.info(
                 f"decode: {num_frames} frames {width}x{height} from {clip.path.name} ({clip.codec} {clip.width}x"
-                f"{clip.height}, {clip.duration:.2f} s): {len(times)} different pictures of {decoded} decoded"
-                + ("; it has too few, so some are repeated" if len(times) < num_frames else "")
+                f"{clip.height}, {clip.duration:.2f} s): {different} different pictures of {decoded} decoded"
+                + (", so some are repeated" if different < num_frames else "")
                 + (f"; {clip.hdr} tone-mapped to BT.709" if clip.hdr else "")
             )
         yield np.array(image)
 
 
-def _pictures_in_order(clip: Clip, num_frames: int, skipped: int = 0) -> Iterator[tuple[Picture, int, int]]:
-    """Yield the picture of each frame but the first `skipped`, its time and how many were decoded for it."""
-    first, ticks = clip.times[0], clip.end - clip.times[0]
-    # The odd ones of 2 n ticks are the middles. round=up gives the last picture that is not later than a tick. A copy
-    # of the last picture is moved behind the end, because fps drops a picture that shares its tick with the end.
-    rate = f"{2 * num_frames * clip.tick.denominator}/({ticks * clip.tick.numerator})"
-    selection = (
-        f"settb={clip.tick},setpts=PTS-({first}),tpad=stop=1:stop_mode=clone,"
-        f"setpts='if(gt(PTS,{clip.times[-1] - first}),PTS+{ticks},PTS)',fps={rate}:round=up:start_time=0,"
-        f"tpad=stop=-1:stop_mode=clone,trim=start_frame={2 * skipped + 1}:end_frame={2 * num_frames},framestep=2,"
-    )
-    output = ["-map", "0:V:0", "-vf", clip.deinterlace + selection + clip.colours, "-fps_mode", "passthrough", *PAM]
-    if clip.tiled:  # the program composes them if nothing else is selected
-        output = ["-frames:v", "1", "-pix_fmt", "rgb24", *PAM]
-    count = len(clip.times)
-    with reading(clip.path, clip.decoder, *output) as process:
-        picture = None
-        for index in range(skipped, num_frames):
-            if not (clip.tiled and picture):
-                picture = _read_picture(process.stdout)
-            if picture is None:
-                raise InvalidInput(
-                    f"{clip.path.name} has no picture that can be decoded for frame {index}: it is damaged, or takes "
-                    "more time or memory than is allowed; give another file"
-                )
-            shown = bisect_right(clip.times, first + (2 * index + 1) * ticks // (2 * num_frames))
-            yield picture, clip.times[shown - 1], count
-            count = 0
+def _pictures_in_order(clip: Clip, num_frames: int) -> Iterator[tuple[Picture | None, int]]:
+    """Yield the picture of each frame, or None, and how many are decoded."""
+    selection = "loop=loop=-1:size=1,"  # of a single picture
+    if clip.num_frames > 1:
+        # The odd ones of 2 n ticks are the middles. A picture's time becomes its first tick that is not earlier; of
+        # those with one tick, fps gives the last. A copy of the last picture is moved to the end, because fps drops a
+        # picture that shares its tick with the end.
+        tick = f"ceil({2 * num_frames}*(PTS-({clip.first}))/{clip.end - clip.first})"
+        selection = (
+            f"settb={clip.tick},tpad=stop=1:stop_mode=clone,setpts='if(gt(PTS,{clip.last}),{2 * num_frames},{tick})',"
+            f"fps=1/({clip.tick}):start_time=0,tpad=stop=-1:stop_mode=clone,trim=start_frame=1,framestep=2,"
+        )
+    with _reading(clip, selection, num_frames) as process:
+        for _ in range(num_frames):
+            yield _read_picture(process.stdout), clip.num_frames
 
 
-def _pictures_by_seeking(clip: Clip, num_frames: int) -> Iterator[tuple[Picture, int, int]]:
-    """Yield the picture of each frame, its time and how many were decoded for it, each from the keyframe before it."""
-    first, ticks = clip.times[0], clip.end - clip.times[0]
-    times = [first + (2 * index + 1) * ticks // (2 * num_frames) for index in range(num_frames)]
-    total = 0
-    for index, time in enumerate(times):
-        decoded = 0
+def _pictures_by_seeking(clip: Clip, num_frames: int) -> Iterator[tuple[Picture | None, int]]:
+    """Yield the picture of each frame, or None, decoded from the keyframe before it, and how many were decoded."""
+    decoded = 0
+    for index in range(num_frames):
+        middle = clip.first + (2 * index + 1) * (clip.end - clip.first) // (2 * num_frames)
+        time = min(middle, clip.last)
+        selection = f"settb={clip.tick},setpts=PTS-({time}),showinfo=checksum=0,fps=1:round=up:start_time=0,"
         for step in STEPS_BACK:
-            picture, shown, count = _search(clip, time, step)
-            decoded += count
-            check_work(clip.path, total + decoded, (clip.width, clip.height))
-            if picture:
+            with _reading(clip, selection, 1, *seek_options(time * clip.tick - step)) as process:
+                picture = _read_picture(process.stdout)
+                log = process.log()
+            times = re.findall(r"^\[Parsed_showinfo_\d+ @ \w+\] n: *\d+ pts: *(-?\d+) ", log, re.MULTILINE)
+            decoded += len(times)
+            check_work(clip.path, decoded, clip.size)
+            if picture and int(times[0]) <= 0:
                 break
-        else:  # the index is wrong: decode without it
-            yield from _pictures_in_order(
-                replace(read_clip(clip.path, math.inf), colours=clip.colours), num_frames, skipped=index
-            )
-            return
-        total += decoded
-        yield picture, shown, decoded
+        else:
+            picture = None  # the index is wrong
+        yield picture, decoded
 
 
-def _search(clip: Clip, time: int, step: int) -> tuple[Picture | None, int, int]:
-    """Return the picture on screen at `time`, or None, its time, and how many pictures were decoded.
-
-    Decoding starts at a keyframe `step` seconds before `time`.
-    """
-    selection = f"settb={clip.tick},setpts=PTS-({time}),showinfo=checksum=0,fps=1:round=up:start_time=0,"
-    output = ["-map", "0:V:0", "-vf", clip.deinterlace + selection + clip.colours, "-frames:v", "1"]
-    options = (*clip.decoder, *seek_options(time * clip.tick - step))
-    with reading(clip.path, options, *output, "-fps_mode", "passthrough", *PAM, loglevel="info") as process:
-        picture = _read_picture(process.stdout)
-        log = process.log()
-    times = [
-        int(found) for found in re.findall(r"^\[Parsed_showinfo_\d+ @ \w+\] n: *\d+ pts: *(-?\d+) ", log, re.MULTILINE)
-    ]
-    late = not times or times[0] > 0
-    return None if late else picture, time + max((found for found in times if found <= 0), default=0), len(times)
+def _reading(clip: Clip, selection: str, num_frames: int, *options: str) -> AbstractContextManager[Process]:
+    filters = f"[{clip.source}]{clip.deinterlace}{selection}{clip.colours}"
+    output = ("-filter_complex", filters, "-frames:v", str(num_frames), *PAM)
+    return reading(clip.path, (*clip.decoder, *options), *output)
 
 
 def _read_picture(stream: BinaryIO) -> Picture | None:
     """Return the next PAM picture, or None at the end."""
-    header = {}
-    for line in iter(stream.readline, b"ENDHDR\n"):
-        if not line:
-            return None
-        name, _, value = line.partition(b" ")
-        header[name] = value
-    width, height, depth = (int(header[name]) for name in (b"WIDTH", b"HEIGHT", b"DEPTH"))
+    header = [stream.readline().split() for _ in range(7)]  # P7, WIDTH, HEIGHT, DEPTH, MAXVAL, TUPLTYPE, ENDHDR
+    if not header[-1]:
+        return None
+    width, height, depth = (int(line[1]) for line in header[1:4])
     pixels = stream.read(width * height * depth)
     return ("RGBA" if depth == 4 else "RGB", (width, height), pixels) if len(pixels) == width * height * depth else None
 

@@ -42,13 +42,11 @@ MP4_FILTERS = (
 )
 # Without cpu-independent the bytes depend on the processor, and with AVX-512 on the contents of uninitialised memory.
 X264 = ["-preset", "medium", "-profile:v", "high", "-crf", "17", "-x264-params", "cpu-independent=1"]
-X264_THREADS = 4  # fixed, because the bytes depend on it
-# bitexact: ffmpeg does not write its version.
-MP4 = ["-c:v", "libx264", "-threads", str(X264_THREADS), *X264, "-fflags", "+bitexact", "-movflags", "+faststart"]
+# The bytes depend on the number of threads. bitexact: ffmpeg does not write its version.
+MP4 = ["-c:v", "libx264", "-threads", "4", *X264, "-fflags", "+bitexact", "-movflags", "+faststart"]
 PALETTE = "palettegen=stats_mode=full:max_colors=256:reserve_transparent=0"  # median cut of all frames' histogram
 GIF_FILTERS = "[0:v]settb=1/100[frames];[frames][1:v]paletteuse=dither=sierra2"  # error diffusion over two rows
 GIF_FPS = (Fraction(1, 600), 50)  # a GIF's delay is 16 bits of 1/100 s, and browsers show one below 2 as 10
-GIF_TRAILER = b";"  # section 27 of GIF89a
 
 
 @dataclass(frozen=True)
@@ -79,9 +77,9 @@ def encode_mp4(
     started, rate = time.perf_counter(), Fraction(fps)
     if rate <= 0:
         raise InvalidInput(f"fps={fps} must be above 0; try 8")
-    frames, height, width = _measure_frames(frames)
+    frames, height, width, source = _as_input(frames, rate)
     # H.264's 4:2:0 chroma needs even sides.
-    raise_faults(*(check_multiple(name, side, 2, 2) for name, side in (("width", width), ("height", height))))
+    raise_faults(check_multiple("width", width, 2, 2), check_multiple("height", height, 2, 2))
     with atomic_write(path) as new, TemporaryFile() as comment:
         metadata = []
         if provenance is not None:
@@ -90,10 +88,11 @@ def encode_mp4(
             os.set_inheritable(comment.fileno(), True)
             metadata = ["-/metadata", f"pipe:{comment.fileno()}"]
         output = ["-filter_threads", "1", "-vf", MP4_FILTERS, *MP4, *metadata, "-f", "mp4", str(new)]
-        num_frames, _ = _run([*_input(width, height, rate), *output], frames)
+        num_frames, _ = _run([*source, *output], frames)
         if provenance is not None:
-            _append(new, provenance.xmp_box())  # at the end, where it changes no offset in the index
-    return _log_clip(Clip(path, num_frames, width, height, rate, path.stat().st_size), started)
+            with new.open("ab") as file:  # at the end, where it changes no offset in the index
+                file.write(provenance.xmp_box())
+    return _describe(path, num_frames, width, height, rate, started)
 
 
 def encode_gif(
@@ -109,11 +108,10 @@ def encode_gif(
     started, rate = time.perf_counter(), Fraction(fps)
     if not GIF_FPS[0] <= rate <= GIF_FPS[1]:
         raise InvalidInput(f"fps={fps} is out of range for a GIF ({GIF_FPS[0]} to {GIF_FPS[1]}); write an MP4")
-    frames, height, width = _measure_frames(frames)
+    frames, height, width, source = _as_input(frames, rate)
     with atomic_write(path) as new, FrameStore(path.parent) as store:
-        source = _input(width, height, rate)
         to_pipe = ["-f", "rawvideo", "-pix_fmt", "bgra", "pipe:1"]
-        num_frames, palette = _run([*source, "-vf", PALETTE, *to_pipe], _store_each(frames, store))
+        num_frames, palette = _run([*source, "-vf", PALETTE, *to_pipe], store.append_each(frames))
         source += ["-f", "rawvideo", "-pixel_format", "bgra", "-video_size", "16x16"]
         source += ["-i", f"data:application/octet-stream;base64,{b64encode(palette).decode()}"]
         start, end = (floor(100 * index / rate + Fraction(1, 2)) for index in (num_frames - 1, num_frames))
@@ -121,60 +119,42 @@ def encode_gif(
         output = ["-fps_mode", "passthrough", "-enc_time_base", "1/100", "-final_delay", str(end - start)]
         _run([*source, "-filter_complex", GIF_FILTERS, *output, "-loop", "0", "-f", "gif", str(new)], store)
         if provenance is not None:
-            # GIF89a section 24 recommends a comment at the beginning or the end, before the trailer.
-            _append(new, provenance.gif_blocks() + GIF_TRAILER, replaced=len(GIF_TRAILER))
-    return _log_clip(Clip(path, num_frames, width, height, rate, path.stat().st_size), started)
+            with new.open("r+b") as file:
+                file.seek(-1, os.SEEK_END)  # the trailer: GIF89a section 24 recommends a comment before it
+                file.write(provenance.gif_blocks() + b";")
+    return _describe(path, num_frames, width, height, rate, started)
 
 
-def _measure_frames(frames: Iterable[Frame]) -> tuple[Iterator[Frame], int, int]:
-    """Return all frames, checked, with the height and width of the first."""
+def _as_input(frames: Iterable[Frame], rate: Fraction) -> tuple[Iterator[Frame], int, int, list[str]]:
+    """Return the frames, checked, their height and width, and the options that read them from the standard input."""
     checked = check_frames(frames)
     first = next(checked, None)
     if first is None:
         raise ValueError("no frames to encode; a clip has at least one")
-    return chain([first], checked), first.shape[0], first.shape[1]
-
-
-def _input(width: int, height: int, rate: Fraction) -> list[str]:
-    """Return the options of frames that come through the standard input."""
+    height, width, _ = first.shape
     size = ["-video_size", f"{width}x{height}", "-framerate", str(rate)]
-    return ["-f", "rawvideo", "-pixel_format", "rgb24", *size, "-i", "pipe:0"]
+    options = ["-f", "rawvideo", "-pixel_format", "rgb24", *size, "-i", "pipe:0"]
+    return chain([first], checked), height, width, options
 
 
 def _run(arguments: list[str], frames: Iterable[Frame]) -> tuple[int, bytes]:
     """Write all frames to a process of ffmpeg; return their number and its standard output, at most a pipe's buffer."""
-    num_frames, ended = 0, False
+    num_frames = 0
     with Process(arguments) as process:
         for frame in frames:
-            num_frames += 1
             try:
                 process.stdin.write(np.ascontiguousarray(frame).data)
-            except BrokenPipeError:
-                ended = True
+            except BrokenPipeError:  # it has ended
                 break
-        status = process.wait()
-        if status or ended:
+            num_frames += 1
+        if status := process.wait():
             raise VideokitError(f"ffmpeg ended with status {status}: {process.log(1000).strip()}")
         return num_frames, process.stdout.read()
 
 
-def _store_each(frames: Iterable[Frame], store: FrameStore) -> Iterator[Frame]:
-    for frame in frames:
-        store.append(frame)
-        yield frame
-
-
-def _append(file: Path, content: bytes, replaced: int = 0) -> None:
-    """Write bytes at the end of a file, over its last `replaced` bytes."""
-    with file.open("r+b") as end:
-        end.seek(-replaced, os.SEEK_END)
-        end.write(content)
-
-
-def _log_clip(clip: Clip, started: float) -> Clip:
-    """Log and return the clip; the seconds include the computing of the frames."""
-    logger.info(
-        "encode: %d frames %dx%d at %s fps -> %d KB in %.1f s",
-        *(clip.num_frames, clip.width, clip.height, clip.fps, clip.size // 1000, time.perf_counter() - started),
-    )
+def _describe(path: Path, num_frames: int, width: int, height: int, rate: Fraction, started: float) -> Clip:
+    """Log and return what was written; the seconds include the computing of the frames."""
+    clip, seconds = Clip(path, num_frames, width, height, rate, path.stat().st_size), time.perf_counter() - started
+    written = f"{num_frames} frames {width}x{height} at {rate} fps -> {clip.size // 1000} KB"
+    logger.info(f"encode: {written} in {seconds:.1f} s")
     return clip

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -53,3 +53,9 @@ class FrameStore:
         self._file.seek(0, 2)
         self._file.write(np.ascontiguousarray(frame).data)
         self._length += 1
+
+    def append_each(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """Yield the frames, each after it was added."""
+        for frame in frames:
+            self.append(frame)
+            yield frame

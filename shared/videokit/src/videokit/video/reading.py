@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_SIDE = 8192  # pixels
 MAX_PIXELS = 4096 * 4096  # every 4K format
+LARGEST = f"{MAX_SIDE} pixels a side or {MAX_PIXELS / 1e6:.0f} megapixels"
 MAX_DECODED = 20_000_000_000  # pixels of a clip, about 20 s of work; 5 minutes of 1920x1080 at 30 fps
 MAX_PICTURES = 250_000  # of a clip whose pictures must be counted; over 2 hours at 30 fps
 LIMITS = ((resource.RLIMIT_AS, 1_600_000_000), (resource.RLIMIT_CPU, 90))  # bytes and seconds of each process
@@ -25,8 +26,9 @@ ADVICE = "give an MP4, WebM, MOV, MKV, AVI or GIF file"
 # pictures and all other demuxers that open a second file or an address are excluded.
 MOV, MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"  # have an index with the times of their keyframes
 STILLS = ("png_pipe", "webp_pipe", "jpeg_pipe", "mjpeg")
-OTHERS = "avi,flv,asf,ogg,mpegts,mpeg,mpegvideo,m4v,h264,hevc,ivf,gif,apng,webp_anim"
-FORMATS = ",".join((MOV, MATROSKA, *STILLS, OTHERS))
+FORMATS = (
+    f"{MOV},{MATROSKA},{','.join(STILLS)},avi,flv,asf,ogg,mpegts,mpeg,mpegvideo,m4v,h264,hevc,ivf,gif,apng,webp_anim"
+)
 DECODERS = (
     "h264,hevc,vvc,av1,libdav1d,vp8,vp9,libvpx,libvpx-vp9,mpeg1video,mpeg2video,mpeg4,msmpeg4v1,msmpeg4v2,msmpeg4,"
     "h261,h263,flv,vp6,vp6f,vp6a,wmv1,wmv2,wmv3,vc1,theora,svq1,svq3,cinepak,rpza,qtrle,dvvideo,prores,dnxhd,cfhd,"
@@ -37,15 +39,23 @@ GUARDS = ("-protocol_whitelist", "fd", "-format_whitelist", FORMATS, "-codec_whi
 
 
 @contextmanager
-def reading(path: Path, options: Sequence[str], *output: str, loglevel: str = "error") -> Iterator[Process]:
+def reading(path: Path, options: Sequence[str], *output: str) -> Iterator[Process]:
     """Run the program on an open file, so that it has no name to choose a demuxer by, with limits."""
     with path.open("rb", buffering=0) as file:
         arguments = [*GUARDS, *options, "-i", "fd:", *output]
         try:
-            with Process(arguments, source=file, loglevel=loglevel, limits=LIMITS, seconds=MAX_SECONDS) as process:
+            with Process(arguments, source=file, loglevel="info", limits=LIMITS, seconds=MAX_SECONDS) as process:
                 yield process
+                if process.wait() < 0:
+                    raise TimeoutError  # a limit
         except TimeoutError as error:
             raise InvalidInput(f"{path.name} takes too long to decode; give a shorter or smaller clip") from error
+
+
+def check_size(path: Path, width: int, height: int) -> None:
+    """Raise InvalidInput if a picture is too large."""
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise InvalidInput(f"{path.name} is {width}x{height}, over {LARGEST}; scale it down")
 
 
 def check_work(path: Path, num_pictures: int, size: tuple[int, int]) -> None:
