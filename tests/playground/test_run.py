@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,10 +111,10 @@ def test_a_server_that_stops_is_named_and_what_it_runs_is_shown_when_it_is_back(
 
 def test_what_was_removed_is_said_with_what_to_do(open_page: Callable[..., Page], tmp_path: Path) -> None:
     with ApiServer(tmp_path / "api", models=["text"], token=None, keep=1) as server:
-        prediction = server.create("text", wait=True, text="a secret")
-        while not server.get(prediction["id"])["data_removed"]:
-            pass
         page = open_page(server.url)
+        run_to_the_end(page, "text")
+        while not server.http.get("/predictions").json()["results"][0]["data_removed"]:
+            time.sleep(0.1)
         page.locator("#gallery .card").get_by_role("button").click()
         expect(status(page)).to_have_text("Removed.")
         expect(page.locator(".screen")).to_contain_text("start the server with a longer --keep")

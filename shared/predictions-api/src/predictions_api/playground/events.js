@@ -7,7 +7,7 @@ import {hasEnded, state} from "./state.js";
 
 let source = null;
 
-/** Receive the events of a prediction, and of no other one. If it has ended, read its logs, which lists do not have. */
+/** Receive the events of a prediction, and of no other one. If it has ended, read its logs, and whether it is still there. */
 export function follow(prediction) {
   source?.close();
   source = null;
@@ -15,7 +15,7 @@ export function follow(prediction) {
   const {id} = prediction;
   const read = () => api.get(`predictions/${id}`).then(whole => state.put(whole)).catch(notice);
   if (hasEnded(prediction)) {
-    if (prediction.logs === undefined) read();
+    read();
     return;
   }
   const stream = new EventSource(api.own(prediction.urls.stream));
@@ -29,6 +29,9 @@ export function follow(prediction) {
     read();
   });
 }
+
+// Browsers open six connections to a server, so a tab that nobody sees holds none.
+document.addEventListener("visibilitychange", () => follow(document.hidden ? null : state.selected));
 
 /** Return whether the stream of a prediction that still runs has ended, as its server answered with an error. */
 export const isLost = prediction => !hasEnded(prediction) && (!source || source.readyState === EventSource.CLOSED);
