@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -31,7 +30,6 @@ HOST = "127.0.0.1"
 SESSION = Path(__file__).with_name("session.py")
 _READY_SECONDS = 3600.0
 _SLOT_SECONDS = 5.0  # Cog answers a prediction a moment before it accepts the next one
-_STOP_SECONDS = 20.0  # for the server to end, before it is killed
 
 
 class ServerError(Exception):
@@ -41,7 +39,7 @@ class ServerError(Exception):
 class CogServer:
     """A running Cog server for one model: a context manager that leaves no process and no file behind.
 
-    It stops in order at the end of its block, and is killed at once if the block ends by an error or a signal.
+    Its processes are killed at the end of the block, without a wait for their exit handlers.
 
     port: 0 picks a free port, which is then the attribute `port`.
     weights: "demo", "full" or a directory.
@@ -79,13 +77,13 @@ class CogServer:
             self._start()
             self._wait_until_ready()
         except BaseException:
-            self._cleanup.__exit__(*sys.exc_info())
+            self._cleanup.close()
             raise
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         """End all processes of the server and remove their temporary files."""
-        self._cleanup.__exit__(*error)
+        self._cleanup.close()
 
     @property
     def url(self) -> str:
@@ -105,8 +103,6 @@ class CogServer:
             "WEIGHTS": self._weights,
             **self._env,
         }
-        read_end, write_end = os.pipe()
-        self._cleanup.callback(os.close, read_end)
         parent_pipe, own_end = os.pipe()  # closes when this process ends, also by SIGKILL
         self._cleanup.callback(os.close, own_end)
         command = [str(self._python), "-m", "cog.server.http", "--host", HOST]
@@ -121,15 +117,14 @@ class CogServer:
                 encoding="utf-8",
                 errors="replace",
                 start_new_session=True,  # Ctrl-C reaches only the caller, which ends all processes of this one
-                pass_fds=[write_end, parent_pipe],  # `write_end` closes when the last process of Cog has ended
+                pass_fds=[parent_pipe],
             )
         finally:
-            os.close(write_end)
             os.close(parent_pipe)
         reader = threading.Thread(target=self._read, args=(process.stdout,), daemon=True)
         reader.start()
-        self._cleanup.callback(reader.join)
-        self._cleanup.push(lambda error, *_: _end_group(process, read_end, at_once=error is not None))
+        self._cleanup.callback(reader.join)  # the last process of the group has closed the pipe
+        self._cleanup.callback(_kill_group, process)
 
     def check(self) -> None:
         """Raise ServerError if the server has ended."""
@@ -192,12 +187,13 @@ class CogServer:
                 self._fail(f"not ready after {_READY_SECONDS:.0f} s")
 
     def _fail(self, text: str) -> NoReturn:
-        """Stop the server, so that all of its lines have been read, and raise ServerError with the last ones."""
+        """End the server, so that all of its lines have been read, and raise ServerError with the last ones."""
         self._cleanup.close()
         raise ServerError("\n  ".join([f"{self.model_dir.name}: {text}", *self._last_lines]))
 
     def _read(self, lines: IO[str]) -> None:
         """Pass what the model prints to `on_log`, and keep the last other lines for messages."""
+        in_traceback = False
         with lines:
             for line in lines:
                 try:
@@ -206,8 +202,9 @@ class CogServer:
                 except (ValueError, TypeError, KeyError):
                     self._last_lines.append(line.rstrip())
                     # The server wraps the output of a running worker in JSON. A bare traceback is a failed start.
-                    if line.startswith("Traceback "):
+                    if in_traceback and not line.startswith(" "):
                         self._worker_failed.set()
+                    in_traceback = in_traceback or line.startswith("Traceback ")
                     continue
                 if "source" not in fields and target != "coglet::user":
                     continue  # the server's own line; late lines of a set-up have the target `coglet::user`
@@ -234,12 +231,7 @@ def _free_port(wanted: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def _end_group(process: subprocess.Popen[str], read_end: int, *, at_once: bool) -> None:
-    """End a server and its child processes. The pipe of `read_end` closes with the last of them."""
-    if process.poll() is None and not at_once:
-        process.terminate()  # only the server: it ends its worker in order, so that exit handlers run
-        select.select([read_end], [], [], _STOP_SECONDS)
+def _kill_group(process: subprocess.Popen[str]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):  # all have ended (PermissionError: macOS)
         os.killpg(process.pid, signal.SIGKILL)
-    select.select([read_end], [], [], _STOP_SECONDS)
     process.wait()

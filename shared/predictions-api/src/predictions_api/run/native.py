@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from predictions_api.settings import ModelSettings
 
 LOG = logging.getLogger("predictions_api.native")
-# Seconds after closing stdin. script/serve waits 20 s for the running prediction and 20 s for Cog.
+# Seconds after closing stdin, for commands that do not end by that.
 _STOP_SIGNALS = ((5.0, signal.SIGTERM), (40.0, signal.SIGKILL))
 _EXIT_INTERVAL = 0.1  # seconds between two looks at the process
 _MAX_LINE = 65536  # bytes; a longer line is split
