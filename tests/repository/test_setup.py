@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 from pip_settings import uv_options
+from processes import wait_until_ended
+from pseudo_terminal import CTRL_C, terminal
 from tree import ROOT
 
 UV = f"import os, sys; os.execv({shutil.which('uv', path=str(Path(sys.executable).parent))!r}, ['uv', *sys.argv[1:]])"
@@ -45,8 +47,7 @@ def checkout(tmp_path: Path) -> Path:
     """Return a tree with the scripts and a lock of three packages. Its path has a space."""
     root = tmp_path / "a tree"
     shutil.copytree(ROOT / "script", root / "script", ignore=shutil.ignore_patterns("__pycache__"))
-    (root / "tools").mkdir()
-    shutil.copy(ROOT / "tools" / "tree.py", root / "tools")
+    shutil.copytree(ROOT / "tools", root / "tools", ignore=lambda _, names: [n for n in names if not n.endswith(".py")])
     (root / "lock").mkdir()
     wheels = tmp_path / "wheels"
     wheels.mkdir()
@@ -58,12 +59,16 @@ def checkout(tmp_path: Path) -> Path:
     return root
 
 
-def start(checkout: Path, **variables: str) -> subprocess.Popen[str]:
+def environment(checkout: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))}
     temporary = checkout.parent
-    environ = {**kept, "PIP_CONFIG_FILE": str(temporary / "pip.conf"), "PIP_RETRIES": "0", **variables}
+    environ = {**kept, "PIP_CONFIG_FILE": str(temporary / "pip.conf"), "PIP_RETRIES": "0"}
     environ |= {"UV_CACHE_DIR": str(temporary / "cache"), "PIP_NO_CACHE_DIR": "1", "XDG_CONFIG_DIRS": str(temporary)}
-    environ |= {"HOME": str(temporary)}
+    return {**environ, "HOME": str(temporary)}
+
+
+def start(checkout: Path, **variables: str) -> subprocess.Popen[str]:
+    environ = {**environment(checkout), **variables}
     command = [sys.executable, str(checkout / "script" / "setup")]
     return subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
@@ -124,6 +129,17 @@ def test_the_next_run_repairs_an_interrupted_one(checkout: Path) -> None:
     assert not (checkout / ".venv" / "made-from").exists()
     assert set_up(checkout)[0] == 0
     assert version_of(checkout, "alpha") == "1.0"
+
+
+def test_ctrl_c_ends_a_set_up_with_one_line(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment(checkout).items():
+        monkeypatch.setenv(name, value)
+    with terminal(sys.executable, checkout / "script" / "setup", NO_COLOR="1") as shown:
+        shown.wait_for("setting up")
+        shown.press(CTRL_C)
+        assert shown.status() == 130
+    assert shown.lines()[1:] == ["stopped", ""]
+    wait_until_ended(f"PIP_CONFIG_FILE={checkout.parent}")
 
 
 def test_of_two_runs_at_once_one_does_the_work(checkout: Path) -> None:
