@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
+import httpx
 from playwright.sync_api import Locator, Page, expect
 
 END = 300_000  # milliseconds within which a prediction ends on a busy machine, with the start of its model
@@ -38,3 +42,12 @@ def run_to_the_end(page: Page, model: str, **inputs: str) -> None:
         control(page, name).fill(value)
     run(page)
     expect(status(page)).to_have_text("Done.", timeout=END)
+
+
+def newest_prediction(url: str) -> Any:
+    """Return the newest prediction of a server after its end."""
+    while True:
+        prediction = httpx.get(f"{url}/v1/predictions").json()["results"][0]
+        if prediction["status"] not in ("starting", "processing"):
+            return prediction
+        time.sleep(0.1)

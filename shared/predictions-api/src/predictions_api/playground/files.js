@@ -78,8 +78,11 @@ export function fileField(id) {
   return field;
 }
 
-export const typeOf = url =>
-  /^data:([^;,]*)/.exec(url)?.[1] ?? (/\.(png|gif|jpe?g|webp)$/i.test(url.split("?")[0]) ? "image/" : "video/");
+/** Return the media type of a URL's content, as far as its name shows it. */
+export function typeOf(url) {
+  const picture = /\.(png|gif|jpe?g|webp)(\?|$)/i.exec(url)?.[1];
+  return /^data:([^;,]*)/.exec(url)?.[1] ?? (picture ? `image/${picture.toLowerCase()}` : "video/");
+}
 
 function player(source, type) {
   const image = element("img", {src: source, alt: "The file"});

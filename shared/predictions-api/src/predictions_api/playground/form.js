@@ -26,7 +26,7 @@ export class Form {
   show(model) {
     if (this.model) this.#inputs.set(nameOf(this.model), this.read());
     const schemas = model.latest_version?.openapi_schema.components.schemas;
-    this.model = {owner: model.owner, name: model.name, version: model.latest_version?.id, schema: schemas?.Input};
+    this.model = {owner: model.owner, name: model.name, version: model.latest_version?.id, schema: schemas?.Input, output: schemas?.Output};
     this.#fields.clear();
     const inputs = Object.entries(schemas?.Input.properties ?? {}).map(([name, schema]) => [name, resolve(schema, schemas)]);
     inputs.sort(([, one], [, other]) => one["x-order"] - other["x-order"]);

@@ -1,6 +1,7 @@
 // The history of the server, newest first: a card for each prediction, whose clip plays while the pointer is on it.
 
 import {api} from "./api.js";
+import {compareBox, compareButton} from "./compare.js";
 import {element, isStill, write} from "./dom.js";
 import {notice} from "./notice.js";
 import {describe} from "./run.js";
@@ -15,6 +16,7 @@ export class Gallery {
   #next = ""; // the query of the page that is loaded next
 
   constructor() {
+    this.#list.before(compareButton);
     state.addEventListener("prediction", ({detail}) => this.#show(detail));
     state.addEventListener("selected", () => {
       for (const card of this.#cards.values()) card.mark(state.selected?.id);
@@ -87,6 +89,7 @@ class Card {
     write(this.#state, status === "succeeded" && detail ? detail : `${words} ${detail}`);
     const output = outputsOf(prediction).at(-1) ?? null;
     if (output === this.#output) return;
+    if (this.#output === null && /^https?:/.test(output)) this.element.append(compareBox(prediction.id));
     this.#output = output;
     this.#picture.replaceChildren(...(output ? [still(output, this.#button)] : []));
   }

@@ -1,11 +1,15 @@
 // The page: the models as tabs, a form, the stage and the history, and what happens between them.
 
 import {api, ApiError} from "./api.js";
+import {showCode} from "./code.js";
 import {element, tabs} from "./dom.js";
+import {acceptClips} from "./drop.js";
 import {Form} from "./form.js";
 import {Gallery} from "./gallery.js";
+import {keepLink, readLink} from "./link.js";
 import {notice} from "./notice.js";
 import {poll} from "./poll.js";
+import {showAbout} from "./readme.js";
 import {Stage} from "./run.js";
 import {hasEnded, nameOf, state} from "./state.js";
 
@@ -40,6 +44,7 @@ async function start() {
   showView(find("#clip-tab"));
   const first = tabOf(localStorage.getItem("model")) ?? find("#models").firstChild;
   if (first) showModel(first);
+  useLink();
   await gallery.load();
   if (!state.selected) selectRunning();
   poll();
@@ -67,6 +72,11 @@ function use(prediction, step = 0) {
     state.select(prediction);
   }
   form.fill(metrics?.seed === undefined ? input : {...input, seed: (metrics.seed + step) % 2 ** 31});
+}
+
+function useLink() {
+  const link = readLink();
+  if (tabOf(link?.model)) use(link);
 }
 
 async function run() {
@@ -99,6 +109,15 @@ state.addEventListener("prediction", ({detail: {id, error}}) => {
   const lines = error.replace(/^InvalidInput: /, "").matchAll(/^(\w+)=.*$/gm);
   form.showFaults(Object.fromEntries([...lines].map(([line, name]) => [name, line])));
 });
+showCode(find("#code"), form);
+showAbout(find("#about"), example => {
+  use(example);
+  state.select(example);
+  showView(find("#clip-tab"));
+});
+acceptClips(find("#send"), use);
+keepLink(form, find("#send"));
+addEventListener("hashchange", useLink);
 find("#form").addEventListener("submit", event => {
   event.preventDefault();
   run();

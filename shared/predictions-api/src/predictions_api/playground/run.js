@@ -1,8 +1,10 @@
 // The stage: the prediction that is shown, as it waits, runs and ends.
 
 import {api} from "./api.js";
-import {element, isStill, write} from "./dom.js";
+import {fpsOf} from "./clip.js";
+import {element, write} from "./dom.js";
 import {follow} from "./events.js";
+import {factsOf} from "./facts.js";
 import {typeOf} from "./files.js";
 import {Logs} from "./logs.js";
 import {placeInQueue, progressOf} from "./progress.js";
@@ -20,6 +22,7 @@ export class Stage {
   #stages = element("span", {});
   #strip = element("span", {class: "strip"});
   #logs = new Logs();
+  #facts = element("div");
   #shown = ""; // what is on the screen
 
   /** `actions`: label -> function of the prediction. */
@@ -31,6 +34,7 @@ export class Stage {
       element("div", {class: "line"}, element("p", {class: "status"}, this.#status, " ", this.#detail), this.#actions),
       element("div", {class: "line stages"}, this.#stages, this.#strip),
       this.#logs.element,
+      this.#facts,
     );
     state.addEventListener("selected", () => {
       follow(state.selected);
@@ -62,13 +66,23 @@ export class Stage {
     const note = prediction.error ?? (prediction.data_removed ? REMOVED : null);
     this.#screen.dataset.progress = outputs.length || note || !bar ? "" : `${bar.done} / ${bar.total}`;
     const shown = [prediction.id, note, ...outputs].join();
+    this.#showFacts(prediction);
     if (shown === this.#shown) return;
     this.#shown = shown;
     const pick = node => this.#screen.replaceChildren(...node);
-    pick(note ? [element("p", {class: "note"}, note)] : outputs.slice(-1).map(draw));
+    pick(note ? [element("p", {class: "note"}, note)] : outputs.slice(-1).map(output => draw(output, prediction)));
     const label = index => `Output ${index + 1} of ${outputs.length}`;
     this.#strip.replaceChildren(...(outputs.length > 1 ? outputs : []).map((output, index) =>
-      element("button", {type: "button", "aria-label": label(index), onclick: () => pick([draw(output)])}, String(index + 1))));
+      element("button", {type: "button", "aria-label": label(index), onclick: () => pick([draw(output, prediction)])}, String(index + 1))));
+  }
+
+  /** Show what is known at the end of a prediction. */
+  #showFacts(prediction) {
+    for (const player of this.#screen.querySelectorAll("clip-player")) player.fps = fpsOf(prediction);
+    const id = prediction.metrics ? prediction.id : "";
+    if (id === this.#facts.dataset.id) return;
+    this.#facts.dataset.id = id;
+    this.#facts.replaceChildren(...(id ? [factsOf(prediction)] : []));
   }
 
   #showActions(prediction) {
@@ -81,14 +95,13 @@ export class Stage {
 }
 
 /** Return an element that shows an output: a clip, a picture, or a text. */
-export function draw(output) {
+export function draw(output, prediction) {
   if (!/^https?:|^data:/.test(output)) return element("pre", {tabindex: 0}, output);
   const src = output.startsWith("data:") ? output : api.own(output);
   if (/\.(txt|json)$/.test(output)) return element("a", {href: src, download: true}, "Download the file");
-  if (typeOf(output).startsWith("image/")) return element("img", {src, alt: "The clip"});
-  const video = element("video", {src, loop: true, autoplay: !isStill(), playsinline: true, controls: true, "aria-label": "The clip"});
-  video.muted = true;
-  return video;
+  const player = element("clip-player", {src, type: typeOf(output)});
+  player.fps = fpsOf(prediction);
+  return player;
 }
 
 /** Return what a prediction does in a few words, and what changes often. */
