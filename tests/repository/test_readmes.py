@@ -32,11 +32,17 @@ def schema_of(model: str) -> dict[str, Any]:
     return {name: {**schemas.get(name, {}), **entry, "required": name in required} for name, entry in properties}
 
 
-def inputs_table(model: str) -> dict[str, list[str]]:
+def inputs_table(model: str) -> dict[str, tuple[str, str]]:
     """Return the columns "values" and "default" of each input, in the order of the README."""
     section = (ROOT / model / "README.md").read_text().partition("\n## Inputs\n")[2].partition("\n## ")[0]
     rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in section.splitlines() if line.startswith("| `")]
-    return {name.strip(" `"): [cell.strip() for cell in cells[:2]] for name, *cells in rows}
+    return {name.strip(" `"): (values.strip(), default.strip()) for name, values, default, _ in rows}
+
+
+def documented_rows(model: str) -> list[tuple[str, dict[str, Any], str, str]]:
+    """Return name, schema, "values" and "default" of each input that the README has."""
+    table = inputs_table(model)
+    return [(name, entry, *table[name]) for name, entry in schema_of(model).items() if name in table]
 
 
 def is_accepted(model: str, name: str, value: float) -> bool:
@@ -53,13 +59,12 @@ def is_accepted(model: str, name: str, value: float) -> bool:
 
 @each_model
 def test_a_readme_has_every_input_in_the_documented_order(model: str) -> None:
-    assert list(inputs_table(model)) == list(schema_of(model))
+    assert list(inputs_table(model)) == list(schema_of(model)), f"the table of inputs in {model}/README.md"
 
 
 @each_model
 def test_a_readme_has_the_documented_defaults(model: str) -> None:
-    for name, entry in schema_of(model).items():
-        _, default = inputs_table(model)[name]
+    for name, entry, _, default in documented_rows(model):
         value = entry.get("default")
         if value is None:
             assert default == ("required" if entry["required"] else "random" if name == "seed" else "none"), name
@@ -72,8 +77,7 @@ def test_a_readme_has_the_documented_defaults(model: str) -> None:
 
 @each_model
 def test_a_readme_has_the_documented_choices(model: str) -> None:
-    for name, entry in schema_of(model).items():
-        values, _ = inputs_table(model)[name]
+    for name, entry, values, _ in documented_rows(model):
         if "enum" in entry:
             assert values == ", ".join(f"`{choice}`" for choice in entry["enum"]), name
         elif entry["type"] in ("string", "boolean"):
@@ -83,10 +87,9 @@ def test_a_readme_has_the_documented_choices(model: str) -> None:
 # The schema lacks some bounds that the model has, so the README's are compared with the model itself.
 @each_model
 def test_a_readme_has_the_bounds_that_the_model_has_within_the_documented_ones(model: str) -> None:
-    for name, entry in schema_of(model).items():
+    for name, entry, values, _ in documented_rows(model):
         if entry["type"] not in ("integer", "number") or "enum" in entry:
             continue
-        values, _ = inputs_table(model)[name]
         match = re.fullmatch(r"(?:multiples of (?P<factor>\d+), )?(?:from )?(?P<low>\d+)(?: to (?P<high>\d+))?", values)
         assert match, f"{name}: {values!r}"
         low, high = int(match["low"]), int(match["high"] or match["low"])
