@@ -79,10 +79,10 @@ def predict(
             report_textual_inversions(source, provenance, paths)
         _report(paths, prediction.get("metrics", {}))
     except InvalidInputs as error:
-        write(f"{error}\n")
+        write(colour(str(error), "red") + "\n")
         return 2
     except (SchemaError, ServerError, PredictionFailed, OSError) as error:
-        write(f"{error}\n")
+        write(colour(str(error), "red") + "\n")
         return 1
     except PredictionCancelled:
         write("the prediction was cancelled\n")
