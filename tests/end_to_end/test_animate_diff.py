@@ -102,12 +102,8 @@ def test_every_input_has_a_default(animate_diff: Served) -> None:
     [
         ({"steps": 101}, "steps", "101 is greater than the maximum of 100"),
         ({"steps": 0}, "steps", "0 is less than the minimum of 1"),
-        ({"steps": "many"}, "steps", 'is not of type "integer"'),
         ({"steps": 2.5}, "steps", 'is not of type "integer"'),
-        ({"guidance_scale": 10.5}, "guidance_scale", "10.5 is greater than the maximum of 10"),
-        ({"guidance_scale": 0.9}, "guidance_scale", "0.9 is less than the minimum of 1"),
         ({"path": "other.safetensors"}, "path", "is not one of"),
-        ({"motion_module": "mm_sd_v16"}, "motion_module", "is not one of"),
         ({"prompt": 5}, "prompt", 'is not of type "string"'),
         ({"seed": None}, "seed", 'is not of type "integer"'),
     ],

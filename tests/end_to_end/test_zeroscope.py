@@ -103,39 +103,10 @@ def test_the_published_schema_is_the_documented_one(zeroscope: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "field", "message"),
-    [
-        ({"width": 248}, "width", "248 is less than the minimum of 256"),
-        ({"height": 255}, "height", "255 is less than the minimum of 256"),
-        ({"num_inference_steps": 501}, "num_inference_steps", "501 is greater than the maximum of 500"),
-        ({"guidance_scale": 0.5}, "guidance_scale", "0.5 is less than the minimum of 1"),
-        ({"batch_size": 0}, "batch_size", "0 is less than the minimum of 1"),
-        ({"model": "zeroscope"}, "model", "is not one of"),
-        ({"fps": 7.5}, "fps", 'is not of type "integer"'),
-        ({"init_video": 5}, "init_video", 'is not of type "string"'),
-    ],
-)
-def test_an_input_that_the_schema_forbids_is_rejected_by_cog(
-    zeroscope: Served, inputs: dict[str, Any], field: str, message: str
-) -> None:
-    answer = zeroscope.server.predict(INPUTS | inputs)
-    assert "status" not in answer
-    assert [detail["loc"] for detail in answer["detail"]] == [["body", "input", field]]
-    assert message in answer["detail"][0]["msg"]
-
-
-@pytest.mark.parametrize(
     ("inputs", "message"),
     [
         ({"width": 500}, "width=500 is not a multiple of 8; try 496 or 504"),
-        ({"height": 257}, "height=257 is not a multiple of 8; try 256 or 264"),
-        ({"fps": 0}, "fps=0 is out of range (1 to 120); try 1"),
-        ({"fps": 121}, "fps=121 is out of range (1 to 120); try 120"),
-        ({"init_weight": 1.5}, "init_weight=1.5 is out of range (0 to 1); try 1"),
-        ({"init_weight": -0.1}, "init_weight=-0.1 is out of range (0 to 1); try 0"),
-        ({"num_frames": 0}, "num_frames=0 is out of range"),
         ({"num_frames": 10**9}, "num_frames=1000000000 is out of range"),
-        ({"seed": -1}, "seed=-1 is out of range (0 to 2147483647); omit it for a random one"),
         ({"seed": 2147483647, "batch_size": 2}, "seed=2147483647 with batch_size=2"),
     ],
 )
