@@ -11,7 +11,7 @@ let source = null;
 export function follow(prediction) {
   source?.close();
   source = null;
-  if (!prediction) return;
+  if (!state.predictions.has(prediction?.id)) return; // an example
   const {id} = prediction;
   const read = () => api.get(`predictions/${id}`).then(whole => state.put(whole)).catch(notice);
   if (hasEnded(prediction)) {

@@ -84,7 +84,7 @@ class Card {
     const {status, model} = prediction;
     this.#model = model;
     this.element.dataset.status = status;
-    write(this.#title, textsOf(prediction).join(" · ") || model.split("/")[1]);
+    write(this.#title, textsOf(prediction).join(" · ").slice(0, 200) || model.split("/")[1]);
     const [words, detail] = describe(prediction);
     write(this.#state, status === "succeeded" && detail ? detail : `${words} ${detail}`);
     const output = outputsOf(prediction).at(-1) ?? null;

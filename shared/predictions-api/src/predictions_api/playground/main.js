@@ -71,7 +71,7 @@ function use(prediction, step = 0) {
     showModel(tabOf(model));
     state.select(prediction);
   }
-  form.fill(metrics?.seed === undefined ? input : {...input, seed: (metrics.seed + step) % 2 ** 31});
+  form.fill(Number.isInteger(metrics?.seed) ? {...input, seed: (metrics.seed + step) % 2 ** 31} : input);
 }
 
 function useLink() {

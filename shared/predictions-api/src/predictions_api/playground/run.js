@@ -53,7 +53,7 @@ export class Stage {
     if (bar || isOver) this.#bar.value = isOver ? 0 : bar.done / bar.total;
     else this.#bar.removeAttribute("value");
     const seconds = prediction?.metrics?.seconds ?? Object.fromEntries(stages.map(({name, seconds}) => [name, seconds]));
-    write(this.#stages, Object.entries(seconds).map(([name, time]) => `${name} ${time.toFixed(1)} s`).join(" · "));
+    write(this.#stages, Object.entries(seconds).map(([name, time]) => `${name} ${Number(time).toFixed(1)} s`).join(" · "));
     this.#showOutputs(prediction ?? state.model?.default_example ?? {}, bar);
     this.#showActions(prediction);
     this.#logs.element.hidden = !prediction;
@@ -122,5 +122,5 @@ export function describe(prediction) {
   if (status === "failed") return ["Failed.", ""];
   if (status !== "succeeded") return ["Canceled.", ""];
   const seed = metrics?.seed === undefined ? "" : `, seed ${metrics.seed}`;
-  return ["Done.", `${(metrics?.predict_time ?? 0).toFixed(1)} s${seed}`];
+  return ["Done.", `${Number(metrics?.predict_time ?? 0).toFixed(1)} s${seed}`];
 }

@@ -35,4 +35,4 @@ class State extends EventTarget {
 export const state = new State();
 export const hasEnded = ({status}) => status !== "starting" && status !== "processing";
 export const nameOf = model => `${model.owner}/${model.name}`;
-export const outputsOf = ({output}) => [output ?? []].flat().filter(item => typeof item === "string");
+export const outputsOf = ({output}) => [output ?? []].flat().map(item => (typeof item === "string" ? item : JSON.stringify(item)));

@@ -6,8 +6,8 @@ import {typeOf} from "./files.js";
 
 /** Return an element that shows the first frame of an output, and plays it while `card` is used. */
 export function still(output, card) {
-  if (!/^https?:|^data:/.test(output) || /\.(txt|json)$/.test(output)) return element("span", {class: "text"}, output);
   const url = output.startsWith("data:") ? output : api.own(output);
+  if (!url || /\.(txt|json)$/.test(url)) return element("span", {class: "text"}, output.slice(0, 500));
   return typeOf(output).startsWith("image/") ? picture(url, card) : video(url, card);
 }
 
