@@ -96,9 +96,9 @@ export class Stage {
 
 /** Return an element that shows an output: a clip, a picture, or a text. */
 export function draw(output, prediction) {
-  if (!/^https?:|^data:/.test(output)) return element("pre", {tabindex: 0}, output);
   const src = output.startsWith("data:") ? output : api.own(output);
-  if (/\.(txt|json)$/.test(output)) return element("a", {href: src, download: true}, "Download the file");
+  if (!src) return element("pre", {tabindex: 0}, output);
+  if (/\.(txt|json)$/.test(src)) return element("a", {href: src, download: true}, "Download the file");
   const player = element("clip-player", {src, type: typeOf(output)});
   player.fps = fpsOf(prediction);
   return player;
