@@ -21,6 +21,7 @@ MODEL = "lucataco/animate-diff"
 CLIPBOARD = ["clipboard-read", "clipboard-write"]
 INPUT: dict[str, Any] = {
     "prompt": "it's \"a\" $(touch ran) `touch ran` $HOME \\n {0} %s ${x}\nJSON\n'JSON'\n# é 漢字 😀 \u2028 </script>",
+    "n_prompt": "null",
     "steps": 1,
     "seed": 3,
 }

@@ -85,8 +85,10 @@ const saveJavaScript = (model, file, number) => !isFile(model) ? `console.log(${
 const blob = await ${file}.blob();
 await writeFile(\`output${number}.\${blob.type.split("/")[1]}\`, blob.stream());`;
 
+const PYTHON_NAMES = new Map([[true, "True"], [false, "False"], [null, "None"]]);
+
 /** Return a value of JSON as Python writes it. The escapes in JSON's strings are Python's too. */
 function pythonValue(value) {
   if (Array.isArray(value)) return `[${value.map(pythonValue).join(", ")}]`;
-  return {true: "True", false: "False", null: "None"}[value] ?? JSON.stringify(value);
+  return PYTHON_NAMES.get(value) ?? JSON.stringify(value);
 }

@@ -7,7 +7,11 @@ import {nameOf, state} from "./state.js";
 
 /** Accept clips on the whole page and by a button. `use` is called with {model, input} of a clip. */
 export function acceptClips(buttons, use) {
-  const picker = element("input", {type: "file", accept: "video/mp4,image/gif,image/png", hidden: true, onchange: () => take(picker.files[0])});
+  const onchange = () => {
+    take(picker.files[0]);
+    picker.value = ""; // the same file may be picked again
+  };
+  const picker = element("input", {type: "file", accept: "video/mp4,image/gif,image/png", hidden: true, onchange});
   buttons.append(picker, element("button", {type: "button", title: "Or drop an MP4, GIF or PNG of a model on the page", onclick: () => picker.click()}, "From a clip"));
   document.addEventListener("dragover", event => event.preventDefault());
   document.addEventListener("drop", event => {
