@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor as Threads
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,22 @@ def test_all_predictions_succeed_when_one_of_two_servers_is_killed(database: str
     logs = again["logs"].removeprefix("starting text ...\n")
     assert logs.startswith("The server stopped while this prediction was running; it is run again.\n")
     assert sorted(runs.read_text().split()) == sorted(["running", "running", *map(str, range(10))])
+
+
+def test_a_server_that_gets_sigterm_hands_over_within_10_s(database: str, cog: str, tmp_path: Path) -> None:
+    urls = {"text": [cog]}
+    runs, go = tmp_path / "runs", tmp_path / "go"
+    first = ApiServer(tmp_path / "a", models=["text"], urls=urls, database=database)
+    second = ApiServer(tmp_path / "b", models=["text"], urls=urls, database=database)
+    with first, Threads() as threads:
+        answer = threads.submit(first.create, "text", wait=True, mark=str(runs), hold=str(go))
+        wait_for_runs(runs)
+        with second:
+            assert first.process is not None
+            first.process.send_signal(signal.SIGTERM)
+            first.process.wait(10)
+            assert answer.result()["status"] == "starting"
+            wait_for_runs(runs, 2)
+            go.touch()
+            assert second.wait_for(answer.result()["id"])["status"] == "succeeded"
+        assert first.logged_errors() == []

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,7 +44,7 @@ class ApiServer:
     """A running server; a context manager that leaves no process behind.
 
     `settings` are members of the configuration file. `urls` has the running Cog servers of a model. A server with a
-    `public_url` needs a `port`, to which `http` then connects.
+    `public_url` needs a `port`, to which `http` then connects. `run_with` changes the command that starts it.
     """
 
     def __init__(
@@ -53,9 +55,11 @@ class ApiServer:
         urls: Mapping[str, Sequence[str]] | None = None,
         token: str | None = TOKEN,
         port: int = 0,
+        run_with: Callable[[list[str], Path], list[str]] = lambda command, _: command,
         **settings: Any,
     ) -> None:
         self.directory = directory
+        self.run_with = run_with
         self.log = directory / "log"
         self.token = token
         self.port = port
@@ -93,6 +97,7 @@ class ApiServer:
         command = [sys.executable, "-W", "error", "-m", "predictions_api", "--config", str(self.config)]
         command += ["--port", str(self.port)]
         with self.log.open("a") as log:
+            command = self.run_with(command, self.directory)
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environ, encoding="utf-8")
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -146,6 +151,12 @@ class ApiServer:
             time.sleep(0.02)
         raise AssertionError(f"not {wanted} within 60 s: {prediction}\n{self.log.read_text()[-3000:]}")
 
+    def metric(self, name: str, model: str) -> float:
+        """Return the value of a metric of a test model."""
+        line = f'{name}{{model="test/{model}"}} '
+        (value,) = [rest for rest in self.http.get("/metrics").text.splitlines() if rest.startswith(line)]
+        return float(value.removeprefix(line))
+
     def logged_errors(self) -> list[dict[str, Any]]:
         """Return the lines of the log that are errors."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
@@ -179,3 +190,21 @@ class CogProcess:
         self.process.wait(60)
         self._reader.join()
         self.process.stdout.close()
+
+
+@contextmanager
+def cog_at(host: str, port: int, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a Cog server of the test model `text`, as an image runs it, at an address of this machine."""
+    (directory / ".cog").mkdir(parents=True, exist_ok=True)
+    shutil.copy(MODELS / "text" / "predict.py", directory)
+    shutil.copy(MODELS / "text" / "openapi.json", directory / ".cog" / "openapi_schema.json")
+    environ = {**os.environ, "PORT": str(port), "COG_PREDICT_TYPE_STUB": "predict.py:Predictor"}
+    environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = [sys.executable, "-m", "cog.server.http", "--host", host]
+    with subprocess.Popen(
+        command, cwd=directory, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()

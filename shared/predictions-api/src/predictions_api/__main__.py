@@ -92,10 +92,12 @@ class Server(BaseServer):
         _print(f"{base}/ is its page for browsers; its models are {', '.join(m.name for m in self.settings.models)}")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        handing_over = asyncio.create_task(self._service.hand_over())  # so that open requests are answered
         if self._inner_task is not None:
             self._inner.should_exit = True
             await self._inner_task
         await super().shutdown(sockets)
+        await handing_over
         await self._service.close()
 
 

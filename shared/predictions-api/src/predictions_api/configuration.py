@@ -22,7 +22,7 @@ A configuration file in TOML has the names of the flags, with _ for -, and the m
     [[models]]
     name = "lucataco/animate-diff"
     versions = ["beecf59c4aee8d81bf04f0381033dfa10dc16e845b4ae00d281e2fa377e48a9f"]
-    urls = ["http://gpu1:5000", "http://gpu2:5000"]       # running Cog servers; or instead:
+    urls = ["http://gpu1:5000", "dns+http://gpu:5000"]    # running Cog servers, dns+: all addresses; or instead:
     command = ["script/serve", "animate-diff", "--port", "0", "--until-stdin-ends"]  # starts one
     schema = "animate-diff.json"                          # OpenAPI; default: from the Cog server
     readme = "README.md"                                  # optional
@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
         "--setup-timeout",
         type=float,
         metavar="S",
-        help="fail a prediction whose Cog server is not ready after S seconds; default 600",
+        help="fail predictions for which no Cog server has been ready for S seconds; default 600",
     )
     flags.add_argument(
         "--silence", type=float, metavar="S", help="check a Cog server after S seconds without progress; default 120"

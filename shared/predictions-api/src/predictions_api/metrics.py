@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, of this server since its start. The waiting predictions are those of all servers."""
+"""Metrics for Prometheus, of this server since its start. Waiting and running predictions are those of all servers."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ class Metrics:
             "prediction_ran_seconds", "Time in the model", ["model"], buckets=BUCKETS, registry=self.registry
         )
         self.waiting_count = Gauge("predictions_waiting", "Predictions in the queue", ["model"], registry=self.registry)
+        self.running_count = Gauge("predictions_running", "Predictions in the model", ["model"], registry=self.registry)
+        self.worker_count = Gauge(
+            "cog_servers", "Cog servers that can run predictions", ["model"], registry=self.registry
+        )
         self.request_count = Counter(
             "requests", "HTTP requests answered", ["method", "route", "status"], registry=self.registry
         )
@@ -38,9 +42,15 @@ class Metrics:
             self.wait_seconds.labels(model).observe((started_at - created_at) / 1e6)
             self.run_seconds.labels(model).observe((completed_at - started_at) / 1e6)
 
-    def text(self, waiting: Mapping[str, int]) -> bytes:
-        """Return all metrics in Prometheus's text format. `waiting`: number of waiting predictions by model."""
-        self.waiting_count.clear()
-        for model, count in waiting.items():
-            self.waiting_count.labels(model).set(count)
+    def text(self, unended: Mapping[tuple[str, str], int], workers: Mapping[str, int]) -> bytes:
+        """Return all metrics in Prometheus's text format.
+
+        `unended`: number of predictions by model and status, starting or processing. `workers`: Cog servers by model.
+        """
+        for gauge, status in ((self.waiting_count, "starting"), (self.running_count, "processing")):
+            gauge.clear()
+            for model in {*workers, *(model for model, _ in unended)}:
+                gauge.labels(model).set(unended.get((model, status), 0))
+        for model, count in workers.items():
+            self.worker_count.labels(model).set(count)
         return generate_latest(self.registry)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+DNS = "dns+"  # begins a URL whose host name stands for all of its addresses
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -22,7 +23,7 @@ class ModelSettings:
     readme: Path | None = None  # Markdown
     examples: Path | None = None  # directory of predictions as JSON, and of their files
     command: tuple[str, ...] = ()  # starts a Cog server, which prints "... is ready at URL"
-    urls: tuple[str, ...] = ()  # of running Cog servers
+    urls: tuple[str, ...] = ()  # of running Cog servers; with dns+ all addresses of the name
     cog_version: str = "0.23.1"  # used if the Cog server does not report its version
 
     def __post_init__(self) -> None:
@@ -35,6 +36,8 @@ class ModelSettings:
             raise ValueError(
                 f"model {self.name} needs either a command that starts a Cog server or urls of running ones"
             )
+        for url in self.urls:
+            _check_url(f"url of {self.name}", url.removeprefix(DNS))
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
                 await newest_version(model),
                 await run_count(model),
                 await first_example(model, request),
-                await catalogue.worker_status(model),
+                catalogue.worker_status(model),
                 base_url(request),
             )
             for model in models

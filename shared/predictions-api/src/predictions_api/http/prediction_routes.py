@@ -101,7 +101,8 @@ async def _create(
         version=version.id,
         input=dict(sorted(inputs.items())),  # in the order in which Replicate returns them
         callback_key=random_key(),
-        logs=ignored_inputs(version.openapi_schema, version.model.full_name, create_request.input),
+        logs=ignored_inputs(version.openapi_schema, version.model.full_name, create_request.input)
+        + service.notice(version.model.full_name),
         deadline=None if lifetime is None else moment + lifetime * 1_000_000,
         webhook=create_request.webhook,
         webhook_events_filter=create_request.webhook_events_filter,
@@ -120,7 +121,8 @@ async def _create(
     if wait is not None:
         headers["Preference-Applied"] = f"wait={wait}"
         remaining = wait - (time.monotonic() - arrived)
-        result = await service.changes.wait_for_end(prediction.id, remaining, after_revision=0)
+        wait_for_end = service.changes.wait_for_end(prediction.id, remaining, after_revision=0)
+        result = await service.unless_stopping(wait_for_end)
         prediction = result or prediction
     # If it has not ended, its status is `starting`, as the clients take any other status for an end.
     is_waiting = wait is not None

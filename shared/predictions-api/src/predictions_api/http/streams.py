@@ -61,10 +61,13 @@ async def _events(service: Service, prediction: Prediction, seq: int, base_url: 
         if latest.has_ended:
             return
         try:
-            changed = await service.changes.wait(latest.id, latest.revision, KEEPALIVE_INTERVAL)
+            wait = service.changes.wait(latest.id, latest.revision, KEEPALIVE_INTERVAL)
+            changed = await service.unless_stopping(wait)
         except Problem:  # the database is unavailable now; the stream stays open
             await asyncio.sleep(1.0)
             changed = None
+        if service.is_stopping:  # the client connects to another server
+            return
         if changed is None:
             yield ": still running\n\n"
         else:

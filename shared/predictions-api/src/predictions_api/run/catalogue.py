@@ -120,9 +120,9 @@ class Catalogue:
             raise not_found()
         return model
 
-    async def worker_status(self, model: Model) -> str:
+    def worker_status(self, model: Model) -> str:
         """Return `cold`, `starting` or `ready`."""
-        return await self._workers[model.full_name].status()
+        return self._workers[model.full_name].status()
 
     async def find(self, reference: str) -> Version:
         """Return the version for an id, for owner/name:id, or for owner/name (the newest version).

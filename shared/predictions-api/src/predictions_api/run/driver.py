@@ -115,7 +115,7 @@ class Driver:
     async def _attempt(self, prediction: Prediction, inputs: Mapping[str, Any]) -> None:
         """Run the prediction. Raises Busy, NotReady or NotConnected if the Cog server did not accept it."""
         workers = self.workers[prediction.model]
-        if await workers.status() != "ready":
+        if workers.status() != "ready":
             starting = f"starting {prediction.model.partition('/')[2]} ...\n"
             await self.records.update(prediction.id, logs=ignored_inputs(prediction.logs) + starting)
         async with workers.lend() as cog:

@@ -33,12 +33,15 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from pathlib import Path
 
+    from dbos import Queue
+
     from predictions_api.store.database import Database
 
 LOG = logging.getLogger("predictions_api.engine")
 POLL_INTERVAL = 5.0  # seconds between two polls of a queue that nothing woke; a poll costs 2 ms of CPU time
 SHARED_POLL_INTERVAL = 0.25  # if other servers also queue and run predictions
 HEARTBEAT_INTERVAL = 2.0
+STOP_TIMEOUT = 4.0  # seconds for running workflows to stop
 HEARTBEAT_TIMEOUT = 10.0  # seconds; then another server takes over
 APPLICATION_VERSION = "1"  # constant, as DBOS runs a workflow only in processes of the same version
 
@@ -76,6 +79,7 @@ class Engine:
         self.executor = "local" if database.is_sqlite else f"{socket.gethostname()}-{secrets.token_hex(8)}"
         self._workflows: dict[str, Callable[[str, str], Coroutine[Any, Any, None]]] = {}
         self._enqueue_locks: dict[str, asyncio.Lock] = {}
+        self._queues: dict[str, Queue] = {}
         self._wakers: dict[str, Waker] = {}
         self._queue_threads: list[threading.Thread] = []
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -159,7 +163,8 @@ class Engine:
         for queue in await DBOS.list_queues_async():
             # Other servers may have other models. A single server also runs those of removed models, which then fail.
             if queue.name in queues or self.database.is_sqlite:
-                queue.database_backed_queue = False  # its settings, which do not change, are not read at each poll
+                queue.database_backed_queue = False  # its limits are set here, not read from the database at each poll
+                self._queues[queue.name] = queue
                 waker = self._wakers[queue.name] = Waker()
                 thread = threading.Thread(
                     target=queue_worker_thread, args=(waker, dbos, queue), name=f"queue {queue.name}", daemon=True
@@ -167,13 +172,25 @@ class Engine:
                 thread.start()
                 self._queue_threads.append(thread)
 
-    async def close(self) -> None:
-        """Stop. Running workflows continue at the next start or in another server."""
+    def set_concurrency(self, queue: str, count: int) -> None:
+        """Change the limit of a queue, as `open` describes it."""
+        limits = self._queues[queue]
+        if limits._worker_concurrency != count:
+            limits._worker_concurrency = count  # private: DBOS's setters write to the database, for all servers
+            if limits._concurrency is not None:
+                limits._concurrency = count
+            self.wake(queue)
+
+    async def hand_over(self) -> None:
+        """Stop running workflows, which then continue at the next start or in another server. Start no others."""
         self._closing = True
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=10)
+            await asyncio.wait(self._tasks, timeout=STOP_TIMEOUT)
+
+    async def close(self) -> None:
+        """Stop. Call `hand_over` first."""
         self._stop_event.set()
         for waker in self._wakers.values():
             waker.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
@@ -17,26 +18,37 @@ from predictions_api.run.addresses import AddressRules, Resolver
 from predictions_api.run.catalogue import Catalogue
 from predictions_api.run.driver import Driver
 from predictions_api.run.engine import Engine
+from predictions_api.run.external import ExternalWorkers
 from predictions_api.run.fetch import Fetcher
 from predictions_api.run.inputs import FETCH, Inputs, may_need_fetch
-from predictions_api.run.upkeep import count_waiting, list_expired, list_overdue, list_unended, remove_data
+from predictions_api.run.tasks import first_result
+from predictions_api.run.upkeep import (
+    count_unended,
+    list_expired,
+    list_overdue,
+    list_unended,
+    list_unserved,
+    remove_data,
+)
 from predictions_api.run.webhooks import Webhooks
-from predictions_api.run.workers import create_workers
+from predictions_api.run.workers import NativeWorkers, Workers
 from predictions_api.store.changes import Changes
 from predictions_api.store.database import Database, now, sqlite_url
 from predictions_api.store.files import Files
 from predictions_api.store.input_files import InputFiles
-from predictions_api.store.records import Records
+from predictions_api.store.records import WAITING_NOTICE, Records
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from predictions_api.settings import Settings
+    from predictions_api.settings import ModelSettings, Settings
     from predictions_api.store.predictions import Prediction
 
 LOG = logging.getLogger("predictions_api.service")
 PREDICT: Final = "predict"  # the name of the workflow
 DEADLINE_INTERVAL: Final = 0.5  # seconds
+WORKERS_INTERVAL: Final = 1.0
+START_TIMEOUT: Final = 3.0  # for a first look at the Cog servers
 SWEEP_INTERVAL: Final = 60.0
 
 
@@ -52,20 +64,11 @@ class Service:
         self.records.change_listeners.append(self._count_end)
         # Cog servers are reached directly, also if the environment configures a proxy.
         self.http = httpx.AsyncClient(limits=httpx.Limits(max_connections=None), trust_env=False)
-        self.workers = {
-            model.name: create_workers(
-                model,
-                self.http,
-                idle=settings.idle,
-                callback_url=settings.callback_url,
-                setup_timeout=settings.setup_timeout,
-            )
-            for model in settings.models
-        }
+        self._resolver = Resolver()
+        self.workers = {model.name: self._create_workers(model) for model in settings.models}
         self.catalogue = Catalogue(settings.models, self.workers)
         self.files = Files(self.database, settings.files, retention=settings.keep)
         self.input_files = InputFiles(self.files, settings.callback_url)
-        self._resolver = Resolver()
         self.fetcher = Fetcher(
             self.files.content, self._input_addresses(), limit=settings.input_limit, seconds=settings.input_timeout
         )
@@ -88,6 +91,19 @@ class Service:
             settings, self.database, self.records, self.changes, self.engine, self._webhook_addresses()
         )
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stop_event = asyncio.Event()
+
+    def _create_workers(self, model: ModelSettings) -> Workers:
+        if model.urls:
+            return ExternalWorkers(model, self.http, self._resolver)
+        settings = self.settings
+        return NativeWorkers(
+            model,
+            self.http,
+            idle=settings.idle,
+            callback_url=settings.callback_url,
+            setup_timeout=settings.setup_timeout,
+        )
 
     async def open(self) -> None:
         """Start all parts, and continue the predictions of an earlier process."""
@@ -102,11 +118,36 @@ class Service:
             lambda: self._start_task(self._enqueue_unended_with_retries()),
         )
         await self._enqueue_unended()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_TIMEOUT):
+                await asyncio.gather(*map(self._refresh_workers, self.workers))
+        for name in self.workers:
+            self._start_task(_every(WORKERS_INTERVAL, partial(self._refresh_workers, name)))
         self._start_task(_every(DEADLINE_INTERVAL, self.end_overdue))
+        self._start_task(_every(WORKERS_INTERVAL, self.fail_unserved))
         self._start_task(_every(min(SWEEP_INTERVAL, self.settings.keep / 4), self.sweep))
 
+    async def hand_over(self) -> None:
+        """Stop running predictions, so that another server or the next process runs them again. Answer what waits."""
+        if not self._stop_event.is_set():
+            self._stop_event.set()
+            await self.engine.hand_over()
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stop_event.is_set()
+
+    async def unless_stopping(self, wait: Coroutine[Any, Any, Prediction | None]) -> Prediction | None:
+        """Return the result of a wait, or None at once when this server stops."""
+
+        async def stop() -> None:
+            await self._stop_event.wait()
+
+        return await first_result(wait, stop())
+
     async def close(self) -> None:
-        """Stop all parts. Running predictions are run again by the next process or by another server."""
+        """Stop all parts."""
+        await self.hand_over()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -169,6 +210,10 @@ class Service:
         self._start_task(enqueue(prediction.id, prediction.model))  # not awaited: the queue may be locked
         return True
 
+    def notice(self, model: str) -> str:
+        """Return the first line of the logs of a new prediction if it has to wait for a Cog server."""
+        return "" if self.workers[model].size else WAITING_NOTICE
+
     async def _enqueue(self, prediction_id: str, model: str) -> None:
         """Queue a prediction for its model."""
         await self._enqueue_workflow(model, PREDICT, prediction_id, prediction_id)
@@ -202,8 +247,9 @@ class Service:
             self.metrics.count_end(prediction.model, prediction.status, *times)
 
     async def metrics_text(self) -> bytes:
-        """Return this server's metrics and the number of predictions that wait on all servers, for Prometheus."""
-        return self.metrics.text(await count_waiting(self.database))
+        """Return this server's metrics, and the waiting and running predictions of all servers, for Prometheus."""
+        sizes = {name: workers.size for name, workers in self.workers.items()}
+        return self.metrics.text(await count_unended(self.database), sizes)
 
     async def cancel(self, prediction_id: str) -> Prediction | None:
         """End a prediction as canceled and return it, or None if it is missing. An ended prediction stays as it is.
@@ -229,6 +275,18 @@ class Service:
             await self.records.update(prediction.id, status=status)
             await self._remove_from_queue(prediction)
             LOG.info("%s at its deadline", status, extra={"prediction": prediction.id})
+
+    async def fail_unserved(self) -> None:
+        """Fail the predictions for which no Cog server has been available for `setup_timeout` seconds."""
+        bound = self.settings.setup_timeout
+        for name, workers in self.workers.items():
+            if fault := workers.fault(bound):
+                for prediction in await list_unserved(self.database, name, since=now() - int(bound * 1e6)):
+                    await self.driver.fail(prediction.id, f"no Cog server became ready within {bound:g} s: {fault}")
+                    await self._remove_from_queue(prediction)
+
+    async def _refresh_workers(self, name: str) -> None:
+        self.engine.set_concurrency(name, await self.workers[name].refresh())
 
     async def sweep(self) -> None:
         """Remove the data of predictions that ended more than `keep` seconds ago, and expired files."""

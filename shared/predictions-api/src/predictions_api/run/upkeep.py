@@ -45,10 +45,20 @@ async def list_undelivered(database: Database) -> list[str]:
     return [row.id for row in await database.rows(query)]
 
 
-async def count_waiting(database: Database) -> dict[str, int]:
-    """Return the number of waiting predictions of each model that has any."""
-    query = sa.select(predictions.c.model, sa.func.count()).group_by(predictions.c.model)
-    return dict(map(tuple, await database.rows(query.where(predictions.c.status == "starting"))))
+async def list_unserved(database: Database, model: str, *, since: int) -> list[Prediction]:
+    """Return the predictions of a model that have waited since that time, if none has run since, on any server."""
+    others = predictions.alias()
+    has_run = (others.c.completed_at > since) & others.c.started_at.is_not(None)
+    ran = sa.exists().where(others.c.model == model, (others.c.status == "processing") | has_run)
+    conditions = (predictions.c.model == model, predictions.c.status == "starting", predictions.c.created_at <= since)
+    return [Prediction(**row._mapping) for row in await database.rows(sa.select(predictions).where(*conditions, ~ran))]
+
+
+async def count_unended(database: Database) -> dict[tuple[str, str], int]:
+    """Return the number of waiting and of running predictions by model and status. Models without any are missing."""
+    query = sa.select(predictions.c.model, predictions.c.status, sa.func.count())
+    query = query.where(predictions.c.status.in_(UNENDED_STATUSES)).group_by(predictions.c.model, predictions.c.status)
+    return {(model, status): count for model, status, count in await database.rows(query)}
 
 
 async def list_expired(database: Database, *, ended_before: int) -> list[str]:

@@ -1,9 +1,7 @@
-"""The Cog servers of one model: a native process, or servers at given URLs. Each is lent to one prediction at a time.
+"""The Cog servers of one model: a native process here, or servers at URLs in external.py.
 
-The state of a server is asked before it is lent, unless a prediction has just succeeded there.
-
-The native process starts when it is first needed, restarts after a crash, and stops when it is idle. Its stdin is a
-pipe, so it exits when this process ends for any reason.
+Each is lent to one prediction at a time. The native process starts when it is first needed, restarts after a crash, and
+stops when it is idle. Its stdin is a pipe, so it exits when this process ends for any reason.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from predictions_api.run.cog_client import CogClient, CogError, NotReady, Unreachable
 from predictions_api.run.native import NativeCog, StartFailed
 
 if TYPE_CHECKING:
@@ -23,18 +20,15 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from predictions_api.run.cog_client import CogClient
     from predictions_api.settings import ModelSettings
 
 LOG = logging.getLogger("predictions_api.workers")
-_POLL_INTERVAL = 1.0  # seconds between two health checks of servers that are not ready
-_STATUS_TIMEOUT = 1.0  # seconds for a server to report its status
 _RELEASE_TIMEOUT = 30.0  # seconds for an abandoned prediction to end before its server is restarted
 
 
 class Workers(ABC):
-    """The Cog servers of one model. `size`: how many can be lent at the same time."""
-
-    size: int
+    """The Cog servers of one model."""
 
     def __init__(self, model: ModelSettings, http: httpx.AsyncClient) -> None:
         self.model = model
@@ -42,13 +36,15 @@ class Workers(ABC):
 
     @abstractmethod
     def lend(self) -> contextlib.AbstractAsyncContextManager[CogClient]:
-        """Lend a server to one prediction. Waits until one is available.
+        """Lend a server to one prediction. Waits until one is available. Raises StartFailed."""
 
-        Raises StartFailed, and NotReady if no server becomes ready within `setup_timeout`.
-        """
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Return how many can be lent at the same time."""
 
     @abstractmethod
-    async def status(self) -> str:
+    def status(self) -> str:
         """Return what the next prediction finds: `ready`, possibly busy, `starting`, or `cold` if no server runs."""
 
     @property
@@ -60,104 +56,29 @@ class Workers(ABC):
     async def close(self) -> None:
         """Stop the servers that this process started."""
 
+    async def refresh(self) -> int:
+        """Return `size` after a look at the servers that run now."""
+        return self.size
+
+    def fault(self, seconds: float) -> str | None:
+        """Return the servers and their states if none has been available for so many seconds, or None."""
+        return None
+
     @abstractmethod
     async def describe(self) -> tuple[dict[str, Any], str]:
         """Return the model's OpenAPI schema and the version of Cog, from one server. Raises CogError."""
 
 
-def create_workers(
-    model: ModelSettings, http: httpx.AsyncClient, *, idle: float, callback_url: str, setup_timeout: float = 600.0
-) -> Workers:
-    """Return the servers in a model's settings.
-
-    A native one stops after `idle` seconds without a prediction. `setup_timeout`: seconds for a server to become ready.
-    """
-    if model.urls:
-        return ExternalWorkers(model, http, setup_timeout=setup_timeout)
-    return NativeWorkers(model, http, idle=idle, callback_url=callback_url, setup_timeout=setup_timeout)
-
-
-async def _describe(client: CogClient, default: str) -> tuple[dict[str, Any], str]:
+async def describe(client: CogClient, default: str) -> tuple[dict[str, Any], str]:
+    """Return the schema of a server and its version of Cog, `default` if it does not report that."""
     return await client.schema(), await client.cog_version() or default
 
 
-class ExternalWorkers(Workers):
-    """Servers at URLs, not started by this process. Others may use them, too."""
-
-    def __init__(self, model: ModelSettings, http: httpx.AsyncClient, *, setup_timeout: float) -> None:
-        super().__init__(model, http)
-        self.size = len(model.urls)
-        self._setup_timeout = setup_timeout
-        self._clients = [CogClient(url, http) for url in model.urls]
-        self._lent_clients: set[CogClient] = set()
-        self._return_event = asyncio.Event()
-
-    async def status(self) -> str:
-        """Return the best status of all servers. Those that were not ready a moment ago are asked."""
-        unsure = [client for client in self._clients if not (client in self._lent_clients or client.is_surely_ready)]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_STATUS_TIMEOUT):
-                await asyncio.gather(*(client.health() for client in unsure))
-        states = {client.state for client in self._clients}
-        return "ready" if states & {"READY", "BUSY"} else "starting" if "STARTING" in states else "cold"
-
-    @contextlib.asynccontextmanager
-    async def lend(self) -> AsyncIterator[CogClient]:
-        """Lend the first ready server, in the order of the settings."""
-        client = await self._wait_for_ready()
-        try:
-            yield client
-        finally:
-            self._lent_clients.discard(client)
-            self._return_event.set()
-
-    async def _wait_for_ready(self) -> CogClient:
-        unavailable_since = time.monotonic()
-        while True:
-            self._return_event.clear()
-            for client in self._clients:
-                if client not in self._lent_clients and await self._take_if_ready(client):
-                    return client
-            if self._lent_clients:  # one of them is ready in a moment
-                unavailable_since = time.monotonic()
-            elif time.monotonic() > unavailable_since + self._setup_timeout:
-                states = ", ".join(f"{client.url} is {client.state}" for client in self._clients)
-                raise NotReady(f"no Cog server became ready within {self._setup_timeout:g} s: {states}")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._return_event.wait(), _POLL_INTERVAL)
-
-    async def _take_if_ready(self, client: CogClient) -> bool:
-        self._lent_clients.add(client)
-        is_ready, previous = client.is_surely_ready, client.state
-        try:
-            is_ready = is_ready or await client.health() == "READY"
-        finally:
-            if not is_ready:
-                self._lent_clients.discard(client)
-        if client.state not in ("READY", "BUSY", previous):
-            LOG.warning("%s: the Cog server at %s is %s", self.model.name, client.url, client.state)
-        return is_ready
-
-    @property
-    def urls(self) -> list[str]:
-        return [client.url for client in self._clients]
-
-    async def close(self) -> None:
-        """Do nothing, as this process did not start the servers."""
-
-    async def describe(self) -> tuple[dict[str, Any], str]:
-        """Return the answer of the first server that answers, busy or not."""
-        last_error: CogError = Unreachable("there is no Cog server")
-        for client in self._clients:
-            try:
-                return await _describe(client, self.model.cog_version)
-            except CogError as error:
-                last_error = error
-        raise last_error
-
-
 class NativeWorkers(Workers):
-    """One process, started by this one."""
+    """One process, started by this one.
+
+    It stops after `idle` seconds without a prediction. `setup_timeout`: seconds for it to become ready.
+    """
 
     size = 1
 
@@ -172,7 +93,7 @@ class NativeWorkers(Workers):
         self._lock = asyncio.Lock()  # held while the server is lent, started or stopped
         self._idle_timer: asyncio.Task[None] | None = None
 
-    async def status(self) -> str:
+    def status(self) -> str:
         if self._process is None or self._process.has_ended:
             return "cold"
         return "starting" if self._process.client is None else "ready"
@@ -232,9 +153,9 @@ class NativeWorkers(Workers):
     async def describe(self) -> tuple[dict[str, Any], str]:
         """Return the answer of the server, busy or not. It is started if it is not running."""
         if self._process is not None and self._process.client is not None:
-            return await _describe(self._process.client, self.model.cog_version)
+            return await describe(self._process.client, self.model.cog_version)
         async with self.lend() as client:
-            return await _describe(client, self.model.cog_version)
+            return await describe(client, self.model.cog_version)
 
     @property
     def urls(self) -> list[str]:

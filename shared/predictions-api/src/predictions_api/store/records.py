@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 UNCHANGED: Final = object()  # the default where None is a value
 IGNORED_INPUT: Final = "Ignored input "  # begins the first lines of the logs
-STARTING: Final = re.compile(r"starting \S+ \.\.\.\n")  # the line after them, if a model had to start
+WAITING_NOTICE: Final = "waiting for a worker ...\n"
+# The line after them, if the prediction had to wait for a worker, or its model had to start.
+STARTING: Final = re.compile(r"(?:starting \S+|waiting for a worker) \.\.\.\n")
 RESTART_NOTICE: Final = "The server stopped while this prediction was running; it is run again.\n"
 
 
