@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor as Threads
@@ -127,3 +128,19 @@ def test_a_server_that_gets_sigterm_hands_over_within_10_s(database: str, cog: s
             go.touch()
             assert second.wait_for(answer.result()["id"])["status"] == "succeeded"
         assert first.logged_errors() == []
+
+
+def test_a_backup_that_is_restored_into_a_new_database_has_the_predictions(
+    database: str, cog: str, tmp_path: Path
+) -> None:
+    options = {"models": ["text"], "urls": {"text": [cog]}}
+    with ApiServer(tmp_path / "a", database=database, **options) as server:
+        before = server.create("text", wait=True, text="before")
+    with postgres.cluster() as restored:  # as deploy/README.md says
+        source, target = (url.replace("+psycopg", "") for url in (database, restored))
+        subprocess.run([postgres.program("pg_dump"), "-Fc", "-f", tmp_path / "dump", source], check=True)
+        restore = [postgres.program("pg_restore"), "--clean", "--if-exists", "-d", target, tmp_path / "dump"]
+        subprocess.run(restore, check=True)
+        with ApiServer(tmp_path / "b", database=restored, **options) as server:
+            assert server.get(before["id"])["output"] == "before"
+            assert server.create("text", wait=True, text="after")["output"] == "after"

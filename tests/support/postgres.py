@@ -18,8 +18,8 @@ import psycopg
 import pytest
 
 
-def _program(name: str) -> str:
-    """Return the path of a server program. Debian does not put them on PATH."""
+def program(name: str) -> str:
+    """Return the path of a program of PostgreSQL. Debian does not put them on PATH."""
     debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4]))
     path = str(debian[-1]) if debian else shutil.which(name)
     if path is None:
@@ -40,7 +40,7 @@ def _user_prefix() -> list[str]:
 @contextmanager
 def cluster() -> Iterator[str]:
     """Run a PostgreSQL server; yield the SQLAlchemy URL of its database."""
-    initdb, postgres, prefix = _program("initdb"), _program("postgres"), _user_prefix()
+    initdb, postgres, prefix = program("initdb"), program("postgres"), _user_prefix()
     with tempfile.TemporaryDirectory(prefix="postgres-") as directory:
         if prefix:
             user = pwd.getpwnam("nobody")

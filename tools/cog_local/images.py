@@ -1,4 +1,4 @@
-"""What images need: videokit's wheel in each model's wheels/ directory, and the `cog` program that builds and pushes.
+"""What images need: the wheels of videokit and of the predictions API, and the `cog` program that builds and pushes.
 
 The same sources give the same bytes. A wheel that already has these bytes is not touched, so that an image keeps its
 layer of requirements. The wheel is committed, because Cog sees only the model's directory. It is not compressed, so
@@ -32,20 +32,29 @@ def cog(model: str, *arguments: str) -> None:
 
 
 def install_wheel(models: list[str]) -> None:
-    """Build the wheel once and copy it to each model. Exits with a message if that is impossible."""
+    """Build videokit's wheel and copy it to each model. Exits with a message if that is impossible."""
     with tempfile.TemporaryDirectory() as directory:
-        # not in an isolated environment, so without network
-        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", directory]
-        environ = {**os.environ, "SOURCE_DATE_EPOCH": _EPOCH}
-        package = ROOT / "shared" / "videokit"
-        done = subprocess.run(command, cwd=package, env=environ, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(f"videokit cannot be built:\n{done.stderr}")
-        wheel = _uncompressed(next(Path(directory).glob("*.whl")))
+        wheel = _uncompressed(_build(ROOT / "shared" / "videokit", directory))
         for model in models:
             if f"./wheels/{wheel.name}" not in (ROOT / model / "requirements.txt").read_text().split():
                 sys.exit(f"{model}/requirements.txt does not name ./wheels/{wheel.name}")
             _copy(wheel, ROOT / model / "wheels")
+
+
+def build_api_wheel() -> None:
+    """Build the wheel of the predictions API into dist/. Exits with a message if that is impossible."""
+    with tempfile.TemporaryDirectory() as directory:
+        _copy(_build(ROOT / "shared" / "predictions-api", directory), ROOT / "dist")
+
+
+def _build(package: Path, directory: str) -> Path:
+    # not in an isolated environment, so without network
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", directory]
+    environ = {**os.environ, "SOURCE_DATE_EPOCH": _EPOCH}
+    done = subprocess.run(command, cwd=package, env=environ, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{package.name} cannot be built:\n{done.stderr}")
+    return next(Path(directory).glob("*.whl"))
 
 
 def _uncompressed(wheel: Path) -> Path:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from predictions_api.errors import unavailable
 from predictions_api.http.page import render_page
 from predictions_api.http.requests import service_of
 
@@ -41,7 +42,9 @@ async def metrics(request: Request) -> Response:
 
 @open_router.get("/health")
 async def health(request: Request) -> dict[str, str]:
-    """Return ok if the server and its database work. 503 if the database does not."""
+    """Return ok if the server can take predictions. 503 if it has no model, or its database does not work."""
+    if not service_of(request).settings.models:
+        raise unavailable("No model is configured")
     await service_of(request).database.rows(sa.select(sa.literal(1)))
     return {"status": "ok"}
 

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 
 from predictions_api.run.cog_client import CogClient, CogError, Unreachable
-from predictions_api.run.workers import Workers, describe
+from predictions_api.run.workers import NativeWorkers, Workers, describe
 from predictions_api.settings import DNS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from predictions_api.run.addresses import Resolver
-    from predictions_api.settings import ModelSettings
+    from predictions_api.settings import ModelSettings, Settings
 
 LOG = logging.getLogger("predictions_api.workers")
 RESOLVE_INTERVAL: Final = 5.0  # seconds between two look-ups of a name
@@ -157,3 +157,19 @@ class ExternalWorkers(Workers):
             except CogError as error:
                 last_error = error
         raise last_error
+
+
+def create_workers(settings: Settings, http: httpx.AsyncClient, resolver: Resolver) -> dict[str, Workers]:
+    """Return the workers of each model, by its name."""
+    return {
+        model.name: ExternalWorkers(model, http, resolver)
+        if model.urls
+        else NativeWorkers(
+            model,
+            http,
+            idle=settings.idle,
+            callback_url=settings.callback_url,
+            setup_timeout=settings.setup_timeout,
+        )
+        for model in settings.models
+    }

@@ -18,7 +18,7 @@ from predictions_api.run.addresses import AddressRules, Resolver
 from predictions_api.run.catalogue import Catalogue
 from predictions_api.run.driver import Driver
 from predictions_api.run.engine import Engine
-from predictions_api.run.external import ExternalWorkers
+from predictions_api.run.external import create_workers
 from predictions_api.run.fetch import Fetcher
 from predictions_api.run.inputs import FETCH, Inputs, may_need_fetch
 from predictions_api.run.tasks import first_result
@@ -31,7 +31,6 @@ from predictions_api.run.upkeep import (
     remove_data,
 )
 from predictions_api.run.webhooks import Webhooks
-from predictions_api.run.workers import NativeWorkers, Workers
 from predictions_api.store.changes import Changes
 from predictions_api.store.database import Database, now, sqlite_url
 from predictions_api.store.files import Files
@@ -41,7 +40,7 @@ from predictions_api.store.records import WAITING_NOTICE, Records
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from predictions_api.settings import ModelSettings, Settings
+    from predictions_api.settings import Settings
     from predictions_api.store.predictions import Prediction
 
 LOG = logging.getLogger("predictions_api.service")
@@ -65,7 +64,7 @@ class Service:
         # Cog servers are reached directly, also if the environment configures a proxy.
         self.http = httpx.AsyncClient(limits=httpx.Limits(max_connections=None), trust_env=False)
         self._resolver = Resolver()
-        self.workers = {model.name: self._create_workers(model) for model in settings.models}
+        self.workers = create_workers(settings, self.http, self._resolver)
         self.catalogue = Catalogue(settings.models, self.workers)
         self.files = Files(self.database, settings.files, retention=settings.keep)
         self.input_files = InputFiles(self.files, settings.callback_url)
@@ -92,18 +91,6 @@ class Service:
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop_event = asyncio.Event()
-
-    def _create_workers(self, model: ModelSettings) -> Workers:
-        if model.urls:
-            return ExternalWorkers(model, self.http, self._resolver)
-        settings = self.settings
-        return NativeWorkers(
-            model,
-            self.http,
-            idle=settings.idle,
-            callback_url=settings.callback_url,
-            setup_timeout=settings.setup_timeout,
-        )
 
     async def open(self) -> None:
         """Start all parts, and continue the predictions of an earlier process."""
