@@ -1,4 +1,4 @@
-"""Specification of the files that GitHub, Dependabot, Hugging Face and editors read."""
+"""Specification of files that GitHub, Dependabot, Hugging Face and editors read. script/lint checks their schemas."""
 
 from __future__ import annotations
 
@@ -6,29 +6,13 @@ import json
 import os
 import re
 import subprocess
-import sys
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 from tree import ROOT, models
-
-FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("[!c]*.yml"))
-SCHEMAS = [
-    *[("github-issue-forms", form) for form in FORMS],
-    ("github-issue-config", ROOT / ".github" / "ISSUE_TEMPLATE" / "config.yml"),
-    ("dependabot", ROOT / ".github" / "dependabot.yml"),
-    ("citation-file-format", ROOT / "CITATION.cff"),
-]
-
-
-@pytest.mark.parametrize(("schema", "path"), SCHEMAS, ids=[path.name for _, path in SCHEMAS])
-def test_a_file_has_the_published_schema(schema: str, path: Path) -> None:
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
 
 
 def test_a_report_of_a_wrong_picture_requires_the_prediction_and_the_file() -> None:
