@@ -13,10 +13,11 @@ from typing import Any
 import httpx
 import pytest
 from api_in_process import TOKEN, ApiInProcess
-from api_server import MODELS, VERSIONS, ApiServer
-from playground_page import END, choose, control, run, status
+from api_server import MODELS, VERSIONS, ApiServer, free_port
+from playground_page import END, choose, control, run, run_to_the_end, status
 from playwright.sync_api import Page, Request, expect
 from predictions_api.settings import ModelSettings
+from prefix_proxy import PrefixProxy
 from programs import npm_directory
 from tree import ROOT
 
@@ -133,3 +134,16 @@ def test_axe_finds_no_violation_and_nothing_is_wider_than_a_small_screen(
     for view in ("Code", "About"):
         page.get_by_role("tab", name=view).click()
         check(view)
+
+
+def test_the_page_works_below_a_path_of_a_reverse_proxy(open_page: Callable[..., Page], tmp_path: Path) -> None:
+    port = free_port()
+    with (
+        PrefixProxy("/ai", port) as proxy,
+        ApiServer(tmp_path / "api", models=["pictures"], token=None, port=port, public_url=proxy.url),
+    ):
+        page = open_page(f"{proxy.url}/")
+        run_to_the_end(page, "pictures", steps="1")
+        source = page.locator("clip-player").get_attribute("src") or ""
+        assert source.startswith(f"{proxy.url}/v1/delivery/")
+        assert httpx.get(source).content.startswith(b"\x89PNG")
