@@ -70,7 +70,8 @@ class _Packets:
         copy = f"-map {stream} -c copy -copyinkf -copypriorss 1 -frames:v {limit} -f framecrc pipe:1".split()
         with reading(path, options, *copy, *output) as process:
             listed = process.stdout.read().decode()
-            process.wait()
+            if process.wait() < 0:
+                raise TimeoutError  # a limit
             self.log = process.log()
         packets = [(*map(int, line[:3]), int(line[3] or "1", 16)) for line in PACKET.findall(listed)]
         shown = [packet for packet in packets if not packet[3] & HIDDEN]
@@ -134,6 +135,8 @@ def _decoded_times(path: Path, decoder: Sequence[str], tick: Fraction) -> list[i
     output = f"-map {STREAM} -fps_mode passthrough -enc_time_base demux -f null -stats_enc_pre pipe:1".split()
     with reading(path, decoder, *output, "-stats_enc_pre_fmt", "{pts} {tb}", "-") as process:
         lines = [line.decode().split() for line in process.stdout]
+        if process.wait() < 0:
+            raise TimeoutError  # a limit
     return sorted(round(int(time) * Fraction(unit) / tick) for time, unit in lines) or [0]
 
 

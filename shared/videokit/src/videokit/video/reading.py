@@ -46,8 +46,6 @@ def reading(path: Path, options: Sequence[str], *output: str) -> Iterator[Proces
         try:
             with Process(arguments, source=file, loglevel="info", limits=LIMITS, seconds=MAX_SECONDS) as process:
                 yield process
-                if process.wait() < 0:
-                    raise TimeoutError  # a limit
         except TimeoutError as error:
             raise InvalidInput(f"{path.name} takes too long to decode; give a shorter or smaller clip") from error
 
