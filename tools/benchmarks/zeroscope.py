@@ -1,6 +1,6 @@
 """zeroscope against the original's way: resident models, a long init_video, and the overhead of a prediction.
 
-    script/bench zeroscope [--runs 3] [--full]     --full: ours only, weights of the real size on a GPU in float16
+    script/bench zeroscope [--runs 3]
 
 The original (anotherjesse/cog-text2video@14013b6 predict.py, inference.py) starts a process for every prediction,
 which reads all weights again, the UNet twice. It reads the whole init_video as float32, scales it in time and space at
@@ -31,12 +31,10 @@ import torch
 import torch.nn.functional as F
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet3DConditionModel
-from random_weights import lama
 from random_weights import zeroscope as recipe
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-from videokit.runtime import GB, Device, Stages, pick_device
+from videokit.runtime import GB, Device, Stages
 from videokit.video.encode import encode_mp4
 from videokit.weights.keys import same_key, text_encoder_keys, vae_keys
 from videokit.weights.store import WeightStore
@@ -258,58 +256,9 @@ def whole_prediction(runs: int) -> None:
     )
 
 
-def matmul_limit(device: Device) -> float:
-    """Return the operations a second of the device's matrix product, n = 8192, after a warm-up."""
-    a, b = (torch.randn(8192, 8192, device=device.device, dtype=device.dtype) for _ in range(2))
-    for count in (5, 50):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        for _ in range(count):
-            a @ b
-        torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
-    return 2 * 8192**3 * count / seconds
-
-
-def evaluation_flops(unet: UNet3DConditionModel, inputs: Inputs) -> int:
-    """Return the floating-point operations of one guided evaluation."""
-    parameter = next(unet.parameters())
-    shape = (2, 4, inputs.num_frames, inputs.height // 8, inputs.width // 8)
-    latents = torch.zeros(shape, device=parameter.device, dtype=parameter.dtype)
-    embeds = latents.new_zeros((2, 77, unet.config.cross_attention_dim))
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        unet(latents, 999, embeds)
-    return int(counter.get_total_flops())
-
-
-def full_size(device: Device, directory: Path) -> None:
-    """Print seconds, peak memory and share of `matmul_limit` for documented sizes, with random weights of full size."""
-    recipe.write_model(directory / "xl", recipe.FULL, "xl")
-    lama.write(directory / weights.LAMA, "full")
-    limit = matmul_limit(device)
-    print(f"{torch.cuda.get_device_name()}: matrix products of 8192 in {device.dtype}: {limit / 1e12:.0f} TFLOP/s")
-    pipeline, target = pipeline_of(directory, device), directory / "ours.mp4"
-    flops: dict[int, int] = {}
-    for width, height, watermark in ((576, 320, False), (1024, 576, False), (576, 320, True)):
-        inputs = Inputs("a red circle", width=width, height=height, remove_watermark=watermark, seed=3)
-        ours(pipeline, replace(inputs, num_inference_steps=2), target)
-        torch.cuda.reset_peak_memory_stats()
-        start = time.perf_counter()
-        stages = ours(pipeline, inputs, target)
-        seconds, peak = time.perf_counter() - start, torch.cuda.max_memory_allocated()
-        if width not in flops:
-            flops[width] = evaluation_flops(pipeline.models.get("xl").unet, inputs)
-        share = flops[width] * inputs.num_inference_steps / stages.seconds["denoise"] / limit
-        print(
-            f"xl, {width}x{height}, 24 frames, 50 steps{', watermark removed' if watermark else ''}: {seconds:.1f} s "
-            f"({stages.seconds['denoise']:.1f} s in the UNet's loop), peak {peak / GB:.1f} GB, {share:.0%} of the limit"
-        )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--full", action="store_true", help="weights of the real size, on a GPU")
     parser.add_argument("--alone", nargs=3, metavar=("WHO", "DIRECTORY", "VIDEO"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.alone:
@@ -319,10 +268,6 @@ def main() -> None:
     logging.getLogger("videokit").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
-        if arguments.full:
-            if not torch.cuda.is_available():
-                sys.exit("--full: no CUDA GPU found; run it on a machine with one")
-            return full_size(pick_device(), directory)
         recipe.write(directory, recipe.SMALL)
         resident(directory, arguments.runs)
         long_init_video(directory)

@@ -1,0 +1,117 @@
+"""Everything that only a GPU can tell: time, share of its peak and memory, variants, and what must hold.
+
+    script/bench gpu [--model MODEL] [--out DIR] [--compare FILE]
+
+Each model takes at most nine minutes, and 20 GB of disk for random weights of full size. Rows are appended to
+DIR/rows.jsonl, so that an interrupted run keeps them, and DIR/table.md is written at the end. Without a GPU the same
+code runs small shapes on the CPU, and every row says so.
+
+It takes about 2 minutes on two idle cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from benchmarks.on_gpu import networks, predictions, truths, variants
+from benchmarks.on_gpu.models import MODELS
+from benchmarks.on_gpu.table import Rows, markdown
+from benchmarks.on_gpu.timing import matmul_peak, pick
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.on_gpu.subject import Subject
+
+# the most important ones first, because time may end
+MEASUREMENTS = (
+    networks.speed,
+    predictions.stages,
+    predictions.against_diffusers,
+    predictions.synchronisations,
+    predictions.switches,
+    predictions.copies,
+    predictions.cold_start,
+    truths.finite,
+    truths.sizes,
+    variants.compare,
+    truths.exhaustion,
+    truths.cancels,
+    truths.memory,
+)
+
+
+class OutOfTime(BaseException):
+    """Raised by a signal wherever the program is."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise OutOfTime in the block after some seconds."""
+
+    def stop(*_: object) -> None:
+        raise OutOfTime
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def measure(subject: Subject, rows: Rows) -> int:
+    """Add the rows of all measurements, and return how many failed."""
+    failures = 0
+    for measurement in MEASUREMENTS:
+        try:
+            for what, figures in measurement(subject):
+                rows.add(subject.name, what, figures)
+        except Exception as error:
+            traceback.print_exc()
+            rows.add(subject.name, measurement.__name__, {"FAILED": repr(error)})
+            failures += 1
+    return failures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="script/bench gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", action="append", choices=MODELS, help="default: all")
+    parser.add_argument("--out", type=Path, default=Path("bench-gpu"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="rows.jsonl of an earlier run")
+    parser.add_argument("--minutes", type=float, default=9, help="the most for one model (default: %(default)s)")
+    arguments = parser.parse_args()
+    (device, name), failures = pick(), 0
+    software = f"torch {torch.__version__}, {str(device.dtype).removeprefix('torch.')}"
+    rows = Rows(arguments.out / "rows.jsonl", {"device": name, "software": software})
+    peak = matmul_peak(device)
+    rows.add("all", "a large matrix product", {"TFLOP/s": peak / 1e12})
+    for model in arguments.model or MODELS:
+        with tempfile.TemporaryDirectory() as temporary:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(temporary, "inductor"))  # empty at first
+            try:
+                with time_limit(60 * arguments.minutes):
+                    failures += measure(MODELS[model](device, Path(temporary, "weights"), peak), rows)
+            except OutOfTime:
+                rows.add(model, "the rest", {"not measured": f"{arguments.minutes:g} minutes were over"})
+        device.release()
+    table = markdown(rows.path, arguments.compare)
+    rows.path.with_name("table.md").write_text(table)
+    print(table)
+    sys.exit(failures > 0)
+
+
+if __name__ == "__main__":
+    main()
