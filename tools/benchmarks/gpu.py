@@ -1,4 +1,4 @@
-"""Everything that only a GPU can tell: time, share of its peak and memory, variants, and what must hold.
+"""What only a GPU shows: time, share of its peak and memory, variants, and what must hold.
 
     script/bench gpu [--model MODEL] [--out DIR] [--compare FILE]
 

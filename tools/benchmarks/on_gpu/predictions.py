@@ -1,4 +1,4 @@
-"""Whole predictions with the default inputs: stages, diffusers' own pipeline by turns, switches, a cold start."""
+"""Whole predictions with the default inputs: stages, diffusers' own pipeline alternately, switches, a cold start."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def against_diffusers(subject: Subject) -> Iterator[Row]:
     """Yield the ratio of diffusers' pipeline, not compiled, to ours; frames without a file."""
     changes, by_diffusers = subject.by_diffusers()
     ours, diffusers, ratio = paired(lambda: subject.clip(**changes), by_diffusers, subject.runs)
-    yield "diffusers' pipeline by turns", {"s ours": ours, "s diffusers": diffusers, "times as long": ratio}
+    yield "diffusers' pipeline, alternately", {"s ours": ours, "s diffusers": diffusers, "times as long": ratio}
 
 
 def synchronisations(subject: Subject) -> Iterator[Row]:

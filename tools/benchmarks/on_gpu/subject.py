@@ -73,7 +73,7 @@ class Subject:
         self.size = "small" if self.small else "full"
         self.recipe = importlib.import_module(f"random_weights.{package_of(self.name)}")
         self.inputs = replace(self.default, **self.small_inputs) if self.small else self.default
-        self.runs = 1 if self.small else 3  # by turns
+        self.runs = 1 if self.small else 3  # alternately
 
     @staticmethod
     def networks(*, small: bool) -> list[Network]:

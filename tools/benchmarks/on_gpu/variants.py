@@ -1,4 +1,4 @@
-"""What might be faster: each variant against the product as it is, by turns, with its largest difference in pictures.
+"""What might be faster: each variant alternately with the product as it is, and the largest difference in pictures.
 
 diffusers' `set_attention_backend` has no effect here: the processors of these networks call torch's attention. So
 `sdpa_kernel` chooses among torch's own kernels.
