@@ -206,7 +206,7 @@ class Pipeline:
         must give one clip.
         """
         values = (2 if guided else 1) * height * width * self.unet.config.block_out_channels[0]
-        frame_bytes = UNET_PEAK_VALUES * values * self.device.dtype.itemsize
+        frame_bytes: int = UNET_PEAK_VALUES * values * self.device.dtype.itemsize
         return max(1, self.device.memory_total() // 2 // frame_bytes)
 
     def _decode_safely(self, latents: torch.Tensor, keyframes: FrameStore) -> None:

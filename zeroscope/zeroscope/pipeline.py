@@ -145,7 +145,7 @@ class Pipeline:
     ) -> torch.Tensor:
         """Return the latents at step `index`, (1, C, F, h, w) float32: noise, or a sample of the video's with noise."""
         shape = (1, model.unet.config.in_channels, inputs.num_frames, inputs.height // 8, inputs.width // 8)
-        initial, sampling = noise((2, *shape), seed).to(self.device.device)
+        initial, sampling = noise((2, *shape), seed).to(self.device.device).unbind()
         if posterior is None:
             return initial
         mean, deviation = posterior

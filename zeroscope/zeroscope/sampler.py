@@ -44,7 +44,7 @@ def add_noise(
     """
     if index == len(scheduler.timesteps):
         return latents
-    alpha_bar = scheduler.alphas_cumprod[scheduler.timesteps[index]]
+    alpha_bar: torch.Tensor = scheduler.alphas_cumprod[scheduler.timesteps[index]]
     return alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise
 
 

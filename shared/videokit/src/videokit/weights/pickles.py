@@ -99,6 +99,7 @@ class _Dictionary(dict[object, object]):
 class _Unpickler(pickle._Unpickler):
     """Python's own implementation, because that in C allocates gigabytes if a pickle of ten bytes asks for them."""
 
+    memo: dict[int, object]
     stack: list[Any]
     append: Callable[[object], None]
     pop_mark: Callable[[], list[Any]]
