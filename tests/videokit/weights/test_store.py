@@ -371,6 +371,15 @@ class TestFaults:
             store.get(NAME)
         assert files_in(tmp_path) == []
 
+    def test_the_log_says_what_is_fetched_from_where_to_where_before_the_first_request(
+        self, server: WeightServer, store: WeightStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "videokit")
+        server.plan(f"/{NAME}", 404)
+        with pytest.raises(DownloadFailed):
+            store.get(NAME)
+        assert f"weights: fetching 400kB from 127.0.0.1 to {tmp_path / 'cache'}: {NAME}" in caplog.messages
+
     def test_a_full_disk_raises_before_the_first_request(
         self, server: WeightServer, store: WeightStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:

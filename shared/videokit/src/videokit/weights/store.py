@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+
+from tqdm import tqdm
 
 from videokit.errors import WeightsError, WeightsMissing
 from videokit.weights.download import Expected, check_file, download, remaining_bytes
@@ -225,12 +227,16 @@ class WeightStore:
         if sourceless := [path for path in missing if path not in sources]:
             raise self._missing_error(sourceless, "They have no source; set WEIGHTS=DIR or WEIGHTS_MIRROR to one")
         expected = {path: self._expected(path, self.cache / path) for path in sources}
-        ensure_disk_space(self.cache, sum(remaining_bytes(self.cache / path, expected[path].size) for path in sources))
-        for path, source in sources.items():
+        requests = {path: source.request() for path, source in sources.items()}
+        remaining = sum(remaining_bytes(self.cache / path, expected[path].size) for path in sources)
+        ensure_disk_space(self.cache, remaining)
+        size = tqdm.format_sizeof(remaining, "B") + (" or more" if None in [e.size for e in expected.values()] else "")
+        hosts = ", ".join(sorted({urlsplit(url).hostname or "" for url, _ in requests.values()}))
+        logger.info("weights: fetching %s from %s to %s: %s", size, hosts, self.cache, ", ".join(requests))
+        for path, (url, headers) in requests.items():
             target = self.cache / path
             if target.is_file():
                 logger.warning("weights: %s %s; fetching it again", target, self._damage(path, target))
-            url, headers = source.request()
             record = partial(Records(self.cache).add, path, self.files[path].pinned)
             download(url, headers, target, name=path, expected=expected[path], record=record)
         return {path: self.cache / path for path in sources}
