@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tree import ROOT
+from tree import ROOT, models
 
 SCRIPTS = sorted(path.name for path in (ROOT / "script").iterdir() if path.is_file() and not path.suffix)
 
@@ -76,3 +77,15 @@ def test_an_unknown_model_is_refused_with_the_names_of_the_models(repository: Pa
     assert done.returncode == 2
     assert "one-file" in done.stderr
     assert "several-files" in done.stderr
+
+
+def test_an_expression_that_no_test_has_in_its_name_is_reported_without_a_collection() -> None:
+    done = call(sys.executable, ROOT / "script" / "test", "-k", "sizes"[::-1] * 2, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (5, "")  # pytest's status for no tests
+    assert done.stderr.endswith(": no test has such a name\n")
+
+
+def test_bench_without_a_name_lists_each_benchmark_with_how_long_it_takes() -> None:
+    rows = call(sys.executable, ROOT / "script" / "bench", cwd=ROOT).stdout.splitlines()
+    assert {"api", "encode", *models("demo-weights")} <= {row.split()[0] for row in rows}
+    assert all(re.search(r" \d+ (seconds|minutes|hours?) ", row) for row in rows)

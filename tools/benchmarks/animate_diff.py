@@ -5,6 +5,8 @@
 Switching: ours replaces parameters in place. The original (lucataco/cog-animatediff@59c88d9 predict.py:72-119) builds
 the network again for every prediction, reads motion module and checkpoint from the disk and converts them.
 A whole prediction: `Predictor.run` against a bare loop around the same modules.
+
+It takes about 2 minutes on two idle cores.
 """
 
 from __future__ import annotations

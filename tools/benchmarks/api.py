@@ -5,6 +5,8 @@
 It measures the time that the API adds to a prediction, on an idle and on a busy machine, the processor time of an idle
 server, the time and the order of a queue of many clients, a page of 100,000 predictions, many readers of one stream,
 and the memory, descriptors, files and processes of the server over many predictions.
+
+It takes about 8 minutes on two idle cores.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Frames per second of encode_mp4 against imageio.v3.imwrite with the same settings.
 
-script/bench encode
+    script/bench encode
+
+It takes about 20 seconds on two idle cores.
 """
 
 from __future__ import annotations

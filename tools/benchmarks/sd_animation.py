@@ -5,6 +5,8 @@
 The original (andreasjansson/cog-stable-diffusion@7d0ab00 animate.py) denoises one frame at a time, each with its own
 start of the multistep method. It makes two keyframes only for the safety checker, denoises the way back again, and
 computes FILM's features of every frame for every call. `original` does the same with the pipeline's own modules.
+
+It takes about 1 hour on two idle cores.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@
 The original (anotherjesse/cog-text2video@14013b6 predict.py, inference.py) starts a process for every prediction,
 which reads all weights again, the UNet twice. It reads the whole init_video as float32, scales it in time and space at
 once, and encodes all frames together. `original` does the same without the start of the process.
+
+It takes about 5 minutes on two idle cores.
 """
 
 from __future__ import annotations

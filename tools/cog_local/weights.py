@@ -7,8 +7,10 @@ import os
 import sys
 from typing import TYPE_CHECKING, Literal
 
+from tqdm import tqdm
 from videokit.errors import WeightsError, WeightsMissing
 from videokit.weights.store import WeightStore
+from videokit.weights.transfer import total_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,24 +57,39 @@ def run(
 
 
 def _print_table(store: WeightStore, paths: list[str]) -> int:
+    """Print the files by licence, each with its size and location, and the totals."""
+    locations = {path: store.find(path) for path in paths}
+    by_licence: dict[str, list[str]] = {}
     for path in paths:
-        size = store.files[path].size
-        print(path)
-        print(f"    {'size unknown' if size is None else f'{size} bytes'}, {store.files[path].licence}")
-        print(f"    {store.find(path) or 'missing'}")
+        by_licence.setdefault(store.files[path].licence, []).append(path)
+    for licence, licensed in by_licence.items():
+        print(f"{licence}: {_total(store, licensed)}")
+        for path in licensed:
+            print(f"{_total(store, [path]):>10}  {path}: {locations[path] or 'missing'}")
+    missing = [path for path, location in locations.items() if location is None]
+    print(f"{len(paths)} files, {_total(store, paths)}; missing: {len(missing)}, {_total(store, missing)}")
     return 0
 
 
+def _total(store: WeightStore, paths: Iterable[str]) -> str:
+    return total_size([store.files[path].size for path in paths])
+
+
 def _verify(store: WeightStore, paths: list[str]) -> int:
+    present = {path: location for path in paths if (location := store.find(path))}
+    sizes = {path: location.stat().st_size for path, location in present.items()}
     wrong = 0
-    for path in paths:
-        try:
-            result = store.verify(path)
-        except WeightsMissing:
-            print(f"{path}: missing")
-            continue
-        wrong += result.fault is not None
-        print(f"{path}: {_describe(result)}")
+    with tqdm(total=sum(sizes.values()), unit="B", unit_scale=True, disable=None, leave=False) as bar:
+        for path in paths:
+            bar.set_description(path)
+            try:
+                result = store.verify(path)
+            except WeightsMissing:
+                bar.write(f"{path}: missing")
+                continue
+            wrong += result.fault is not None
+            bar.write(f"{path}: {_describe(result)}")
+            bar.update(sizes.get(path, 0))
     if wrong:
         print(f"{wrong} wrong; remove them and fetch them again", file=sys.stderr)
     return int(wrong > 0)

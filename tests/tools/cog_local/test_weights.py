@@ -78,8 +78,10 @@ def test_the_list_has_sizes_licences_and_locations(run: Run, server: WeightServe
     requests = len(server.requests)
     lines = [line.strip() for line in run("--list").stdout.splitlines()]
     assert lines == [
-        *("unet/a.txt", "5 bytes, Apache-2.0", "missing"),
-        *("b.json", "6 bytes, Apache-2.0", str(model / "weights" / "b.json")),
+        "Apache-2.0: 11.0 B",
+        "5.00 B  unet/a.txt: missing",
+        f"6.00 B  b.json: {model / 'weights' / 'b.json'}",
+        "2 files, 11.0 B; missing: 1, 5.00 B",
     ]
     assert len(server.requests) == requests
 
@@ -101,8 +103,9 @@ def test_a_failed_fetch_is_one_message_and_exit_1(run: Run, server: WeightServer
     server.plan("/b.json", 404)
     failed = run("b.json")
     assert failed.returncode == 1
-    assert failed.stderr.startswith(f"b.json: {server.url}/b.json: answered 404 Not Found; ")
-    assert len(failed.stderr.splitlines()) == 1
+    fetching, error = failed.stderr.splitlines()
+    assert fetching.startswith("weights: fetching 6.00 B from 127.0.0.1 to ")
+    assert error.startswith(f"b.json: {server.url}/b.json: answered 404 Not Found; ")
 
 
 def test_offline_names_the_command_for_what_is_missing(run: Run) -> None:

@@ -378,7 +378,7 @@ class TestFaults:
         server.plan(f"/{NAME}", 404)
         with pytest.raises(DownloadFailed):
             store.get(NAME)
-        assert f"weights: fetching 400kB from 127.0.0.1 to {tmp_path / 'cache'}: {NAME}" in caplog.messages
+        assert f"weights: fetching 400 kB from 127.0.0.1 to {tmp_path / 'cache'}: {NAME}" in caplog.messages
 
     def test_a_full_disk_raises_before_the_first_request(
         self, server: WeightServer, store: WeightStore, monkeypatch: pytest.MonkeyPatch
@@ -515,6 +515,7 @@ class TestProcesses:
             wait_until(lambda: size_of(part) > 0)
             with start_fetch(server.url, tmp_path) as second:
                 assert second.stderr is not None
+                assert "fetching 400 kB" in second.stderr.readline()
                 assert "another process is fetching it; waiting" in second.stderr.readline()
                 hold.release.set()
                 assert second.communicate()[0].strip() == str(tmp_path / NAME)
@@ -566,7 +567,7 @@ class TestProcesses:
         with start_fetch(server.url, tmp_path) as process:
             log = process.communicate()[1]
         assert "\r" not in log
-        assert all(line.startswith(f"weights: {NAME}: ") for line in log.splitlines())
+        assert all(line.startswith(f"weights: {NAME}: ") for line in log.splitlines()[1:])
         assert "100%" in log
 
 

@@ -17,15 +17,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from tqdm import tqdm
-
 from videokit.errors import WeightsError, WeightsMissing
 from videokit.weights.download import Expected, check_file, download, remaining_bytes
 from videokit.weights.formats import PICKLES, SAFETENSORS, format_fault
 from videokit.weights.places import find_in
 from videokit.weights.records import Records
 from videokit.weights.table import HubFile, Url, check_path
-from videokit.weights.transfer import ensure_disk_space
+from videokit.weights.transfer import ensure_disk_space, total_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -228,9 +226,8 @@ class WeightStore:
             raise self._missing_error(sourceless, "They have no source; set WEIGHTS=DIR or WEIGHTS_MIRROR to one")
         expected = {path: self._expected(path, self.cache / path) for path in sources}
         requests = {path: source.request() for path, source in sources.items()}
-        remaining = sum(remaining_bytes(self.cache / path, expected[path].size) for path in sources)
-        ensure_disk_space(self.cache, remaining)
-        size = tqdm.format_sizeof(remaining, "B") + (" or more" if None in [e.size for e in expected.values()] else "")
+        ensure_disk_space(self.cache, sum(remaining_bytes(self.cache / path, expected[path].size) for path in sources))
+        size = total_size([file.size for file in expected.values()])
         hosts = ", ".join(sorted({urlsplit(url).hostname or "" for url, _ in requests.values()}))
         logger.info("weights: fetching %s from %s to %s: %s", size, hosts, self.cache, ", ".join(requests))
         for path, (url, headers) in requests.items():

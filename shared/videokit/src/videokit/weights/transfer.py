@@ -8,6 +8,7 @@ KeyboardInterrupt only, not for other cancels.
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import sys
 import time
@@ -20,7 +21,7 @@ from videokit.errors import DownloadFailed, WeightsError
 from videokit.progress import LineStream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import httpx2
@@ -152,6 +153,14 @@ def _transfer_once(
 def size_of(file: Path) -> int:
     """Return the bytes of a file, 0 if it is missing."""
     return file.stat().st_size if file.exists() else 0
+
+
+def total_size(sizes: Sequence[int | None]) -> str:
+    """Return the sum of sizes of files as a text, such as `2.13 GB`; None is an unknown size."""
+    text = re.sub(r"(?=[kMGT]?B)", " ", tqdm.format_sizeof(sum(size or 0 for size in sizes), "B"), count=1)
+    if None not in sizes:
+        return text
+    return f"{text} or more" if any(sizes) else "unknown"
 
 
 def _check_status(response: httpx2.Response, name: str, url: str) -> None:
