@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,15 +19,27 @@ def call(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
 
 
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a tree with scripts and tools, without an environment."""
+    tree = tmp_path_factory.mktemp("checkout")
+    for name in ("script", "tools"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return tree
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_every_script_is_executable_and_has_help(name: str, tmp_path: Path) -> None:
-    script = ROOT / "script" / name
-    assert os.access(script, os.X_OK)
-    # in this Python, so that no script updates the environment
-    python = [sys.executable] if script.read_text().startswith("#!/usr/bin/env python3\n") else []
-    done = call(*python, script, "--help", cwd=tmp_path)
+def test_every_script_has_help_before_there_is_an_environment(name: str, checkout: Path) -> None:
+    done = call(checkout / "script" / name, "--help", cwd=checkout)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) >= 3
+    assert not (checkout / ".venv").exists()
+
+
+@pytest.mark.parametrize("name", sorted({*SCRIPTS} - {"ci", "test"}))  # they take pytest's options
+def test_a_misspelt_option_is_refused_before_there_is_an_environment(name: str, checkout: Path) -> None:
+    assert call(checkout / "script" / name, "--misspelt", cwd=checkout).returncode == 2
+    assert not (checkout / ".venv").exists()
 
 
 def test_a_script_works_through_a_link(repository: Path, tmp_path: Path) -> None:

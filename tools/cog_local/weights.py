@@ -48,9 +48,6 @@ def run(
     except WeightsError as error:
         print(error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("stopped; run the same command to continue", file=sys.stderr)
-        return 130
     for path, location in fetched.items():
         print(f"{path}: {location}")
     return 0
