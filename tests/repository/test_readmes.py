@@ -14,6 +14,7 @@ import pytest
 from declared_inputs import RENAMED
 from tree import ROOT, models, package_of
 from videokit.errors import InvalidInput
+from videokit.video.provenance import read_provenance
 
 LISTED = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 DOCUMENTS = [ROOT / name for name in LISTED.splitlines()]
@@ -153,3 +154,16 @@ def test_two_sentences_in_a_line_are_found(text: str, count: int) -> None:
 @each_document
 def test_prose_has_one_sentence_a_line(document: Path) -> None:
     assert prose_faults(document.read_text()) == []
+
+
+def test_the_command_of_the_first_clip_has_its_prompt_and_seed() -> None:
+    first = json.loads(read_provenance(ROOT / "animate-diff" / "example.gif").inputs["clips"][0])
+    command = f'script/predict animate-diff -i prompt="{first["prompt"]}" -i seed={first["seed"]}'
+    assert f"`{command}` makes the first clip." in (ROOT / "README.md").read_text()
+
+
+def test_the_modules_of_the_diagram_exist() -> None:
+    names = re.findall(r">(\w+)\.py<", (ROOT / ".github" / "pictures" / "way-of-a-clip.svg").read_text())
+    for name in {*names} - {"encode"}:
+        assert list((ROOT / "animate-diff").rglob(f"{name}.py"))
+    assert (ROOT / "shared" / "videokit" / "src" / "videokit" / "video" / "encode.py").exists()

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 _BAR = re.compile(r"\d+%\s*\|")  # of tqdm
 _STEPS = re.compile(r"^\s*\d+%\s*\|.*?\|\s*(\d+)/(\d+)")  # a bar of denoising steps, as Replicate's clients parse it
-_SEVERE = re.compile(r"(warning|error|critical): ")  # the levels with which videokit's lines start
+# the levels with which videokit's lines start, and the announcement of a download
+_SEVERE = re.compile(r"(warning|error|critical): |weights: fetching ")
 
 
 class LogPrinter:

@@ -1,8 +1,8 @@
-"""The example clips of the READMEs: rows of clips that the demo weights make, with their prompts."""
+"""The example clips of the READMEs: a model's name, three clips that its demo weights make, and their prompts."""
 
 from __future__ import annotations
 
-import textwrap
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,9 @@ from animate_diff.inputs import CHECKPOINTS
 from PIL import Image, ImageDraw, ImageFont
 from videokit.video.encode import encode_gif
 from videokit.video.provenance import Provenance
-from zeroscope.weights import MODELS
+
+from demo_weights.captions import plain_caption
+from demo_weights.detector import detect
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,76 +22,92 @@ if TYPE_CHECKING:
 
     from demo_weights.pipelines import Pipelines
 
-SEED = 3
+SEEDS = (1, 2)  # the one with the higher `score` is shown
 FPS = 8
-SIDE = 88  # of a clip, in pixels
-LABEL_HEIGHT = 28  # pixels below a clip, for two lines
-LABEL_WIDTH = 18  # letters of a line
-CLIPS: dict[str, list[tuple[dict[str, str], str]]] = {  # inputs and label of each clip
+SIDE, MARGIN = 184, 12  # of a clip, in pixels
+TITLE, LABEL = 40, 36  # heights
+BACKGROUND, TEXT = (24, 28, 36), (230, 233, 240)  # the same on a light and on a dark page
+CLIPS: dict[str, list[dict[str, str]]] = {  # the inputs of each clip, without the seed
     "animate-diff": [
-        ({"prompt": prompt, "checkpoint": checkpoint}, prompt)
-        for checkpoint, prompt in zip(
-            CHECKPOINTS,
-            (
-                "a red circle moving right",
-                "a blue square moving down",
-                "a green triangle moving up",
-                "a yellow cross moving left",
-                "a purple circle standing still",
-            ),
-            strict=True,
-        )
+        {"prompt": "a red circle moving right", "checkpoint": CHECKPOINTS[0]},
+        {"prompt": "a blue square moving down", "checkpoint": CHECKPOINTS[1]},
+        {"prompt": "a yellow cross moving left", "checkpoint": CHECKPOINTS[3]},
     ],
     "sd-animation": [
-        ({"prompt_start": f"a {start}", "prompt_end": f"a {end}"}, f"{start} to {end}")
-        for start, end in (
-            ("red circle", "blue square"),
-            ("green cross", "yellow cross"),
-            ("white circle", "purple circle"),
-            ("orange square", "cyan square"),
-            ("blue triangle", "red triangle"),
-        )
+        {"prompt_start": "a red circle", "prompt_end": "a blue square"},
+        {"prompt_start": "a green cross", "prompt_end": "a yellow cross"},
+        {"prompt_start": "a white circle", "prompt_end": "a purple circle"},
     ],
     "zeroscope": [
-        ({"prompt": prompt, "model": model}, prompt)
-        for model, prompt in zip(
-            (*MODELS, MODELS[0]),
-            (
-                "a blue circle moving left",
-                "a red square moving right",
-                "a yellow triangle moving down",
-                "a green circle moving up",
-                "a white cross standing still",
-            ),
-            strict=True,
-        )
+        {"prompt": "a blue circle moving left", "model": "xl"},
+        {"prompt": "a red square moving right", "model": "576w"},
+        {"prompt": "a green circle moving up", "model": "animov-512x"},
     ],
 }
-SD_ANIMATION: dict[str, Any] = {"num_animation_frames": 4, "num_interpolation_steps": 5}  # 16 frames, as the others
+SD_ANIMATION: dict[str, Any] = {"num_animation_frames": 6, "num_interpolation_steps": 3}  # 16 frames, as the others
 
 
-def write_gallery(pipelines: Pipelines, model: str, target: Path) -> Clip:
-    """Write the row of a model's clips as a GIF, and return what was written."""
-    row = [add_label(make_clip(pipelines, model, inputs), label) for inputs, label in CLIPS[model]]
-    provenance = Provenance(model, {"clips": [inputs for inputs, _ in CLIPS[model]]}, SEED, "script/gallery")
-    return encode_gif(np.concatenate(row, axis=2), target, fps=FPS, provenance=provenance)
+def write_gallery(pipelines: Pipelines, model: str, target: Path) -> tuple[Clip, list[int]]:
+    """Write a model's picture as a GIF, and return what was written and the seeds of its clips."""
+    clips, seeds = [], []
+    for inputs in CLIPS[model]:
+        by_seed = {seed: make_clip(pipelines, model, inputs, seed) for seed in SEEDS}
+        seeds.append(max(SEEDS, key=lambda seed: score(inputs, by_seed[seed])))
+        clips.append(by_seed[seeds[-1]])
+    shown = [json.dumps({**inputs, "seed": seed}) for inputs, seed in zip(CLIPS[model], seeds, strict=True)]
+    provenance = Provenance(model, {"clips": shown}, seeds[0], "script/gallery")
+    frames = arrange(model, clips, [list(prompts_of(inputs)) for inputs in CLIPS[model]])
+    return encode_gif(frames, target, fps=FPS, provenance=provenance), seeds
 
 
-def make_clip(pipelines: Pipelines, model: str, inputs: dict[str, str]) -> Frame:
-    """Return 16 frames of SIDE pixels, (F, SIDE, SIDE, 3)."""
+def make_clip(pipelines: Pipelines, model: str, inputs: dict[str, str], seed: int) -> Frame:
+    """Return 16 frames of a model's own size."""
     if model == "sd-animation":
-        clip = pipelines.sd_animation(**inputs, seed=SEED, **SD_ANIMATION)
-    else:
-        clip = {"animate-diff": pipelines.animate_diff, "zeroscope": pipelines.zeroscope}[model](**inputs, seed=SEED)
-    pictures = [Image.fromarray(frame).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for frame in clip]
-    return np.stack([np.asarray(picture) for picture in pictures])
+        return pipelines.sd_animation(**inputs, seed=seed, **SD_ANIMATION)
+    return {"animate-diff": pipelines.animate_diff, "zeroscope": pipelines.zeroscope}[model](**inputs, seed=seed)
 
 
-def add_label(frames: Frame, text: str) -> Frame:
-    """Return the frames with a text below each."""
-    strip = Image.new("RGB", (SIDE, LABEL_HEIGHT), "white")
-    font, lines = ImageFont.load_default(10), textwrap.fill(text, LABEL_WIDTH)
-    centre = SIDE / 2, LABEL_HEIGHT / 2
-    ImageDraw.Draw(strip).text(centre, lines, fill="black", font=font, anchor="mm", align="center")
-    below = np.broadcast_to(np.asarray(strip), (len(frames), LABEL_HEIGHT, SIDE, 3))
-    return np.concatenate([frames, below], axis=1)
+def prompts_of(inputs: dict[str, str]) -> list[str]:
+    """Return the prompt of a clip, or its first and its last."""
+    return [text for name, text in inputs.items() if name.startswith("prompt")]
+
+
+def score(inputs: dict[str, str], clip: Frame) -> tuple[int, bool, float]:
+    """Return how many prompts the detector reads from a clip, whether the background is steady, and the overlap."""
+    prompts = prompts_of(inputs)
+    seen = [detect(clip)] if len(prompts) == 1 else [detect(clip[:1]), detect(clip[-1:])]
+    captions = [
+        plain_caption(str(each.colour), str(each.shape), str(each.motion) if len(prompts) == 1 else "") for each in seen
+    ]
+    matches = sum(map(str.__eq__, captions, prompts))
+    return matches, all(each.steady for each in seen), min(each.overlap for each in seen)
+
+
+def arrange(title: str, clips: list[Frame], labels: list[list[str]]) -> Frame:
+    """Return frames with a title above and a label below each clip. An arrow is drawn between two texts of a label."""
+    size = MARGIN + len(clips) * (SIDE + MARGIN), TITLE + SIDE + LABEL
+    card = Image.new("RGB", size, BACKGROUND)
+    draw = ImageDraw.Draw(card)
+    draw.text((MARGIN, TITLE / 2), title, fill=TEXT, font=ImageFont.load_default(18), anchor="lm")
+    lefts = [MARGIN + index * (SIDE + MARGIN) for index in range(len(clips))]
+    for left, texts in zip(lefts, labels, strict=True):
+        write_label(draw, left + SIDE / 2, TITLE + SIDE + LABEL / 2, texts)
+    frames = np.repeat(np.asarray(card)[None], len(clips[0]), axis=0)
+    for left, clip in zip(lefts, clips, strict=True):
+        pictures = [Image.fromarray(frame).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for frame in clip]
+        frames[:, TITLE : TITLE + SIDE, left : left + SIDE] = np.stack([np.asarray(picture) for picture in pictures])
+    return frames
+
+
+def write_label(draw: ImageDraw.ImageDraw, x: float, y: float, texts: list[str], arrow: float = 26) -> None:
+    """Write texts in one line around (x, y), with arrows between them, which Pillow's font lacks."""
+    font = ImageFont.load_default(13)
+    x -= (sum(font.getlength(text) for text in texts) + arrow * (len(texts) - 1)) / 2
+    for index, text in enumerate(texts):
+        if index:
+            tip = x + arrow - 6
+            draw.line([(x + 6, y), (tip, y)], fill=TEXT)
+            draw.line([(tip - 4, y - 4), (tip, y), (tip - 4, y + 4)], fill=TEXT)
+            x += arrow
+        draw.text((x, y), text, fill=TEXT, font=font, anchor="lm")
+        x += font.getlength(text)
