@@ -43,12 +43,13 @@ def test_a_text_is_shown_as_text(page: Page) -> None:
 def test_progress_grows_and_pictures_are_shown_as_they_come_without_a_shift_of_the_layout(page: Page) -> None:
     choose(page, "pictures")
     page.evaluate(RECORD)
-    run_to_the_end(page, "pictures", steps="5", sleep="0.3", seed="40")
+    run_to_the_end(page, "pictures", steps="5", sleep="0.7", seed="40")
     bars, pictures, texts = page.evaluate("[seen.bars, seen.pictures.size, [...seen.texts]]")
     assert len(set(bars)) > 2
     assert bars == sorted(bars)
-    assert pictures >= 4  # the example's, and those before the end
-    assert any(text.startswith("Running: denoise. 2 of 5, 00:03 left") for text in texts)
+    assert pictures >= 3  # the example's, and at least one before the last
+    steps = [re.match(r"Running: denoise\. (\d) of 5, 00:0(\d) left", text) for text in texts]
+    assert {int(step[1]) + int(step[2]) for step in steps if step} == {5}
     assert page.evaluate("seen.shifted") < 0.01  # the sum of layout shifts, of which up to 0.1 is good: web.dev/cls
     expect(page.locator(".stages")).to_contain_text("denoise 0.1 s")
 
