@@ -74,7 +74,7 @@ def test_escape_cancels_the_prediction_that_is_shown_also_in_the_queue_and_the_n
         cards.nth(card).get_by_role("button").click()
         page.keyboard.press("Escape")
         expect(status(page)).to_have_text("Canceled.", timeout=END)
-    expect(cards.first).to_contain_text("Done.", timeout=END)
+    expect(cards.first).to_have_attribute("data-status", "succeeded", timeout=END)
 
 
 def test_a_prediction_goes_on_while_the_page_is_closed(
