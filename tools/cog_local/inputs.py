@@ -208,6 +208,8 @@ def _faults(name: str, value: Any, field: Schema) -> Iterator[str]:
             text = f"is {_LENGTHS[error.validator]} than {error.validator_value} characters"
         elif error.validator == "format":
             text = f"is not a URL; write {name}=@{shown(error.instance)} to send a file"
+        elif error.validator == "enum" and str(error.instance).endswith((".safetensors", ".ckpt")):
+            text += "; a file of yours may have one of these names in a directory: --weights DIR"
         yield f"{name}={given} {text}" if len(given) < 80 else f"{name} {text}"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mimetypes
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 _ADVICE = (
     "starting the model; a running script/serve starts once for many predictions: "
     "script/predict {model} --server http://127.0.0.1:8000\n"
+)
+_NO_GPU = (
+    "no NVIDIA driver: with the real weights, a CPU of 0.2 TFLOP/s takes 1 to 3 hours for a clip of the default "
+    "inputs, by the operations in tools/benchmarks/README.md\n"
 )
 
 
@@ -55,7 +61,7 @@ def predict(
     if target is None or target.is_dir():
         target, kept = (target or Path()) / model_dir.name, source
     try:
-        faults = _path_faults(target, weights)
+        faults = _path_faults(model_dir.name, target, weights)
         if url is not None and weights is not None:
             faults.append(
                 f"--weights {weights}: the server has its own; start it with script/serve --weights {weights}"
@@ -64,6 +70,8 @@ def predict(
         match_format(model_dir, target, inputs)
         if url is None:
             write(_ADVICE.format(model=model_dir.name))
+            if weights not in (None, "demo") and sys.platform != "darwin" and not shutil.which("nvidia-smi"):
+                write(colour(_NO_GPU, "yellow"))
         with MovingLine(f"starting {model_dir.name}") as line:
             log = LogPrinter(line, verbose=verbose)
             server: CogServer | ApiClient
@@ -113,12 +121,13 @@ def _read_inputs(
     return inputs, provenance
 
 
-def _path_faults(target: Path, weights: str | None) -> list[str]:
+def _path_faults(model: str, target: Path, weights: str | None) -> list[str]:
     faults = []
     if not target.parent.is_dir():
         faults.append(f"-o {target}: there is no directory {target.parent}")
     if weights not in (None, "demo", "full") and not Path(weights).is_dir():
-        faults.append(f"--weights {weights}: it is demo, full, or a directory")
+        advice = f"; a file of yours has, in a directory, a name that script/weights {model} --list prints"
+        faults.append(f"--weights {weights}: it is demo, full, or a directory{advice * Path(weights).is_file()}")
     return faults
 
 

@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import ViewportSize
 
-PROMPTS = ("a green triangle moving up", "a blue square moving down", "a red circle moving right")
+RUNS = (  # as in animate-diff/example.gif
+    ("a red circle moving right", "toonyou_beta3.safetensors", "2"),
+    ("a blue square moving down", "lyriel_v16.safetensors", "1"),
+    ("a yellow cross moving left", "majicmixRealistic_v5Preview.safetensors", "1"),
+)
 WINDOW: ViewportSize = {"width": 1280, "height": 820}
 MINUTES = 10  # for a run, on a busy machine
 
 
 def write_playground(target: Path) -> None:
-    """Run animate-diff once for each prompt, and write what the page then shows to a PNG file."""
+    """Run animate-diff for each of RUNS, and write what the page then shows to a PNG file."""
     with tempfile.TemporaryDirectory() as data:
         command = [sys.executable, str(ROOT / "script" / "serve"), "--port", "0", "--data", data]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
@@ -37,12 +41,13 @@ def _write_page(url: str, target: Path) -> None:
         page = browser.new_page(viewport=WINDOW, reduced_motion="reduce")  # clips then stay at a frame
         page.goto(url)
         page.get_by_role("button", name="Defaults").click()
-        for prompt in PROMPTS:
+        for prompt, path, seed in RUNS:
             page.locator("#input-prompt").fill(prompt)
-            page.locator("#input-seed").fill("3")
+            page.locator("#input-path").select_option(path)
+            page.locator("#input-seed").fill(seed)
             page.get_by_role("button", name="Run", exact=True).click()
             card = page.locator("#gallery .card", has_text=prompt)
-            expect(card).to_contain_text("seed 3", timeout=MINUTES * 60_000)
+            expect(card).to_contain_text(f"seed {seed}", timeout=MINUTES * 60_000)
         page.locator("#gallery").scroll_into_view_if_needed()
         page.wait_for_timeout(3000)  # until the clips of the history are drawn
         page.get_by_role("slider", name="Frame", exact=True).fill("8")

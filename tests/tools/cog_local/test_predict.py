@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cog_local.inputs import InvalidInputs
+from cog_local.inputs import InvalidInputs, read_inputs
 from cog_local.log_printer import LogPrinter
 from cog_local.predict import match_format
+from cog_local.schema import read_schema
 from processes import processes_with
 from pseudo_terminal import CTRL_C, terminal
 from terminal import MovingLine
@@ -112,6 +115,22 @@ def test_invalid_inputs_are_one_line_each(
     for line, start in zip(sorted(shown), sorted(starts), strict=True):
         assert line.startswith(start)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_ones_own_is_told_where_to_go(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.safetensors").touch()
+    done = predict(repository, tmp_path, "one-file", "--weights", "mine.safetensors")
+    assert "in a directory, a name that script/weights one-file --list prints" in done.stderr
+    with pytest.raises(InvalidInputs, match="may have one of these names in a directory: --weights DIR"):
+        read_inputs(read_schema(ROOT / "animate-diff"), ["path=mine.safetensors"], None)
+
+
+@pytest.mark.skipif(sys.platform == "darwin" or shutil.which("nvidia-smi") is not None, reason="there may be a GPU")
+def test_real_weights_without_a_gpu_are_announced_with_the_time_that_a_cpu_takes(
+    repository: Path, tmp_path: Path
+) -> None:
+    assert "a CPU of 0.2 TFLOP/s takes" in predict(repository, tmp_path, "one-file", "--weights", str(tmp_path)).stderr
+    assert "a CPU of 0.2" not in predict(repository, tmp_path, "one-file").stderr
 
 
 def test_the_suffix_of_the_output_chooses_the_format_where_the_model_has_one() -> None:
