@@ -6,9 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from processes import wait_until_ended
+from pseudo_terminal import CTRL_C, terminal
 from tree import ROOT, models
 
 SCRIPTS = sorted(path.name for path in (ROOT / "script").iterdir() if path.is_file() and not path.suffix)
@@ -101,3 +104,14 @@ def test_bench_without_a_name_lists_each_benchmark_with_how_long_it_takes() -> N
     rows = call(sys.executable, ROOT / "script" / "bench", cwd=ROOT).stdout.splitlines()
     assert {"api", "encode", *models("demo-weights")} <= {row.split()[0] for row in rows}
     assert all(re.search(r" \d+ (seconds|minutes|hours?) ", row) for row in rows)
+
+
+@pytest.mark.parametrize("command", [["bench", "encode"], ["gallery", "zeroscope"], ["lint"]], ids=" ".join)
+def test_ctrl_c_ends_a_script_with_one_line(command: list[str], tmp_path: Path) -> None:
+    to = ["--to", str(tmp_path)] if command[0] == "gallery" else []
+    with terminal(ROOT / "script" / command[0], *command[1:], *to, STARTED_BY=str(tmp_path)) as shown:
+        time.sleep(2)  # at work
+        shown.press(CTRL_C)
+        assert shown.status() == 130
+    assert (shown.lines()[-2], "Traceback" in shown.screen) == ("stopped", False)
+    wait_until_ended(f"STARTED_BY={tmp_path}")
