@@ -16,9 +16,9 @@ from two_models import make_repository
 sys.path += [str(ROOT / model) for model in models()]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Headless Chromium, of which a process can have one."""
+    """Headless Chromium. While it runs, asyncio.run cannot be called."""
     program = needs("chromium")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])

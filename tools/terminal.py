@@ -21,6 +21,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36}
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _ERASE = "\r\x1b[K"
+_stopped = threading.Event()
 
 
 def end_quietly() -> None:
@@ -40,6 +41,7 @@ def _stop(number: int, _: object) -> NoReturn:
     for each in SIGNALS:
         signal.signal(each, signal.SIG_DFL)
     write(f"{_ERASE if is_terminal() else ''}stopped\n")
+    _stopped.set()
     raise SystemExit(128 + number)
 
 
@@ -58,9 +60,10 @@ def _flush() -> None:
 
 
 def write(text: str) -> None:
-    """Write to stderr at once, if it can be written."""
+    """Write to stderr at once, if it can be written. Nothing follows the line of a script that was stopped."""
     with contextlib.suppress(OSError):
-        os.write(STDERR, text.encode())
+        if not _stopped.is_set():
+            os.write(STDERR, text.encode())
 
 
 def is_terminal(stream: int = STDERR) -> bool:

@@ -15,8 +15,9 @@ from fastapi import FastAPI
 from predictions_api.errors import Problem
 from predictions_api.http import problems
 from predictions_api.http.model_routes import models_router
+from predictions_api.run.addresses import Resolver
 from predictions_api.run.catalogue import Catalogue
-from predictions_api.run.workers import create_workers
+from predictions_api.run.external import create_workers
 from predictions_api.settings import ModelSettings, Settings
 from predictions_api.store.database import Database, predictions, sqlite_url
 from replicate_contract import check_answer
@@ -43,11 +44,7 @@ def models(tmp_path: Path) -> tuple[ModelSettings, ...]:
 def run_with_catalogue(models: tuple[ModelSettings, ...], work: Callable[[Catalogue], Awaitable[Any]]) -> Any:
     async def run() -> Any:
         async with httpx.AsyncClient() as http:
-            return await work(
-                Catalogue(
-                    models, {model.name: create_workers(model, http, idle=1.0, callback_url="") for model in models}
-                )
-            )
+            return await work(Catalogue(models, create_workers(Settings(models), http, Resolver())))
 
     return asyncio.run(run())
 
@@ -160,10 +157,7 @@ class Routes:
             problems.install_handlers(app)
             transport = httpx.ASGITransport(app=app)
             async with httpx.AsyncClient(transport=transport, base_url="http://here:1") as client:
-                workers = {
-                    model.name: create_workers(model, client, idle=1.0, callback_url="")
-                    for model in self.settings.models
-                }
+                workers = create_workers(self.settings, client, Resolver())
                 app.include_router(models_router(Catalogue(self.settings.models, workers), database))
                 try:
                     return [await client.request(method, path, content=body) for method, path, body in requests]

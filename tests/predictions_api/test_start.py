@@ -118,7 +118,7 @@ def shell(directory: Path, command: str, port: int):  # type: ignore[no-untyped-
     ):
         try:
             deadline = time.monotonic() + 60
-            while not is_healthy(port):
+            while not answers(port):
                 assert process.poll() is None, (directory / "log").read_text()
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
@@ -127,9 +127,9 @@ def shell(directory: Path, command: str, port: int):  # type: ignore[no-untyped-
             process.terminate()
 
 
-def is_healthy(port: int) -> bool:
+def answers(port: int) -> bool:
     with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=10).status_code == 200
+        return httpx.get(f"http://127.0.0.1:{port}/models", timeout=10).status_code == 200
     return False
 
 
@@ -150,6 +150,6 @@ def test_a_server_without_free_descriptors_logs_little_and_recovers(tmp_path: Pa
         size = (tmp_path / "log").stat().st_size
         idle.close()
         deadline = time.monotonic() + 60
-        while not is_healthy(port):
+        while not answers(port):
             assert time.monotonic() < deadline
     assert size < 100_000

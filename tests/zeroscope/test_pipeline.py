@@ -156,7 +156,7 @@ def test_repeated_frames_of_a_short_video_are_logged(
     with caplog.at_level(logging.INFO, "videokit"):
         video_of(pipeline, replace(INPUTS, init_video=video, init_weight=1, num_frames=7))
     (line,) = [message for message in caplog.messages if message.startswith("decode: 7 frames 64x64")]
-    assert line.endswith("it has too few, so some are repeated")
+    assert line.endswith("6 different pictures of 6 decoded, so some are repeated")
 
 
 @pytest.mark.parametrize(
