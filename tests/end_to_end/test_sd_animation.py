@@ -275,6 +275,8 @@ def test_a_new_process_gives_the_same_file_and_a_flagged_frame_gives_none(expect
     server = CogServer(ROOT / "sd-animation", weights=str(weights), env=env)
     with server:
         assert files(server.predict(INPUTS)) == [("image/gif", expected)]
+    for left in temporary.iterdir():  # of the server, which was killed
+        shutil.rmtree(left)
     tensors = load_file(checker)
     tensors["concept_embeds_weights"] = torch.full_like(tensors["concept_embeds_weights"], -2)
     save_file(tensors, checker)

@@ -117,7 +117,7 @@ def test_invalid_inputs_are_one_line_each(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_of_ones_own_is_told_where_to_go(repository: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_ones_own_is_refused_with_its_place(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.safetensors").touch()
     done = predict(repository, tmp_path, "one-file", "--weights", "mine.safetensors")
     assert "in a directory, a name that script/weights one-file --list prints" in done.stderr
