@@ -13,7 +13,7 @@ from playground_page import END, choose, control, run, run_to_the_end, status
 from playwright.sync_api import Page, expect
 
 RECORD = """
-window.seen = {bars: [], pictures: new Set(), shifted: 0};
+window.seen = {bars: [], pictures: new Set(), texts: new Set(), shifted: 0};
 new PerformanceObserver(list => list.getEntries().forEach(({sources, value}) => {
     if (sources.some(({node}) => node?.parentElement?.closest("#result"))) seen.shifted += value;
 })).observe({type: "layout-shift"});
@@ -21,6 +21,7 @@ new MutationObserver(() => {
     const bar = document.querySelector("progress"), picture = document.querySelector(".screen img");
     if (bar.hasAttribute("value") && !bar.classList.contains("idle")) seen.bars.push(bar.value);
     if (picture) seen.pictures.add(picture.src);
+    seen.texts.add(document.querySelector(".status").textContent);
 }).observe(document.querySelector("#clip"), {subtree: true, childList: true, attributes: true, characterData: true});
 """
 
@@ -44,10 +45,12 @@ def test_progress_grows_and_pictures_are_shown_as_they_come_without_a_shift_of_t
     choose(page, "pictures")
     page.evaluate(RECORD)
     run_to_the_end(page, "pictures", steps="5", sleep="0.7", seed="40")
-    bars, pictures = page.evaluate("[seen.bars, seen.pictures.size]")
+    bars, pictures, texts = page.evaluate("[seen.bars, seen.pictures.size, [...seen.texts]]")
     assert len(set(bars)) > 2
     assert bars == sorted(bars)
     assert pictures >= 3  # the example's, and at least one before the last
+    steps = [re.match(r"Running: denoise\. (\d) of 5, 00:0(\d) left", text) for text in texts]
+    assert {int(step[1]) + int(step[2]) for step in steps if step} == {5}
     assert page.evaluate("seen.shifted") < 0.01  # the sum of layout shifts, of which up to 0.1 is good: web.dev/cls
     expect(page.locator(".stages")).to_contain_text("denoise 0.1 s")
 

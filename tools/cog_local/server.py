@@ -62,7 +62,7 @@ class CogServer:
         self._weights = weights if weights in ("demo", "full") else str(Path(weights).resolve())
         self._env = dict(env or {})
         self._python = python
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._cleanup = contextlib.ExitStack()
         self._last_lines: deque[str] = deque(maxlen=40)
         self._on_log = on_log or self._last_lines.append
@@ -104,27 +104,28 @@ class CogServer:
             **self._env,
         }
         parent_pipe, own_end = os.pipe()  # closes when this process ends, also by SIGKILL
-        self._cleanup.callback(os.close, own_end)
+        read_end, output = os.pipe()
+        lines = os.fdopen(read_end, encoding="utf-8", errors="replace")
+        reader = threading.Thread(target=self._read, args=(lines,), daemon=True)
+        reader.start()
+        self._cleanup.callback(reader.join)  # until the last process of the group has closed its output
+        self._cleanup.callback(os.close, own_end)  # which ends the group, also if the start is interrupted
         command = [str(self._python), "-m", "cog.server.http", "--host", HOST]
         try:
-            self._process = process = subprocess.Popen(
+            self._process = subprocess.Popen(
                 [str(self._python), str(SESSION), str(parent_pipe), temporary, *command],
                 cwd=self.model_dir,
                 env=environ,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=output,
                 stderr=subprocess.STDOUT,
-                encoding="utf-8",
-                errors="replace",
                 start_new_session=True,  # Ctrl-C reaches only the caller, which ends all processes of this one
-                pass_fds=[parent_pipe],
+                pass_fds=[parent_pipe, output],  # `output` is kept by processes whose stdout is another
             )
         finally:
             os.close(parent_pipe)
-        reader = threading.Thread(target=self._read, args=(process.stdout,), daemon=True)
-        reader.start()
-        self._cleanup.callback(reader.join)  # the last process of the group has closed the pipe
-        self._cleanup.callback(_kill_group, process)
+            os.close(output)
+        self._cleanup.callback(_kill_group, self._process)
 
     def check(self) -> None:
         """Raise ServerError if the server has ended."""
@@ -231,7 +232,7 @@ def _free_port(wanted: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def _kill_group(process: subprocess.Popen[str]) -> None:
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):  # all have ended (PermissionError: macOS)
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -13,7 +13,7 @@ from cog_local.inputs import InvalidInputs, read_inputs
 from cog_local.log_printer import LogPrinter
 from cog_local.predict import match_format
 from cog_local.schema import read_schema
-from processes import wait_until_ended
+from processes import processes_with
 from pseudo_terminal import CTRL_C, terminal
 from terminal import MovingLine
 from tree import ROOT
@@ -160,7 +160,7 @@ def test_ctrl_c_leaves_nothing(repository: Path, tmp_path: Path, when: str) -> N
         shown.press(CTRL_C)
         assert shown.status() == 130
     assert shown.lines()[-2:] == ["stopped", ""]
-    wait_until_ended(f"TMPDIR={temporary}")
+    assert processes_with(f"TMPDIR={temporary}") == []
     assert list(temporary.iterdir()) == []
     assert list(tmp_path.iterdir()) == [temporary]
 

@@ -14,7 +14,7 @@ from fastapi.responses import Response
 
 from predictions_api.errors import not_found
 
-FILES: Final = {path.name: path for path in (Path(__file__).parents[1] / "playground").iterdir()}
+FILES: Final = Path(__file__).parents[1] / "playground"
 TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 HEADERS: Final = {
     "cache-control": "no-cache",  # browsers ask each time whether a file has changed
@@ -38,9 +38,10 @@ router = APIRouter(include_in_schema=False)
 @router.get("/playground/{name}")
 def playground(request: Request, name: str = "index.html") -> Response:
     """Return a file of the page, by default its HTML."""
-    if name not in FILES:
+    path = FILES / name
+    if not path.is_file():
         raise not_found()
-    content, headers = FILES[name].read_bytes(), HEADERS
+    content, headers = path.read_bytes(), HEADERS
     if "gzip" in request.headers.get("accept-encoding", ""):
         content, headers = gzip.compress(content), {**HEADERS, "content-encoding": "gzip"}
-    return Response(content, headers=headers, media_type=TYPES[FILES[name].suffix])
+    return Response(content, headers=headers, media_type=TYPES[path.suffix])

@@ -109,12 +109,12 @@ export function describe(prediction) {
   const {status, data_removed: isRemoved, metrics, logs = ""} = prediction;
   if (isRemoved) return ["Removed.", ""];
   const {bar, isStarting} = progressOf(logs);
-  if (status === "starting") {
+  if (status === "starting" && !bar) { // the events of the log arrive before the status, which is asked for
     if (isStarting) return ["The model is starting.", ""];
     const place = placeInQueue(prediction, [...state.predictions.values()]);
     return ["Queued.", place ? `${place} before it` : "Next"];
   }
-  if (status === "processing") {
+  if (!hasEnded(prediction)) {
     if (!bar) return ["Running.", ""];
     const left = bar.left.includes("?") ? "" : `, ${bar.left} left`;
     return [`Running: ${bar.name || "steps"}.`, `${bar.done} of ${bar.total}${left}`];
