@@ -166,6 +166,15 @@ def test_seeking_gives_the_same_pictures_as_decoding_all(tmp_path: Path, kind: s
         assert numbers(clip, num_frames) == expected
 
 
+def test_a_clip_with_a_damaged_time_is_refused_and_not_sought_in(tmp_path: Path) -> None:
+    clip = write_kind(tmp_path / "clip", "mp4", 1200)
+    content = bytearray(clip.read_bytes())
+    content[content.find(b"ctts") + 12 + 8 * 1031 + 4] = 186  # the sign of the time of one picture
+    clip.write_bytes(content)
+    with pytest.raises(InvalidInput, match="an edit list that ffmpeg cannot follow"):
+        numbers(clip, 8)
+
+
 def test_a_clip_with_one_keyframe_is_not_decoded_again_for_each_frame(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

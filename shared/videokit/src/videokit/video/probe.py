@@ -77,7 +77,6 @@ class _Packets:
         shown = [packet for packet in packets if not packet[3] & HIDDEN]
         pictures = [packet for packet in shown if packet[2]]  # an empty packet repeats the picture before it
         keyframes = [time for time, *_, flags in pictures if flags & KEY]
-        gaps = len(keyframes) - 1
         self.codec = _find(listed, r"^#codec_id 0: (\S+)", "")[0]
         self.tick = Fraction(*_find(listed, r"^#tb 0: (\S+)", "1"))  # seconds
         self.count = len(packets)
@@ -85,7 +84,8 @@ class _Packets:
         self.times = sorted(time for time, *_ in pictures if time != NO_TIME)
         self.exact = len(set(self.times)) == len(pictures) > 0  # whether each picture has a time of its own
         self.end = max((time + duration for time, duration, *_ in shown), default=0)
-        self.keyframe_interval = (keyframes[-1] - keyframes[0]) * self.tick / gaps if gaps > 0 else math.inf
+        span = (keyframes[-1] - keyframes[0]) * self.tick if keyframes else 0  # not positive in a damaged file
+        self.keyframe_interval = span / (len(keyframes) - 1) if span > 0 else math.inf
 
 
 def probe(path: Path, num_frames: int = 0) -> Clip:
