@@ -150,7 +150,7 @@ class ExternalWorkers(Workers):
 
     async def describe(self) -> tuple[dict[str, Any], str]:
         """Return the answer of the first server that answers, busy or not."""
-        last_error: CogError = Unreachable("there is no Cog server")
+        last_error: CogError = Unreachable("no Cog server has an address")
         for client in self._clients:
             try:
                 return await describe(client, self.model.cog_version)
