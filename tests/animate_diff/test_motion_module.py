@@ -129,7 +129,9 @@ def test_a_folder_may_have_any_name_that_save_pretrained_gives(pipeline: Pipelin
     tensors = load_file(file)
     file.unlink()
     (torch.save if name.endswith(".bin") else save_file)(tensors, tmp_path / "b" / name)
-    assert all(torch.equal(read(pipeline, tmp_path / "b").tensors[key], t) for key, t in expected.tensors.items())
+    tensors = read(pipeline, tmp_path / "b").tensors
+    assert tensors.keys() == expected.tensors.keys()
+    assert all(torch.equal(tensors[key], tensor) for key, tensor in expected.tensors.items())
 
 
 def test_a_folder_without_weights_is_an_error_that_lists_the_names(pipeline: Pipeline, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from cog_local.predict import predict
 model, source, target, weights, *pairs = sys.argv[1:]
-sys.exit(predict(Path(model), pairs, None, Path(target), weights, Path(source)))
+sys.exit(predict(Path(model), pairs, None, Path(target), weights, Path(source), verbose=True))
 """
 DEMO = ROOT / "animate-diff" / "demo-weights"
 

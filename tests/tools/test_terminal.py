@@ -18,7 +18,8 @@ sys.path.insert(0, sys.argv[1])
 from terminal import MovingLine, colour, end_quietly
 end_quietly()
 """
-WAIT = SCRIPT + "with MovingLine('working') as line:\n    line.print('a line')\n    time.sleep(600)\n"
+HANGUP = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"  # the tests may run under nohup
+WAIT = HANGUP + SCRIPT + "with MovingLine('working') as line:\n    line.print('a line')\n    time.sleep(600)\n"
 
 
 def python(script: str) -> list[str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pictures
 import pytest
-from processes import processes_with
+from processes import processes_with, wait_until_ended
 from programs import needs
 from videokit.errors import InvalidInput, VideokitError
 from videokit.video.encode import Clip, encode_gif, encode_mp4
@@ -394,8 +394,5 @@ def test_no_process_is_left_when_the_parent_is_killed(
         parent.stdout.readline()
         time.sleep(milliseconds / 1000)
         parent.kill()
-    deadline = time.monotonic() + 60
-    while processes_with(mark) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert processes_with(mark) == []
+    wait_until_ended(mark)
     assert not (tmp_path / f"clip.{suffix}").exists()

@@ -7,12 +7,11 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from hostile_videos import draw_number, write_clip
-from processes import processes_with
+from processes import processes_with, wait_until_ended
 from programs import needs
 from videokit.errors import VideokitError
 from videokit.video import ffmpeg
@@ -146,7 +145,4 @@ def test_a_parent_that_is_killed_leaves_no_process(setpriv: str) -> None:
         assert len(processes_with(mark)) == 2
         parent.kill()
         parent.wait()
-    end = time.monotonic() + 60
-    while processes_with(mark) and time.monotonic() < end:
-        time.sleep(0.02)
-    assert processes_with(mark) == []
+    wait_until_ended(mark)
