@@ -26,8 +26,6 @@ from videokit.runtime import Device, Stages
 from videokit.video.frame_store import FrameStore
 from videokit.weights.store import WeightStore
 
-pytestmark = pytest.mark.slow
-
 Clip = tuple[np.ndarray, list[nn.Module]]  # frames, (F, H, W, 3), and the networks that made them
 
 

@@ -19,8 +19,6 @@ from tree import ROOT
 from videokit.errors import InvalidInput
 from videokit.video.provenance import read_provenance
 
-pytestmark = pytest.mark.slow
-
 ANIMATE_DIFF = "lucataco/animate-diff"
 MP4 = ROOT / "animate-diff" / "examples" / "red-circle-moving-right.mp4"
 GIF = ROOT / "sd-animation" / "examples" / "red-circle-to-blue-square.0.gif"

@@ -17,8 +17,6 @@ from playwright.sync_api import Page
 from programs import needs, npm_directory
 from tree import ROOT
 
-pytestmark = pytest.mark.slow
-
 MODEL = "lucataco/animate-diff"
 CLIPBOARD = ["clipboard-read", "clipboard-write"]
 INPUT: dict[str, Any] = {

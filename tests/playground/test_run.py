@@ -26,7 +26,6 @@ new MutationObserver(() => {
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("model", ["animate-diff", "stable-diffusion-animation", "zeroscope-v2-xl"])
 def test_one_press_runs_a_real_model_as_the_form_opens(
     open_page: Callable[..., Page], models_url: str, model: str

@@ -10,8 +10,6 @@ import pytest
 from tree import ROOT, package_of
 from two_models import make_environment
 
-pytestmark = pytest.mark.slow
-
 MODELS = {"hello-clip": [], "plain": ["--without-torch"]}
 COMMON = [  # tests that every model has to pass; an image is the quickest without torch
     *(f"tests/repository/test_{name}.py" for name in ("rules", "layers", "readmes", "examples")),

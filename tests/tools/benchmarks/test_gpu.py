@@ -20,7 +20,6 @@ from tree import ROOT, models
 A100 = {"device": "NVIDIA A100", "software": "torch 2.11.0, float16"}
 
 
-@pytest.mark.slow
 def test_without_a_gpu_every_row_says_so_and_nothing_fails(tmp_path: Path) -> None:
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / place) for place in (*models(), "tools"))}
     command = [sys.executable, "-P", "-m", "benchmarks.gpu", "--model", "animate-diff", "--out", str(tmp_path)]
