@@ -10,6 +10,7 @@ from api_in_process import ApiInProcess
 from api_server import MODELS, VERSIONS
 from playwright.sync_api import Page, expect
 from predictions_api.settings import ModelSettings
+from predictions_api.store.database import random_key
 from tree import ROOT
 
 HOSTILE = [
@@ -26,6 +27,9 @@ HOSTILE = [
 ]
 
 
+CLIP = ROOT / "animate-diff" / "examples" / "red-circle-moving-right.mp4"
+
+
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiInProcess]:
     names = ("pictures", "text")  # nothing listens at the address of their Cog servers
@@ -37,6 +41,15 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiInProcess]:
     )
     with ApiInProcess(tmp_path_factory.mktemp("api"), models=models, tokens=()) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def api_with_clip(api: ApiInProcess) -> str:
+    """Return the address of a server whose newest prediction has a clip."""
+    clip = "data:video/mp4;base64," + b64encode(CLIP.read_bytes()).decode()
+    path = api.run(api.service.files.store_output("p" * 26, clip))
+    api.add_prediction(model="test/text", output=path, status="succeeded", created_at=1_755_000_000_000_000)
+    return api.url
 
 
 def test_the_history_is_paged_and_filtered_and_loads_only_the_clips_that_are_seen(
@@ -61,16 +74,49 @@ def test_the_history_is_paged_and_filtered_and_loads_only_the_clips_that_are_see
     assert len([url for url in loaded if "/delivery/" in url]) < 100
 
 
-def test_a_clip_plays_while_the_pointer_is_on_its_card(api: ApiInProcess, open_page: Callable[..., Page]) -> None:
-    clip = (ROOT / "animate-diff" / "examples" / "red-circle-moving-right.mp4").read_bytes()
-    path = api.run(api.service.files.store_output("p" * 26, "data:video/mp4;base64," + b64encode(clip).decode()))
-    api.add_prediction(model="test/text", output=path, status="succeeded", created_at=1_755_000_000_000_000)
-    page = open_page(api.url)
+def test_a_clip_plays_while_the_pointer_is_on_its_card(open_page: Callable[..., Page], api_with_clip: str) -> None:
+    page = open_page(api_with_clip)
     card = page.locator("#gallery .card").first
     card.hover()
     expect(card.locator("video")).to_have_js_property("paused", False)
     page.get_by_role("heading", name="History").hover()
     expect(card.locator("video")).to_have_js_property("paused", True)
+
+
+def test_a_clip_loops_changes_its_speed_is_downloaded_and_fills_the_screen(
+    open_page: Callable[..., Page], api_with_clip: str
+) -> None:
+    page = open_page(api_with_clip)
+    page.locator("#gallery .card").first.get_by_role("button").click()
+    player = page.locator("#clip clip-player")
+    expect(player.locator("video")).to_have_js_property("loop", True)
+    player.get_by_role("button", name="Loop").click()
+    expect(player.locator("video")).to_have_js_property("loop", False)
+    player.get_by_label("Speed").select_option("2×")
+    expect(player.locator("video")).to_have_js_property("playbackRate", 2)
+    with page.expect_download() as download:
+        player.get_by_role("link", name="Download").click()
+    assert download.value.path().read_bytes() == CLIP.read_bytes()
+    player.get_by_role("button", name="Full screen").click()
+    page.wait_for_function("document.fullscreenElement?.localName === 'clip-player'")
+
+
+def test_a_card_shows_the_form_of_its_model_and_what_it_waits_for(
+    api: ApiInProcess, open_page: Callable[..., Page]
+) -> None:
+    waits = {"waiting for a worker ...\n": "Waiting for a worker.", "starting text ...\n": "The model is starting."}
+    for number, log in enumerate(waits):
+        created_at = 1_757_000_000_000_000 - number
+        prediction = api.add_prediction(
+            model="test/text", status="starting", stream_key=random_key(), created_at=created_at
+        )
+        api.update(prediction, logs=log)
+    page = open_page(api.url)
+    page.get_by_role("tab", name="pictures").click()
+    for place, words in enumerate(waits.values()):
+        page.locator("#gallery .card").nth(place).get_by_role("button").click()
+        expect(page.locator("#clip").get_by_role("status")).to_have_text(words)
+    expect(page.get_by_role("tab", name="text", selected=True)).to_be_visible()
 
 
 def test_hostile_prompts_logs_and_file_names_are_texts(api: ApiInProcess, open_page: Callable[..., Page]) -> None:

@@ -67,11 +67,14 @@ function selectRunning() {
 /** Fill the form with the inputs of a prediction, and with its seed or one of those after it. */
 function use(prediction, step = 0) {
   const {model, input, metrics} = prediction;
-  if (tabOf(model) && model !== nameOf(state.model)) {
-    showModel(tabOf(model));
-    state.select(prediction);
-  }
+  if (tabOf(model) && model !== nameOf(state.model)) showModel(tabOf(model));
   form.fill(Number.isInteger(metrics?.seed) ? {...input, seed: (metrics.seed + step) % 2 ** 31} : input);
+}
+
+/** Show the form of the model whose prediction is on the stage. */
+function followSelected() {
+  const tab = tabOf(state.selected?.model);
+  if (tab && tab.model !== state.model) showModel(tab);
 }
 
 function useLink() {
@@ -103,6 +106,7 @@ async function cancel(prediction) {
   }
 }
 
+state.addEventListener("selected", followSelected);
 state.addEventListener("prediction", ({detail: {id, error}}) => {
   if (!error || id !== state.selected?.id) return;
   // videokit's faults: `InvalidInput: width=257 is not a multiple of 8; try 256 or 264`, one in a line

@@ -6,8 +6,10 @@ import {hasEnded} from "./state.js";
 const BAR = /(\d+)%\|[^|\n]*\|\s*(\d+)\/(\d+)\s*([^[\n\r]*?)\s*(?:\[[\d:]+<([\d:?]+)[^\]\n]*\])?\s*$/;
 // denoise: 25 steps, 50 UNet evaluations of 16 frames 8x8 in 5.1 s
 const STAGE = /^(\w+): .* in ([\d.]+) s\b/;
+// What the server writes while no model runs yet
+const WAIT = /^(?:(waiting for a worker)|(starting \S+)) \.\.\.$/;
 
-/** Return {stages: [{name, seconds}], bar: {name, done, total, left} or null, isStarting}. */
+/** Return {stages: [{name, seconds}], bar: {name, done, total, left} or null, wait: "worker", "model" or null}. */
 export function progressOf(logs) {
   const lines = logs.slice(-100_000).split(/[\r\n]+/).filter(Boolean);
   const stages = [];
@@ -21,7 +23,8 @@ export function progressOf(logs) {
       bar = {name: found[4], done: Number(found[2]), total: Number(found[3]), left: found[5] ?? "?"};
     }
   }
-  return {stages, bar, isStarting: /^starting \S+ \.\.\.$/.test(lines.at(-1) ?? "")};
+  const [, forWorker, forModel] = WAIT.exec(lines.at(-1) ?? "") ?? [];
+  return {stages, bar, wait: forWorker ? "worker" : forModel ? "model" : null};
 }
 
 /** Return how many predictions of the same model come before a waiting one. */

@@ -108,9 +108,10 @@ export function draw(output, prediction) {
 export function describe(prediction) {
   const {status, data_removed: isRemoved, metrics, logs = ""} = prediction;
   if (isRemoved) return ["Removed.", ""];
-  const {bar, isStarting} = progressOf(logs);
+  const {bar, wait} = progressOf(logs);
   if (status === "starting" && !bar) { // the events of the log arrive before the status, which is asked for
-    if (isStarting) return ["The model is starting.", ""];
+    if (wait === "model") return ["The model is starting.", ""];
+    if (wait === "worker") return ["Waiting for a worker.", ""];
     const place = placeInQueue(prediction, [...state.predictions.values()]);
     return ["Queued.", place ? `${place} before it` : "Next"];
   }
