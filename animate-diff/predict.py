@@ -60,7 +60,7 @@ class Predictor(BaseRunner):
         names = {"n_prompt": "negative_prompt", "path": "checkpoint", "steps": "num_inference_steps"}
         inputs = Inputs(**{names.get(name, name): value for name, value in documented.items()})
         inputs.check()
-        summary = f"{path} with {motion_module}, {inputs.num_inference_steps} steps, guidance {guidance_scale}"
+        summary = f"{path} with {motion_module}, steps {inputs.num_inference_steps}, guidance {guidance_scale}"
         with self.runner.start(documented, inputs.resolved_seed(), summary) as prediction:
             frames = self.pipeline.generate(inputs, prediction.seed, prediction.stages)
             clip = prediction.encode(frames, f"{MODEL}.mp4", fps=FPS)

@@ -32,6 +32,7 @@ from videokit.weights.kinds import TEXT_ENCODER_FILE, VAE_FILE, refuse_other_kin
 from videokit.weights.load import empty_module
 from videokit.weights.stable_diffusion import BASE_TEXT_ENCODER, BASE_VAE, TEXT_ENCODER_CONFIG, VAE_CONFIG, base
 from videokit.weights.tensors import fill, open_tensors, tensors_for
+from videokit.words import counted
 
 from animate_diff import weights
 from animate_diff.cache import ByteLRU, convert_dtype
@@ -107,9 +108,7 @@ class Pipeline:
         # 3. Denoise.
         latents = self.prepare_latents(seed)
         steps, side = inputs.num_inference_steps, latents.shape[-1]
-        description = (
-            f"{steps} steps, {len(prompt_embeds) * steps} UNet evaluations of {NUM_FRAMES} frames {side}x{side}"
-        )
+        description = f"{counted(steps, 'step')}, {counted(len(prompt_embeds) * steps, 'UNet evaluation')} of {NUM_FRAMES} frames {side}x{side}"
         with stages("denoise", description), torch.inference_mode():
             latents = self.denoise(latents, prompt_embeds, steps, inputs.guidance_scale)
         # 4. Decode.

@@ -33,6 +33,7 @@ from videokit.weights.stable_diffusion import (
     base,
 )
 from videokit.weights.tensors import open_tensors
+from videokit.words import counted
 
 from sd_animation import weights
 from sd_animation.film import load_film
@@ -105,7 +106,7 @@ class Pipeline:
         latents = self.prepare_latents(inputs, seed)
         middle = embeddings_at([(len(inputs.prompts) - 1) / 2], prompt_embeds)
         scale = inputs.guidance_scale
-        description = f"{inputs.num_shared_steps} of {inputs.num_inference_steps} steps"
+        description = f"{inputs.num_shared_steps} of {counted(inputs.num_inference_steps, 'step')}"
         with stages("shared", description), torch.inference_mode():
             latents = self.denoise(
                 scheduler, latents, middle, negative_prompt_embeds, timesteps[:shared], scale, "shared steps"
@@ -115,7 +116,7 @@ class Pipeline:
         batch_size = self.batch_size(*latents.shape[-2:], guided=negative_prompt_embeds is not None)
         batches = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
         description = (
-            f"{len(positions)} frames, {len(timesteps) - shared} evaluations each, "
+            f"{len(positions)} frames, {counted(len(timesteps) - shared, 'evaluation')} each, "
             f"{min(batch_size, len(positions))} in a batch"
         )
         results = []

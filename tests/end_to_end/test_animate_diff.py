@@ -144,7 +144,7 @@ def test_the_log_and_the_metrics_describe_the_prediction(animate_diff: Served) -
     answer = animate_diff.server.predict(INPUTS | {"motion_module": "mm_sd_v15", "prompt": "red " * 100})
     lines = answer["logs"].splitlines()
     patterns = [
-        r"seed: 3, toonyou_beta3\.safetensors with mm_sd_v15, 2 steps, guidance 7\.5",
+        r"seed: 3, toonyou_beta3\.safetensors with mm_sd_v15, steps 2, guidance 7\.5",
         r"load: mm_sd_v15 in [\d.]+ s, [\d.]+ GB in use on \w+",
         r"text: 0 and 100 tokens in 2 windows of 75 in .*",
         r"0%\| +\| 0/2 denoise .*",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from terminal import STDOUT, MovingLine, colour, write
 from videokit.files import atomic_write
+from videokit.words import counted
 
 from cog_local.again import read_source, report_textual_inversions, report_versions
 from cog_local.api_client import ApiClient
@@ -189,7 +190,7 @@ def write_outputs(output: Any, target: Path, kept: Path | None) -> list[Path]:
 def _report(paths: list[Path], metrics: dict[str, Any]) -> None:
     facts = []
     if "frames" in metrics:
-        facts.append(f"{metrics['frames']} frames")
+        facts.append(counted(metrics["frames"], "frame"))
     if "duration" in metrics:
         facts.append(f"{metrics['duration']:.2f} s")
     if "seed" in metrics:

@@ -19,6 +19,7 @@ from videokit.latents import decode_latents, float32_copy, vae_batch_size
 from videokit.prompts import encode_prompts
 from videokit.seeds import noise
 from videokit.video.decode import decode
+from videokit.words import counted
 
 from zeroscope import memory
 from zeroscope.inputs import Inputs
@@ -76,14 +77,15 @@ class Pipeline:
         # 4. Encode the video.
         posterior = None
         if video is not None and inputs.starts_from_video:
-            with stages("init_video", f"{inputs.num_frames} frames through the VAE"), torch.inference_mode():
+            with stages("init_video", f"{counted(inputs.num_frames, 'frame')} through the VAE"), torch.inference_mode():
                 posterior = self.encode_video(model.vae, inputs, video)
         # 5. Denoise and decode each video.
         start = start_index(inputs.init_weight, inputs.num_inference_steps) if posterior is not None else 0
         steps = inputs.num_inference_steps - start
         for index in range(inputs.batch_size):
             name = f"denoise, video {index + 1} of {inputs.batch_size}"
-            description = f"{steps} steps, {len(prompt_embeds) * steps} UNet evaluations of {inputs.num_frames} frames"
+            evaluations = counted(len(prompt_embeds) * steps, "UNet evaluation")
+            description = f"{counted(steps, 'step')}, {evaluations} of {counted(inputs.num_frames, 'frame')}"
             with stages("denoise", description), torch.inference_mode():
                 scheduler = make_scheduler(model.scheduler, inputs.num_inference_steps)
                 latents = self.prepare_latents(model, scheduler, posterior, start, inputs, seed + index)

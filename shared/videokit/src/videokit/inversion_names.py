@@ -15,6 +15,7 @@ from videokit.errors import DownloadFailed, WeightsMissing
 from videokit.prompts import find_names, name_ids
 from videokit.weights.inversion_file import SUFFIXES, read_textual_inversion
 from videokit.weights.textual_inversions import FOLDER, TEXTUAL_INVERSIONS, WIDTH
+from videokit.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -56,9 +57,9 @@ class TextualInversions:
             named = _named(tokenizer, prompts, files)  # a shorter name may be in one that stays words
         inversions = [read_textual_inversion(file, name, self.width) for name in named if (file := files[name])]
         for inversion in inversions:
-            count, unit = len(inversion.vectors), "vector" if len(inversion.vectors) == 1 else "vectors"
+            vectors = counted(len(inversion.vectors), "vector")
             hashed = f"{inversion.file}, SHA-256 {inversion.sha256}"
-            logger.info("textual inversion: %s, %d %s, %s", inversion.name, count, unit, hashed)
+            logger.info("textual inversion: %s, %s, %s", inversion.name, vectors, hashed)
         return inversions
 
     def _files(self) -> dict[str, Path | None]:

@@ -18,6 +18,8 @@ import torch
 from einops import rearrange
 from transformers.masking_utils import create_causal_mask
 
+from videokit.words import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -51,9 +53,8 @@ class TokenWindows:
     placements: tuple[Placement, ...] = ()
 
     def __str__(self) -> str:
-        windows = self.ids.shape[1]
-        counts = " and ".join(map(str, self.counts))
-        return f"{counts} tokens in {windows} window{'s' if windows > 1 else ''} of {self.ids.shape[2] - 2}"
+        windows = counted(self.ids.shape[1], "window")
+        return f"{' and '.join(map(str, self.counts))} tokens in {windows} of {self.ids.shape[2] - 2}"
 
 
 def encode_prompts(

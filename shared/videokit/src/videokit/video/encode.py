@@ -26,6 +26,7 @@ from videokit.files import atomic_write
 from videokit.video.ffmpeg import Process
 from videokit.video.frame_store import FrameStore
 from videokit.video.frames import check_frames
+from videokit.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -155,6 +156,6 @@ def _run(arguments: list[str], frames: Iterable[Frame]) -> tuple[int, bytes]:
 def _describe(path: Path, num_frames: int, width: int, height: int, rate: Fraction, started: float) -> Clip:
     """Log and return what was written; the seconds include the computing of the frames."""
     clip, seconds = Clip(path, num_frames, width, height, rate, path.stat().st_size), time.perf_counter() - started
-    written = f"{num_frames} frames {width}x{height} at {rate} fps -> {clip.size // 1000} KB"
+    written = f"{counted(num_frames, 'frame')} {width}x{height} at {rate} fps -> {clip.size // 1000} KB"
     logger.info(f"encode: {written} in {seconds:.1f} s")
     return clip

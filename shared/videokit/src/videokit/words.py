@@ -1,0 +1,6 @@
+"""Numbers in the sentences of logs."""
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun: "1 step", "2 steps"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
