@@ -108,7 +108,8 @@ class Pipeline:
         # 3. Denoise.
         latents = self.prepare_latents(seed)
         steps, side = inputs.num_inference_steps, latents.shape[-1]
-        description = f"{counted(steps, 'step')}, {counted(len(prompt_embeds) * steps, 'UNet evaluation')} of {NUM_FRAMES} frames {side}x{side}"
+        evaluations = counted(len(prompt_embeds) * steps, "UNet evaluation")
+        description = f"{counted(steps, 'step')}, {evaluations} of {NUM_FRAMES} frames {side}x{side}"
         with stages("denoise", description), torch.inference_mode():
             latents = self.denoise(latents, prompt_embeds, steps, inputs.guidance_scale)
         # 4. Decode.
