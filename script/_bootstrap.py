@@ -67,7 +67,7 @@ def set_up() -> None:
 def install(wanted: str) -> None:
     if not (PYTHON.exists() and STAMP.exists()):  # a new environment, or one whose set-up was interrupted
         if sys.version_info < (3, 11):  # noqa: UP036 - the Python of this machine
-            sys.exit(f"setup: Python 3.11+ is required; start the script with it once: python3.11 {sys.argv[0]}")
+            sys.exit(f"setup: Python 3.11+ is required; if you have it, run once: python3.11 {sys.argv[0]}")
         run(getattr(sys, "_base_executable", sys.executable), "-m", "venv", "--clear", ROOT / ".venv")
     STAMP.unlink(missing_ok=True)
     (uv,) = re.findall(r"^uv==.*(?:\n .*)*", (ROOT / "lock" / "packages.txt").read_text(), re.MULTILINE)
