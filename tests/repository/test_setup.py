@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from _bootstrap import run, uv_options
+from _bootstrap import install, run, uv_options
 from processes import processes_with, wait_until_ended
 from pseudo_terminal import CTRL_C, terminal
 from tree import ROOT
@@ -202,6 +202,19 @@ def test_without_an_index_the_reason_is_one_line(checkout: Path) -> None:
 def test_a_full_disk_is_named(text: str) -> None:
     with pytest.raises(OSError, match=r"^the disk is full$"):
         run("sh", "-c", 'echo "$1" >&2; exit 1', "sh", text)
+
+
+def test_a_missing_venv_is_named_with_its_package() -> None:
+    debian = "The virtual environment was not created successfully because ensurepip is not\\navailable."
+    with pytest.raises(OSError, match="sudo apt install python3-venv"):
+        run("sh", "-c", f"printf '{debian}'; exit 1")
+
+
+def test_an_older_python_names_the_command_for_a_newer_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("_bootstrap.STAMP", tmp_path / "made-from")
+    monkeypatch.setattr(sys, "version_info", (3, 10))
+    with pytest.raises(SystemExit, match=r"run once: python3\.11 "):
+        install("")
 
 
 def test_pips_settings_become_uvs_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
