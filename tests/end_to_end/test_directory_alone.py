@@ -19,13 +19,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from _bootstrap import CPU_BUILDS, uv_options
 from cog_local.schema import read_schema
 from cog_local.server import CogServer
-from pip_settings import uv_options
 from tree import ROOT, models
 
 TORCH = f"torch=={importlib.metadata.version('torch')}"
-CPU_BUILDS = "--index=https://download.pytorch.org/whl/cpu"
 # A test uses those that its model has.
 QUICK_INPUTS = {"steps": 2, "prompt_start": "a red circle", "prompt_end": "a blue square", "width": 128, "height": 128}
 QUICK_INPUTS |= {"num_inference_steps": 2, "output_format": "mp4", "num_frames": 2}
@@ -60,9 +59,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Pa
         if requirements not in environments:
             python = tmp_path_factory.mktemp("environment") / "bin" / "python"
             subprocess.run([sys.executable, "-m", "venv", "--without-pip", python.parent.parent], check=True)
-            options, variables = uv_options(Path(sys.executable))
-            environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | variables
-            uv = [sys.executable, "-m", "uv", "pip", "install", "--python", python, *options, *requirements]
+            uv = [sys.executable, "-m", "uv", "pip", "install", "--python", python, *uv_options(), *requirements]
+            environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
             if subprocess.run(uv, cwd=alone, env=environ, capture_output=True, check=False).returncode:
                 subprocess.run([*uv, CPU_BUILDS], cwd=alone, env=environ, check=True)
             environments[requirements] = python

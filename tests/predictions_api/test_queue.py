@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import uvicorn
 from api_server import VERSIONS, ApiServer, CogProcess, wait_for_runs
 from predictions_api.__main__ import BaseServer
+from predictions_api.run.engine import _sqlite_engine
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
@@ -220,3 +222,14 @@ def test_the_logs_say_that_a_model_starts_and_the_model_shows_its_status(tmp_pat
             assert server.get(created)["status"] == "starting"
         assert server.wait_for(created)["logs"] == "starting text ...\ntext: hello\n"
         assert worker_status() == "ready"
+
+
+def test_the_queues_database_has_the_time_that_dbos_asks_for_also_in_an_older_sqlite(tmp_path: Path) -> None:
+    engine = _sqlite_engine(tmp_path / "queue.sqlite")
+    with engine.begin() as connection:
+        # As in DBOS 3.4.0 with Python 3.12+. Without its modifier, which SQLite has since 3.42, the result is null.
+        connection.execute(sa.text("CREATE TABLE versions (at INTEGER NOT NULL DEFAULT (unixepoch('subsec') * 1000))"))
+        connection.execute(sa.text("INSERT INTO versions DEFAULT VALUES"))
+        milliseconds = connection.scalar(sa.text("SELECT at FROM versions"))
+    engine.dispose()
+    assert milliseconds == pytest.approx(time.time() * 1000, abs=60_000)

@@ -66,3 +66,9 @@ def test_all_packages_and_the_citation_have_one_version() -> None:
             found += re.findall(shape, path.read_text(), re.MULTILINE)
     assert len(found) >= 10
     assert len(set(found)) == 1
+
+
+def test_the_newest_release_of_the_changelog_is_the_one_that_the_citation_dates() -> None:
+    newest = re.findall(r"^## \[(\d.*)\] - (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0]
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert newest == tuple(re.findall(r"^(?:version|date-released): (.+)$", citation, re.MULTILINE))

@@ -57,7 +57,9 @@ def test_an_environment_that_is_up_to_date_is_not_touched(repository: Path) -> N
     assert (repository / ".venv" / "made-from").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("changed", ["lock/packages.txt", "lock/torch.txt", "lock/torch-cpu.txt", "script/setup"])
+@pytest.mark.parametrize(
+    "changed", ["lock/packages.txt", "lock/torch.txt", "lock/torch-cpu.txt", "script/_bootstrap.py"]
+)
 def test_a_changed_lock_makes_the_environment_stale(repository: Path, changed: str) -> None:
     ask = [sys.executable, "-c", "import _bootstrap; print(_bootstrap.is_stale())"]
     path = repository / changed

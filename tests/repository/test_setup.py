@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-import runpy
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pip_settings import uv_options
-from processes import wait_until_ended
+from _bootstrap import install, run, uv_options
+from processes import processes_with, wait_until_ended
 from pseudo_terminal import CTRL_C, terminal
 from tree import ROOT
 
@@ -81,6 +82,13 @@ def set_up(checkout: Path, **variables: str) -> tuple[int, str]:
         return process.wait(), lines[-1] if lines else ""
 
 
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def version_of(checkout: Path, name: str) -> str:
     command = [checkout / ".venv" / "bin" / "python", "-c", f"import {name}; print({name}.version)"]
     return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True).stdout.strip()
@@ -121,13 +129,33 @@ def test_another_file_than_the_locked_one_is_refused_and_the_next_run_mends_it(c
 
 def test_the_next_run_repairs_an_interrupted_one(checkout: Path) -> None:
     process = start(checkout)
-    deadline = time.monotonic() + 60
-    while not (checkout / ".venv" / "bin" / "pip").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until((checkout / ".venv" / "bin" / "pip").exists)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (checkout / ".venv" / "made-from").exists()
     assert set_up(checkout)[0] == 0
+    assert version_of(checkout, "alpha") == "1.0"
+
+
+def test_a_set_up_waits_for_what_a_stopped_one_has_left_running(checkout: Path) -> None:
+    mark = f"PIP_CONFIG_FILE={checkout.parent}"
+    stopped = start(checkout)
+    wait_until(lambda: len(processes_with(mark)) > 2)  # the script, venv, and ensurepip, which venv starts
+    for process in {*processes_with(mark)} - {stopped.pid}:
+        os.kill(process, signal.SIGSTOP)
+    stopped.terminate()
+    assert stopped.communicate()[1].splitlines()[-1] == "stopped"
+    left = processes_with(mark)
+    assert left
+    with start(checkout) as second:
+        waits = re.compile(rf"-> FLOCK +ADVISORY +WRITE {second.pid} ")  # proc_locks(5)
+        try:
+            wait_until(lambda: second.poll() is not None or waits.search(Path("/proc/locks").read_text()))
+            assert second.poll() is None
+        finally:
+            for process in left:
+                os.kill(process, signal.SIGCONT)
+        assert second.wait() == 0
     assert version_of(checkout, "alpha") == "1.0"
 
 
@@ -172,9 +200,21 @@ def test_without_an_index_the_reason_is_one_line(checkout: Path) -> None:
     ],
 )
 def test_a_full_disk_is_named(text: str) -> None:
-    run = runpy.run_path(str(ROOT / "script" / "setup"))["run"]
     with pytest.raises(OSError, match=r"^the disk is full$"):
         run("sh", "-c", 'echo "$1" >&2; exit 1', "sh", text)
+
+
+def test_a_missing_venv_is_named_with_its_package() -> None:
+    debian = "The virtual environment was not created successfully because ensurepip is not\\navailable."
+    with pytest.raises(OSError, match="sudo apt install python3-venv"):
+        run("sh", "-c", f"printf '{debian}'; exit 1")
+
+
+def test_an_older_python_names_the_command_for_a_newer_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("_bootstrap.STAMP", tmp_path / "made-from")
+    monkeypatch.setattr(sys, "version_info", (3, 10))
+    with pytest.raises(SystemExit, match=r"run once: python3\.11 "):
+        install("")
 
 
 def test_pips_settings_become_uvs_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,14 +229,14 @@ def test_pips_settings_become_uvs_options(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PIP_CERT", "/etc/b.pem")  # a variable wins over a file
-    options, environ = uv_options(Path(sys.executable))
-    assert environ == {"SSL_CERT_FILE": "/etc/b.pem"}
-    assert set(options) == {
+    monkeypatch.setenv("SSL_CERT_FILE", "/etc/of-the-user.pem")
+    assert set(uv_options()) == {
         "--index-strategy=unsafe-best-match",
-        "--default-index=https://a.example/simple",
-        "--index=https://b.example/simple",
-        "--index=https://c.example/simple",
+        "--index-url=https://a.example/simple",
+        "--extra-index-url=https://b.example/simple",
+        "--extra-index-url=https://c.example/simple",
         "--find-links=/wheels",
         "--find-links=/more",
-        "--allow-insecure-host=b.example",
+        "--trusted-host=b.example",
     }
+    assert os.environ["SSL_CERT_FILE"] == "/etc/b.pem"

@@ -113,7 +113,7 @@ def encode_windows(text_encoder: CLIPTextModel, windows: TokenWindows) -> torch.
         row = at.prompt * windows.ids.shape[1] + at.window
         embeds[row, at.position : at.position + len(at.vectors)] = at.vectors.to(embeds)
     hidden = text_encoder.embeddings(inputs_embeds=embeds)
-    causal = create_causal_mask(text_encoder.config, hidden, attention_mask=None, past_key_values=None)
+    causal = create_causal_mask(text_encoder.config, hidden, attention_mask=None, cache=None)
     hidden = text_encoder.encoder(inputs_embeds=hidden, attention_mask=causal, is_causal=True).last_hidden_state
     hidden = text_encoder.final_layer_norm(hidden)
     joined: torch.Tensor = rearrange(hidden, "(p w) l d -> p (w l) d", p=len(windows.counts))

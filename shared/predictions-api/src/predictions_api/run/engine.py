@@ -16,7 +16,9 @@ import fcntl
 import logging
 import secrets
 import socket
+import sqlite3
 import threading
+import time
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -273,5 +275,7 @@ def _sqlite_engine(path: Path) -> sa.Engine:
         connection.isolation_level = "IMMEDIATE"
         for pragma in ("busy_timeout=5000", "foreign_keys=ON", "journal_mode=WAL", "synchronous=NORMAL"):
             connection.execute(f"PRAGMA {pragma}")
+        if sqlite3.sqlite_version_info < (3, 42):  # Debian 12's. With Python 3.12+, DBOS calls unixepoch('subsec').
+            connection.create_function("unixepoch", 1, lambda _: round(time.time(), 3))
 
     return engine
