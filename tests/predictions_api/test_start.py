@@ -54,6 +54,7 @@ def test_a_second_server_of_a_data_directory_is_refused_in_one_line(tmp_path: Pa
         ('certfile = "no.pem"\nkeyfile = "no.pem"', 2, "certfile"),
         ('certfile = "config.toml"\nkeyfile = "config.toml"', 2, "certfile"),
         ('tokens = "secret"', 2, "tokens is 'secret'; give a list of texts"),
+        ('tokens_file = "none"', 2, "tokens_file: [Errno 2] No such file or directory: "),
         ("tokens = [1]", 2, "tokens is [1]; give a list of texts"),
         ('public_url = "example.com/ai"', 2, "public_url is 'example.com/ai'; give an http:// or https:// URL"),
         ('internal_url = "http://[1/"', 2, "internal_url is 'http://[1/'; give an http:// or https:// URL"),
