@@ -28,7 +28,7 @@ DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 SERVICES = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
 MODELS = re.findall(r"dns\+http://(.*):5000", (DEPLOY / "api.toml").read_text())
-ENVIRON = {"REPLICATE_API_TOKEN": "one, two"}
+TOKENS_FILE = Path(tomllib.loads((DEPLOY / "api.toml").read_text())["tokens_file"])
 
 
 def objects(kind: str) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def settings_of(arguments: list[str]) -> Settings:
     parsed = parser().parse_args(arguments)
     assert parsed.config == Path("/etc/predictions-api/api.toml")
     parsed.config = DEPLOY / "api.toml"
-    return read_settings(parsed, ENVIRON)
+    return read_settings(parsed, {})
 
 
 def test_compose_yaml_is_valid_by_the_compose_specification() -> None:
@@ -85,7 +85,7 @@ def test_the_kustomization_names_every_file_and_image() -> None:
 @pytest.mark.parametrize("name", commands())
 def test_an_api_server_starts_with_the_flags_and_the_file_of_deploy(name: str) -> None:
     settings = settings_of(commands()[name])
-    assert (settings.host, settings.port, settings.tokens) == ("0.0.0.0", 8000, ("one", "two"))
+    assert (settings.host, settings.port, settings.tokens_file) == ("0.0.0.0", 8000, TOKENS_FILE)
     assert settings.data == Path("/var/lib/predictions-api" if name == "systemd" else "/data")
     documented = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["serve"]["documented"]
     assert [f"{model.name}:{model.versions[0]}" for model in settings.models] == [documented[name] for name in MODELS]
@@ -115,6 +115,31 @@ def test_ports_paths_and_variables_are_those_of_the_code() -> None:
     environ = {item["name"]: item["value"] for item in worker["env"]}
     assert environ == SERVICES["zeroscope"]["environment"]
     assert WeightStore.from_environment({}, "zeroscope", ROOT / "zeroscope", environ).cache == Path("/weights")
+
+
+def test_the_file_of_tokens_is_where_each_deployment_puts_it(tmp_path: Path) -> None:
+    directory = str(TOKENS_FILE.parent)
+    for name in ("api-1", "api-2"):
+        (mount,) = [item for item in SERVICES[name]["volumes"] if isinstance(item, dict)]
+        assert (mount["target"], mount["source"]) == (directory, "./tokens")
+    pod = objects("Deployment")["predictions-api"]["spec"]["template"]["spec"]
+    assert {"name": "tokens", "mountPath": directory, "readOnly": True} in pod["containers"][0]["volumeMounts"]
+    (secret,) = [volume["secret"] for volume in pod["volumes"] if volume["name"] == "tokens"]
+    assert secret["items"][0]["path"] == TOKENS_FILE.name
+    lines = (DEPLOY / "predictions-api.service").read_text().splitlines()
+    unit = dict(line.split("=", 1) for line in lines if "=" in line)
+    assert f"/run/{unit['RuntimeDirectory']}" == directory
+    assert unit["ExecStartPre"] == unit["ExecReload"]
+    command = shlex.split(unit["ExecReload"].removeprefix("+"))
+    assert command[-1] == str(TOKENS_FILE)
+    source, copied = tmp_path / "source", tmp_path / "tokens"
+    for token in ("old", "new"):
+        source.write_text(token)
+        subprocess.run([*command[:-2], source, copied], check=True)
+        assert copied.read_text() == token
+    readme = (DEPLOY / "README.md").read_text()
+    for path in ("deploy/tokens/tokens", command[-2]):
+        assert re.search(rf"install .*/dev/stdin {path} <<<", readme)
 
 
 def test_alerts_dashboard_and_scaling_use_metrics_that_exist() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import postgres
 import pytest
 from api_in_process import ApiInProcess
 from api_server import ApiServer
@@ -20,3 +21,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     with ApiServer(tmp_path_factory.mktemp("predictions-api")) as running:
         yield running
     assert running.logged_errors() == []
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """Return the URL of a database of a PostgreSQL server, which postgres.new_database adds others to."""
+    with postgres.cluster() as url:
+        yield url

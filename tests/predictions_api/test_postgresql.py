@@ -17,9 +17,8 @@ from api_server import ApiServer, CogProcess, wait_for_runs
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    with postgres.cluster() as url:
-        yield url
+def database(postgresql: str) -> str:
+    return postgres.new_database(postgresql)
 
 
 @pytest.fixture(scope="module")
@@ -130,17 +129,20 @@ def test_a_server_that_gets_sigterm_hands_over_within_10_s(database: str, cog: s
         assert first.logged_errors() == []
 
 
-def test_a_backup_that_is_restored_into_a_new_database_has_the_predictions(
-    database: str, cog: str, tmp_path: Path
+def test_a_backup_from_before_an_upgrade_is_restored_with_its_predictions(
+    postgresql: str, cog: str, tmp_path: Path
 ) -> None:
-    options = {"models": ["text"], "urls": {"text": [cog]}}
-    with ApiServer(tmp_path / "a", database=database, **options) as server:
+    database, data = postgres.new_database(postgresql), tmp_path / "data"
+    options = {"models": ["text"], "urls": {"text": [cog]}, "database": database, "data": str(data)}
+    with ApiServer(tmp_path / "a", **options) as server:
         before = server.create("text", wait=True, text="before")
-    with postgres.cluster() as restored:  # as deploy/README.md says
-        source, target = (url.replace("+psycopg", "") for url in (database, restored))
-        subprocess.run([postgres.program("pg_dump"), "-Fc", "-f", tmp_path / "dump", source], check=True)
-        restore = [postgres.program("pg_restore"), "--clean", "--if-exists", "-d", target, tmp_path / "dump"]
-        subprocess.run(restore, check=True)
-        with ApiServer(tmp_path / "b", database=restored, **options) as server:
-            assert server.get(before["id"])["output"] == "before"
-            assert server.create("text", wait=True, text="after")["output"] == "after"
+    url, other = (url.replace("+psycopg", "") for url in (database, postgresql))
+    subprocess.run([postgres.program("pg_dump"), "-Fc", "-f", tmp_path / "dump", url], check=True)
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE added (id INTEGER)")  # by a newer release
+    restore = ["--clean", "--if-exists", "--create", "-d", other, tmp_path / "dump"]  # as deploy/README.md says
+    subprocess.run([postgres.program("pg_restore"), *restore], check=True)
+    assert query_value(database, "SELECT count(*) FROM pg_tables WHERE tablename = 'added'") == 0
+    with ApiServer(tmp_path / "a", **options) as server:
+        assert server.get(before["id"])["output"] == "before"
+        assert server.create("text", wait=True, text="after")["output"] == "after"

@@ -6,30 +6,14 @@ import contextlib
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import httpx
 import pytest
-from api_server import VERSIONS, ApiServer, free_port
+from api_server import API, VERSIONS, ApiServer, failed_start, free_port
 
-API = [sys.executable, "-m", "predictions_api"]
 MODEL = f'[[models]]\nname = "a/b"\nversions = ["{VERSIONS["text"]}"]\nurls = ["http://127.0.0.1:1"]\n'
-
-
-def start(directory: Path, config: str = "") -> tuple[int, str]:
-    """Start a server that cannot start. Return its exit status and the text of its fault."""
-    path = directory / "config.toml"
-    path.write_text(config)
-    port = [] if "port = " in config else ["--port", "0"]
-    command = [*API, "--config", str(path), "--data", str(directory / "data"), *port]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.stdout == ""
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]  # besides the log
-    assert len(lines) == 1, done.stderr
-    assert '"level": "error"' not in done.stderr
-    return done.returncode, lines[0].removeprefix("predictions_api: ")
 
 
 # Paths
@@ -51,7 +35,7 @@ def test_a_data_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
 
 def test_a_second_server_of_a_data_directory_is_refused_in_one_line(tmp_path: Path) -> None:
     with ApiServer(tmp_path, models=[]):
-        status, fault = start(tmp_path)
+        status, fault = failed_start(tmp_path)
     assert status == 1
     assert fault == (
         f"another server uses {tmp_path / 'data'}; to run several servers, share a PostgreSQL database (--database)"
@@ -70,6 +54,7 @@ def test_a_second_server_of_a_data_directory_is_refused_in_one_line(tmp_path: Pa
         ('certfile = "no.pem"\nkeyfile = "no.pem"', 2, "certfile"),
         ('certfile = "config.toml"\nkeyfile = "config.toml"', 2, "certfile"),
         ('tokens = "secret"', 2, "tokens is 'secret'; give a list of texts"),
+        ('tokens_file = "none"', 2, "tokens_file: [Errno 2] No such file or directory: "),
         ("tokens = [1]", 2, "tokens is [1]; give a list of texts"),
         ('public_url = "example.com/ai"', 2, "public_url is 'example.com/ai'; give an http:// or https:// URL"),
         ('internal_url = "http://[1/"', 2, "internal_url is 'http://[1/'; give an http:// or https:// URL"),
@@ -86,7 +71,7 @@ def test_a_second_server_of_a_data_directory_is_refused_in_one_line(tmp_path: Pa
     ],
 )
 def test_a_fault_is_one_line_with_the_reason(tmp_path: Path, config: str, status: int, fault: str) -> None:
-    done = start(tmp_path, config)
+    done = failed_start(tmp_path, config)
     assert done[0] == status
     assert fault in done[1]
     assert "secret@" not in done[1]
@@ -94,7 +79,7 @@ def test_a_fault_is_one_line_with_the_reason(tmp_path: Path, config: str, status
 
 def test_a_data_directory_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
-    status, fault = start(tmp_path)
+    status, fault = failed_start(tmp_path)
     assert status == 1
     assert str(tmp_path / "data") in fault
 
@@ -102,7 +87,7 @@ def test_a_data_directory_that_cannot_be_made_is_one_line(tmp_path: Path) -> Non
 def test_a_damaged_database_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "predictions.sqlite").write_text("not a database " * 1000)
-    assert start(tmp_path) == (1, "the database cannot be used: file is not a database")
+    assert failed_start(tmp_path) == (1, "the database cannot be used: file is not a database")
 
 
 # Streams and descriptors

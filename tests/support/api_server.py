@@ -24,6 +24,7 @@ COG_MODEL = ROOT / "tests" / "predictions_api" / "cog_model.py"
 MODELS = ROOT / "tests" / "predictions_api" / "models"
 MODEL_FILES = MODELS / "file"  # a model that has a README and examples
 TOKEN = "test-token"
+API = [sys.executable, "-m", "predictions_api"]
 VERSIONS = {
     name: digit * 64 for name, digit in {"text": "1", "words": "2", "file": "3", "files": "4", "pictures": "5"}.items()
 }
@@ -161,6 +162,20 @@ class ApiServer:
         """Return the lines of the log that are errors."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line["level"] == "error"]
+
+
+def failed_start(directory: Path, config: str = "") -> tuple[int, str]:
+    """Start a server that cannot start. Return its exit status and the text of its fault."""
+    path = directory / "config.toml"
+    path.write_text(config)
+    port = [] if "port = " in config else ["--port", "0"]
+    command = [*API, "--config", str(path), "--data", str(directory / "data"), *port]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]  # besides the log
+    assert len(lines) == 1, done.stderr
+    assert '"level": "error"' not in done.stderr
+    return done.returncode, lines[0].removeprefix("predictions_api: ")
 
 
 def free_port() -> int:

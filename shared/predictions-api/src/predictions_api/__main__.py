@@ -86,7 +86,7 @@ class Server(BaseServer):
         await super().startup(sockets)
         if self._socket is not None:
             self._inner_task = asyncio.create_task(self._inner.serve([self._socket]))
-        access = "with a token" if self.settings.tokens else "without a token, for this machine only"
+        access = "with a token" if self.settings.needs_token else "without a token, for this machine only"
         base = self.settings.default_base
         _print(f"The predictions API is ready at {base} ({access})")
         _print(f"{base}/ is its page for browsers; its models are {', '.join(m.name for m in self.settings.models)}")
@@ -114,11 +114,11 @@ def main() -> int:
         if inner is not None:
             settings = dataclasses.replace(settings, internal_url=f"http://127.0.0.1:{inner.getsockname()[1]}")
         service = _create_service(settings)
+        app = create_app(service)
     except (BadConfiguration, OSError) as error:
         sys.stderr.write(f"predictions_api: {error}\n")
         return 2
     logs.set_up(arguments.log_level)
-    app = create_app(service)
     config = uvicorn.Config(
         app, lifespan="off", ssl_certfile=settings.certfile, ssl_keyfile=settings.keyfile, **OPTIONS
     )

@@ -11,6 +11,7 @@ from predictions_api.http import file_routes, playground, prediction_routes, pro
 from predictions_api.http.catalogue_routes import catalogue_router
 from predictions_api.http.gate import Gate
 from predictions_api.http.model_routes import models_router
+from predictions_api.http.tokens import Tokens
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -24,8 +25,9 @@ DESCRIPTION = (
 
 
 def create_app(service: Service) -> ASGIApp:
-    """Return the application of a service. The caller opens and closes the service."""
+    """Return the application of a service, which the caller opens and closes. Raises BadConfiguration."""
     settings = service.settings
+    tokens = Tokens(settings)
     # No pages of FastAPI, as they load scripts from a CDN.
     app = FastAPI(
         title="Predictions",
@@ -54,7 +56,7 @@ def create_app(service: Service) -> ASGIApp:
         app.include_router(router)
     problems.install_handlers(app)
     _add_tokens_to_document(app)
-    return Gate(app, tokens=settings.tokens, public_url=settings.public_url, metrics=service.metrics)
+    return Gate(app, tokens=tokens, public_url=settings.public_url, metrics=service.metrics)
 
 
 def _add_head(router: APIRouter) -> None:

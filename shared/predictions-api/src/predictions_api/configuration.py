@@ -65,6 +65,9 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--silence", type=float, metavar="S", help="check a Cog server after S seconds without progress; default 120"
     )
+    flags.add_argument(
+        "--tokens-file", type=Path, metavar="FILE", help="further tokens, one a line; read again when the file changes"
+    )
     flags.add_argument("--certfile", type=Path, metavar="PEM", help="serve TLS with this certificate")
     flags.add_argument("--keyfile", type=Path, metavar="PEM", help="private key of the certificate")
     flags.add_argument(
@@ -110,7 +113,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(models, tuple) or not all(isinstance(model, dict) for model in models):
         raise BadConfiguration(f"{path}: models is {models!r}; give a table [[models]] for each model")
     for table in (values, *models):
-        for name in ("data", "certfile", "keyfile", "schema", "readme", "examples"):
+        for name in ("data", "tokens_file", "certfile", "keyfile", "schema", "readme", "examples"):
             if name in table:
                 table[name] = path.parent / table[name]
     return values

@@ -52,6 +52,7 @@ class Settings:
     public_url: str | None = None  # base URL for clients; None: from each request
     internal_url: str | None = None  # base URL of this process for Cog servers; None: host and port
     tokens: tuple[str, ...] = field(default=(), repr=False)
+    tokens_file: Path | None = None  # further tokens, which may change
     keep: float = 3600.0
     queue_limit: int = 10_000
     idle: float = 600.0
@@ -67,10 +68,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         _check_types(self)
-        if not self.tokens and self.host not in LOOPBACK:
+        if not self.needs_token and self.host not in LOOPBACK:
             raise ValueError(
                 f"host {self.host} is reachable from other machines and no token is set; give a token "
-                f"(REPLICATE_API_TOKEN or tokens = [...]), or bind to 127.0.0.1"
+                f"(REPLICATE_API_TOKEN, tokens = [...] or tokens_file), or bind to 127.0.0.1"
             )
         if (self.certfile is None) != (self.keyfile is None):
             raise ValueError("certfile and keyfile belong together; give both or none")
@@ -86,9 +87,13 @@ class Settings:
             raise ValueError("two models have one name; give each model its own name")
 
     @property
+    def needs_token(self) -> bool:
+        return bool(self.tokens) or self.tokens_file is not None
+
+    @property
     def is_local(self) -> bool:
         """Return whether all clients are programs of this machine, so that loopback addresses are theirs, too."""
-        return not self.tokens and self.public_url is None
+        return not self.needs_token and self.public_url is None
 
     @property
     def files(self) -> Path:

@@ -20,10 +20,9 @@ from predictions_api.http.problems import problem_response
 from predictions_api.settings import LOOPBACK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from predictions_api.http.tokens import Tokens
     from predictions_api.metrics import Metrics
 
 METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY"})
@@ -34,9 +33,9 @@ PREFIX: Final = re.compile(r"^(?:/replicate)?/v1(?=/|$)")
 class Gate:
     """Checks the token and passes the request to `app`, with the path prefix removed."""
 
-    def __init__(self, app: ASGIApp, *, tokens: Iterable[str], public_url: str | None, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, tokens: Tokens, public_url: str | None, metrics: Metrics) -> None:
         self.app = app
-        self.tokens = [token.encode() for token in tokens]
+        self.tokens = tokens
         self.hosts = {*LOOPBACK, urlsplit(public_url or "//localhost").hostname}
         self.metrics = metrics
 
@@ -82,9 +81,10 @@ class Gate:
     def _refusal(self, path: str, headers: dict[str, bytes]) -> Problem | None:
         if "\0" in path:  # PostgreSQL rejects NUL in text
             return not_found()
+        tokens = self.tokens.current()
         if is_open(path):
             return None
-        if not self.tokens:
+        if not tokens:
             # Bound to loopback. The Host header reveals web pages that use DNS rebinding to reach 127.0.0.1.
             # The Origin header reveals pages that send a form or a file, for which browsers do not ask before.
             host = headers.get("host", b"localhost").decode("latin-1")
@@ -100,7 +100,7 @@ class Gate:
         scheme, _, token = headers.get("authorization", b"").partition(b" ")
         if not token.strip():
             return Problem(401, "You did not pass an authentication token", title="Unauthenticated")
-        matches = [hmac.compare_digest(token.strip(), valid) for valid in self.tokens]  # all, for a constant time
+        matches = [hmac.compare_digest(token.strip(), valid) for valid in tokens]  # all, for a constant time
         if scheme.lower() not in (b"bearer", b"token") or not any(matches):
             return Problem(401, "You did not pass a valid authentication token", title="Unauthenticated")
         return None

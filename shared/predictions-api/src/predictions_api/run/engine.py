@@ -131,7 +131,6 @@ class Engine:
             "enable_otlp": False,
         }
         if self.database.is_sqlite:
-            self._take_lock()
             config["system_database_engine"] = _sqlite_engine(self.data / "queue.sqlite")
         else:
             config["system_database_url"] = self.database.url.render_as_string(hide_password=False)
@@ -232,8 +231,10 @@ class Engine:
         """Delete the records of workflows that have ended."""
         await DBOS.delete_workflows_async(workflow_ids)
 
-    def _take_lock(self) -> None:
-        self.data.mkdir(parents=True, exist_ok=True)
+    def take_lock(self) -> None:
+        """Reserve the data directory, if the database is SQLite. Raises StartFault if another server has it."""
+        if not self.database.is_sqlite:
+            return
         self._lock = (self.data / "server.lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

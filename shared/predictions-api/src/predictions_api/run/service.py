@@ -95,6 +95,7 @@ class Service:
     async def open(self) -> None:
         """Start all parts, and continue the predictions of an earlier process."""
         self.settings.data.mkdir(parents=True, exist_ok=True)
+        self.engine.take_lock()  # first, so that a second server changes nothing
         await self.database.open()
         await self.changes.open()
         queues = {name: workers.size for name, workers in self.workers.items()}

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from predictions_api.errors import StartFault, unavailable
+from predictions_api.store.migrations import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -150,13 +151,13 @@ class Database:
             sa.event.listen(self.engine, "begin", _begin_sqlite)
 
     async def open(self) -> None:
-        """Create what is missing. Raises StartFault if the database cannot be used."""
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._create_tables)
+        """Create or upgrade the tables. Raises StartFault if the database cannot be used."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._migrate)
 
-    def _create_tables(self) -> None:
+    def _migrate(self) -> None:
         try:
             with self.engine.begin() as connection:
-                _create_tables(connection)
+                migrate(connection, METADATA)
         except SQLAlchemyError as error:
             reason = " ".join(str(getattr(error, "orig", None) or error).split())
             raise StartFault(f"the database cannot be used: {reason}") from error
@@ -193,12 +194,6 @@ def _transaction(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
     except DBAPIError as error:
         LOG.warning("the database: %s", str(error.orig).strip())  # logged only, as it names hosts and users
         raise unavailable("The database cannot be used now") from error
-
-
-def _create_tables(connection: sa.Connection) -> None:
-    if connection.dialect.name == "postgresql":  # two servers may start at the same time
-        connection.execute(sa.text("SELECT pg_advisory_xact_lock(7281340411)"))
-    METADATA.create_all(connection)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
