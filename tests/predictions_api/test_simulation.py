@@ -126,8 +126,6 @@ def test_all_predictions_succeed_in_order_while_workers_and_servers_come_and_go(
             with connect(database) as connection:
                 rows = connection.cursor(row_factory=namedtuple_row).execute(QUERY).fetchall()
         assert [server.logged_errors() for server in servers] == [[], []]
-
-        Path("/tmp/sim.pkl").write_bytes(pickle.dumps(([r._asdict() for r in rows], workers.spans, runs.read_text())))
     assert [(row.status, row.error) for row in rows] == [("succeeded", None)] * COUNT
 
     # The model records each run.
