@@ -123,7 +123,7 @@ class Engine:
         if self.database.is_sqlite:
             return False
         query = _OWNER.bindparams(id=workflow_id)
-        return await self.database.read(lambda connection: connection.scalar(query)) != owner
+        return bool(await self.database.read(lambda connection: connection.scalar(query)) != owner)
 
     async def open(self, queues: dict[str, int], shared: set[str], repair: Callable[[], None]) -> None:
         """Start the queues, given as name -> number of workflows at the same time.
