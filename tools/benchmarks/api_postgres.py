@@ -7,16 +7,17 @@ and the queue is drained for some seconds. The rest is canceled.
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import socket
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import sqlalchemy as sa
 
-from benchmarks.api_processes import HEADERS, VERSIONS, ApiServer, api_server, client, cog_server, spread
+from benchmarks.api_processes import HEADERS, VERSIONS, ApiServer, api_server, cog_server, spread
 from benchmarks.measure import seconds
 from benchmarks.postgres_cluster import cluster
 
@@ -46,14 +47,14 @@ def measure(sizes: list[int], drain_seconds: float, clients: int) -> None:
         with api_server(folder, {"noop": f"http://127.0.0.1:{port}"}, f'database = "{url}"') as server:
             print("| predictions | queued | in a second | drained in a second | GET of one | GET of the newest 100 |")
             print("|---|---|---|---|---|---|", flush=True)
-            sample = asyncio.run(_queue(server, 1, 1))[0]
+            sample = _queue(server, 1, 1)[0]
             with cog_server("noop", folder, port):
                 _wait_until(engine, "SELECT count(*) = 0 FROM dbos.workflow_status WHERE status <> 'SUCCESS'")
             for size in sizes:
                 queued = min(size, QUEUE)
                 _copy(engine, sample, size - queued)
                 start = time.perf_counter()
-                ids = asyncio.run(_queue(server, queued, clients))
+                ids = _queue(server, queued, clients)
                 rate = queued / (time.perf_counter() - start)
                 one, page = (_read(server, path) for path in (f"/predictions/{ids[0]}", "/predictions"))
                 with cog_server("noop", folder, port):
@@ -79,25 +80,32 @@ def _copy(engine: sa.Engine, sample: str, total: int) -> None:
         connection.exec_driver_sql("ANALYZE")
 
 
-async def _queue(server: ApiServer, count: int, clients: int) -> list[str]:
+def _queue(server: ApiServer, count: int, clients: int) -> list[str]:
     """Queue predictions by many clients at once. Return their ids."""
-    ids: list[str] = []
-    left = iter(range(count))
-    async with client(server) as http:
+    left, body = list(range(count)), {"version": VERSIONS["noop"], "input": {}}
 
-        async def create() -> None:
-            for _ in left:
-                answer = await http.post("/predictions", json={"version": VERSIONS["noop"], "input": {}})
-                assert answer.status_code == 201, answer.text
-                ids.append(answer.json()["id"])
+    def create() -> list[str]:
+        ids = []
+        with _http(server) as http, contextlib.suppress(IndexError):
+            while left:
+                left.pop()
+                ids.append(http.post("/predictions", json=body).raise_for_status().json()["id"])
+        return ids
 
-        await asyncio.gather(*(create() for _ in range(clients)))
-    return ids
+    with ThreadPoolExecutor(clients) as threads:
+        try:
+            return [name for ids in threads.map(lambda _: create(), range(clients)) for name in ids]
+        finally:
+            left.clear()  # after Ctrl-C
+
+
+def _http(server: ApiServer) -> httpx.Client:
+    return httpx.Client(base_url=f"{server.url}/v1", headers=HEADERS, timeout=60)
 
 
 def _read(server: ApiServer, path: str) -> str:
     """Return the times of many requests for the same path."""
-    with httpx.Client(base_url=f"{server.url}/v1", headers=HEADERS, timeout=60) as http:
+    with _http(server) as http:
         return spread([seconds(lambda: http.get(path).raise_for_status()) for _ in range(READS)])
 
 
