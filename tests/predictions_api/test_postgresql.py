@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import time
@@ -13,7 +14,10 @@ from typing import Any
 import postgres
 import psycopg
 import pytest
+import sqlalchemy as sa
 from api_server import ApiServer, CogProcess, wait_for_runs
+from predictions_api.run import heartbeat
+from predictions_api.store.database import Database, predictions
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +62,13 @@ def test_a_prediction_created_on_one_server_is_read_and_canceled_on_another(
     assert query_value(database, "SELECT count(*) FROM servers WHERE seen_at > now() - interval '10 s'") == 0
 
 
-def test_a_paused_server_does_not_disturb_a_prediction_that_another_has_taken_over(
+def test_a_paused_server_writes_nothing_of_a_prediction_that_another_has_taken_over(
     database: str, cog: str, tmp_path: Path
 ) -> None:
     urls = {"text": [cog]}
     runs, go = tmp_path / "runs", tmp_path / "go"
-    paused = ApiServer(tmp_path / "a", models=["text"], urls=urls, database=database)
+    # The paused one misses callbacks for longer than `silence`, after which it would send the prediction again.
+    paused = ApiServer(tmp_path / "a", models=["text"], urls=urls, database=database, silence=1.0)
     with paused:
         running = paused.create("text", text="x", mark=str(runs), hold=str(go))["id"]
         wait_for_runs(runs)
@@ -73,12 +78,53 @@ def test_a_paused_server_does_not_disturb_a_prediction_that_another_has_taken_ov
             try:
                 query_value(database, "UPDATE servers SET seen_at = now() - interval '1 min' RETURNING 1")
                 wait_for_runs(runs, 2)
+                while not other.get(running)["logs"].endswith("text: x\n"):
+                    time.sleep(0.02)
+                row = f"SELECT predictions::text FROM predictions WHERE id = '{running}'"
+                before = query_value(database, row)
             finally:
                 paused.process.send_signal(signal.SIGCONT)
             paused.create("text", text="y")  # its answer shows that the server runs again
-            time.sleep(1.0)
+            while f'waits: another server has taken it over", "prediction": "{running}"' not in paused.log.read_text():
+                time.sleep(0.02)
+            assert query_value(database, row) == before
             go.touch()
             assert other.wait_for(running)["status"] == "succeeded"
+        assert runs.read_text().split() == ["x", "x"]
+
+
+def test_a_transaction_of_a_stopped_server_does_not_block_the_others(database: str) -> None:
+    stopped, other = Database(database), Database(database)
+    asyncio.run(stopped.open())
+    with stopped.engine.connect() as connection:
+        connection.execute(sa.text("LOCK TABLE predictions IN ACCESS EXCLUSIVE MODE"))
+        assert asyncio.run(other.rows(sa.select(predictions.c.id).limit(0))) == []  # 5 s later
+        with pytest.raises(sa.exc.InternalError, match="idle-in-transaction timeout"):
+            connection.execute(sa.text("SELECT 1"))
+    asyncio.run(stopped.close())
+    asyncio.run(other.close())
+
+
+def test_servers_that_all_paused_do_not_take_over_from_each_other(database: str, cog: str, tmp_path: Path) -> None:
+    # As after an outage of the database, when the first one to continue finds no new heartbeat of the others.
+    urls = {"text": [cog]}
+    runs, go = tmp_path / "runs", tmp_path / "go"
+    servers = [ApiServer(tmp_path / name, models=["text"], urls=urls, database=database) for name in "ab"]
+    with servers[0], servers[1]:
+        running = servers[0].create("text", text="x", mark=str(runs), hold=str(go))["id"]
+        wait_for_runs(runs)
+        processes = [server.process for server in servers if server.process is not None]
+        for process in processes:
+            process.send_signal(signal.SIGSTOP)
+        time.sleep(heartbeat.TIMEOUT + 0.5)
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
+            time.sleep(1.0)
+        time.sleep(heartbeat.INTERVAL)
+        go.touch()
+        assert servers[1].wait_for(running)["status"] == "succeeded"
+        assert runs.read_text().split() == ["x"]
+        assert all("no heartbeat" not in server.log.read_text() for server in servers)
 
 
 def test_all_predictions_succeed_when_one_of_two_servers_is_killed(database: str, cog: str, tmp_path: Path) -> None:

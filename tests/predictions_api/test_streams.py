@@ -121,7 +121,7 @@ def test_a_text_is_one_output_unchanged_except_for_line_ends_and_nul(
 def test_a_second_attempt_is_announced_in_the_logs_of_the_stream(api: ApiInProcess) -> None:
     prediction = api.add_prediction(stream_key=random_key(), status="processing", attempts=1)
     api.update(prediction, output=["a"], logs="one\n")
-    api.run(api.service.records.begin_attempt(prediction.id, worker="http://cog", callback_key=random_key()))
+    api.run(api.service.records.begin_attempt(prediction.id, worker="http://cog", callback_key=prediction.callback_key))
     api.update(prediction, output=["b"], logs=RESTART_NOTICE + "one\n", status="succeeded")
     events = [
         ("logs", "one\n"),
@@ -138,9 +138,9 @@ def test_a_second_attempt_keeps_the_ignored_inputs_in_the_logs(api: ApiInProcess
     ignored = 'Ignored input "a", which test/model does not have\n'
     prediction = api.add_prediction(stream_key=random_key(), logs=ignored)
     begin = api.service.records.begin_attempt
-    first = api.run(begin(prediction.id, worker="http://cog", callback_key=random_key()))
+    first = api.run(begin(prediction.id, worker="http://cog", callback_key=prediction.callback_key))
     api.update(prediction, logs=ignored + "one\n")
-    second = api.run(begin(prediction.id, worker="http://cog", callback_key=random_key()))
+    second = api.run(begin(prediction.id, worker="http://cog", callback_key=prediction.callback_key))
     assert first is not None
     assert second is not None
     assert (first.logs, second.logs) == (ignored, ignored + RESTART_NOTICE)

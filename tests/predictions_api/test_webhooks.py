@@ -47,7 +47,7 @@ def receiver() -> Iterator[WebhookReceiver]:
 def begin(api: ApiInProcess, url: str, events: list[str] | None = None) -> Prediction:
     """Record a prediction that has a webhook and that a Cog server runs."""
     prediction = api.add_prediction(webhook=url, webhook_events_filter=events)
-    api.run(api.service.records.begin_attempt(prediction.id, worker="http://cog", callback_key=random_key()))
+    api.run(api.service.records.begin_attempt(prediction.id, worker="http://cog", callback_key=prediction.callback_key))
     return prediction
 
 

@@ -1,68 +1,34 @@
-"""A PostgreSQL server for tests, with a temporary directory and a free port."""
+"""A PostgreSQL server for tests, which are skipped without its programs."""
 
 from __future__ import annotations
 
 import os
-import pwd
 import secrets
-import shutil
-import signal
-import socket
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import psycopg
 import pytest
+from benchmarks import postgres_cluster
 
 
 def program(name: str) -> str:
-    """Return the path of a program of PostgreSQL. Debian does not put them on PATH."""
-    debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4]))
-    path = str(debian[-1]) if debian else shutil.which(name)
-    if path is None:
-        reason = "PostgreSQL is not installed; .ci/run installs it with apt"
+    """Return the path of a program of PostgreSQL."""
+    try:
+        return postgres_cluster.program(name)
+    except FileNotFoundError as error:
+        reason = f"{error}; .ci/run installs it with apt"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
-    return path
-
-
-def _user_prefix() -> list[str]:
-    """Return the start of a command that does not run as root, which PostgreSQL refuses."""
-    if os.geteuid() != 0:
-        return []
-    return ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
 
 
 @contextmanager
 def cluster() -> Iterator[str]:
     """Run a PostgreSQL server; yield the SQLAlchemy URL of its database."""
-    initdb, postgres, prefix = program("initdb"), program("postgres"), _user_prefix()
-    with tempfile.TemporaryDirectory(prefix="postgres-") as directory:
-        if prefix:
-            user = pwd.getpwnam("nobody")
-            os.chown(directory, user.pw_uid, user.pw_gid)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        data = f"{directory}/data"
-        options = ["--no-sync", "--auth=trust", "--username=test", "--encoding=UTF8", "--no-locale"]
-        subprocess.run([*prefix, initdb, *options, data], cwd=directory, check=True, stdout=subprocess.DEVNULL)
-        options = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={directory}", "-c", "fsync=off"]
-        with (Path(directory) / "log").open("w+") as log:
-            process = subprocess.Popen(
-                [*prefix, postgres, "-D", data, "-p", str(port), *options], cwd=directory, stdout=log, stderr=log
-            )
-            try:
-                _wait_for(process, port, Path(log.name))
-                yield f"postgresql+psycopg://test@127.0.0.1:{port}/postgres"
-            finally:
-                process.send_signal(signal.SIGINT)  # a fast shutdown, which does not wait for clients
-                process.wait(30)
+    program("postgres")
+    with postgres_cluster.cluster() as url:
+        yield url
 
 
 def new_database(url: str) -> str:
@@ -71,16 +37,3 @@ def new_database(url: str) -> str:
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
     return f"{url.rpartition('/')[0]}/{name}"
-
-
-def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    for _ in range(600):
-        if process.poll() is not None:
-            break
-        try:
-            psycopg.connect(host="127.0.0.1", port=port, user="test", dbname="postgres").close()
-        except psycopg.OperationalError:
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError(f"PostgreSQL did not start: {log.read_text()[-2000:]}")

@@ -1,10 +1,11 @@
-"""The predictions API with a model that does nothing, against the same Cog server without the API.
+"""The predictions API with a model that does nothing, or with --postgres its queue on PostgreSQL, in 5 minutes.
 
     script/bench api [--predictions 1000] [--clients 50] [--memory 10000]
+    script/bench api --postgres [--rows 1000 10000 100000] [--seconds 30] [--clients 50]
 
-It measures the time that the API adds to a prediction, on an idle and on a busy machine, the processor time of an idle
-server, the time and the order of a queue of many clients, a page of 100,000 predictions, many readers of one stream,
-and the memory, descriptors, files and processes of the server over many predictions.
+Without --postgres, it measures the time that the API adds to a prediction, on an idle and on a busy machine, the
+processor time of an idle server, the time and the order of a queue of many clients, a page of 100,000 predictions, many
+readers of one stream, and the memory, descriptors, files and processes of the server over many predictions.
 
 It takes about 8 minutes on two idle cores.
 """
@@ -15,78 +16,27 @@ import argparse
 import asyncio
 import contextlib
 import os
-import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import sqlalchemy as sa
-from cog_local.schema import write_schema
-from cog_local.server import CogServer
 
+from benchmarks import api_postgres
+from benchmarks.api_processes import HEADERS, VERSIONS, ApiServer, api_server, client, cog_server, spread
 from benchmarks.measure import machine_line, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-VERSIONS = {"noop": "1" * 64, "words": "2" * 64}
-TOKEN = "benchmark-token"
-HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 ENDED = ("succeeded", "failed", "canceled", "aborted")
 ROWS = 100_000
 READERS = 200
 WORDS = 40
-
-
-class ApiServer(NamedTuple):
-    """A running predictions API."""
-
-    url: str
-    pid: int
-    database: Path
-
-
-@contextlib.contextmanager
-def cog_server(name: str, folder: Path) -> Iterator[CogServer]:
-    """Run the Cog server of NAME_model.py, in a directory of its own with a schema."""
-    directory = folder / name
-    directory.mkdir()
-    shutil.copy(Path(__file__).with_name(f"{name}_model.py"), directory / "predict.py")
-    write_schema(directory)
-    with CogServer(directory) as server:
-        yield server
-
-
-@contextlib.contextmanager
-def api_server(folder: Path, cog_urls: dict[str, str]) -> Iterator[ApiServer]:
-    """Run the predictions API in front of Cog servers."""
-    lines = ['data = "data"', "queue_limit = 1000000"]
-    for name, url in cog_urls.items():
-        lines += ["[[models]]", f'name = "benchmark/{name}"', f'versions = ["{VERSIONS[name]}"]']
-        lines += [f'schema = "{name}/openapi.json"', f'urls = ["{url}"]']
-    config = folder / "config.toml"
-    config.write_text("\n".join(lines))
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("REPLICATE", "DBOS"))}
-    command = [sys.executable, "-m", "predictions_api", "--config", str(config), "--port", "0"]
-    with (
-        (folder / "log").open("w") as log,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, env=environ | {"REPLICATE_API_TOKEN": TOKEN}, text=True
-        ) as process,
-    ):
-        assert process.stdout is not None
-        try:
-            words = process.stdout.readline().partition(" is ready at ")[2].split()
-            if not words:
-                raise RuntimeError(f"the predictions API did not start: {(folder / 'log').read_text()[-3000:]}")
-            yield ApiServer(words[0], process.pid, folder / "data" / "predictions.sqlite")
-        finally:
-            process.terminate()
 
 
 def print_added(server: ApiServer, cog_url: str, machine: str, runs: int = 200) -> None:
@@ -272,24 +222,19 @@ def parent_of(stat: Path) -> int | None:
     return None
 
 
-def client(server: ApiServer) -> httpx.AsyncClient:
-    limits = httpx.Limits(max_connections=None)
-    return httpx.AsyncClient(base_url=f"{server.url}/v1", headers=HEADERS, timeout=300, limits=limits)
-
-
-def spread(times: list[float]) -> str:
-    """Return p50 and p99 in milliseconds."""
-    p99 = sorted(times)[len(times) * 99 // 100]
-    return f"p50 {statistics.median(times) * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--predictions", type=int, default=1000, help="number of queued predictions (1000)")
     parser.add_argument("--clients", type=int, default=50, help="number of clients that queue them (50)")
     parser.add_argument("--memory", type=int, default=10_000, help="predictions of the last row (10000); 0 skips it")
+    parser.add_argument("--postgres", action="store_true", help="measure a queue on PostgreSQL, and nothing else")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000], help="with --postgres")
+    parser.add_argument("--seconds", type=float, default=30, help="with --postgres: for which a queue is drained (30)")
     arguments = parser.parse_args()
     print(machine_line())
+    if arguments.postgres:
+        api_postgres.measure(arguments.rows, arguments.seconds, arguments.clients)
+        return
     with (
         tempfile.TemporaryDirectory() as temporary,
         cog_server("noop", Path(temporary)) as noop,

@@ -41,7 +41,8 @@ def set_up(level: str) -> None:
 
 
 def _is_unexpected(record: logging.LogRecord) -> bool:
-    """Return False for errors that DBOS logs when a workflow is removed from its queue or the server stops."""
+    """Return False for what DBOS logs when a workflow is removed from its queue, the server stops or workers go."""
     error = record.exc_info[1] if record.exc_info else None
     is_shutdown = isinstance(error, RuntimeError) and str(error) == "cannot schedule new futures after shutdown"
-    return not (is_shutdown or isinstance(error, DBOSAwaitedWorkflowCancelledError))
+    is_smaller = "exceeds the global concurrency limit" in record.getMessage()  # at each poll until a run has ended
+    return not (is_shutdown or is_smaller or isinstance(error, DBOSAwaitedWorkflowCancelledError))

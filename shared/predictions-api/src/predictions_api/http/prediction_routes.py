@@ -193,7 +193,7 @@ async def receive(request: Request, prediction_id: str, key: str) -> Response:
         payload = await read_json(request, limit=CALLBACK_LIMIT, max_values=CALLBACK_VALUES)
     except Problem as problem:
         if problem.status in (400, 413):  # Cog does not call again
-            await driver.fail(prediction_id, f"The report of the Cog server was refused: {problem.detail}")
+            await driver.fail(prediction_id, key, f"The report of the Cog server was refused: {problem.detail}")
         raise
     try:
         is_running = await driver.receive(prediction_id, key, payload)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 COG_END_STATUSES: Final = frozenset({"succeeded", "failed", "canceled"})
 MAX_SCHEMA_VALUES: Final = 10**6
 _PREFIXES = re.compile("(Prediction failed: )*(Generator iteration error: )*")  # Cog adds the first one twice
-_SLOT_TIMEOUT = 5.0  # seconds; Cog reports the end of a prediction just before it accepts the next one
+_SLOT_TIMEOUT = 0.5  # seconds; Cog reports the end of a prediction just before it accepts the next one
 _STATE_AGE = 5.0  # seconds; an older state is not trusted
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
@@ -93,7 +93,7 @@ class CogClient:
             if time.monotonic() > began + _SLOT_TIMEOUT:
                 raise Busy(f"the Cog server at {self.url} is busy with another prediction")
             await asyncio.sleep(pause)
-            pause = min(pause * 1.5, 0.5)
+            pause = min(pause * 1.5, 0.1)
 
     async def cancel(self, prediction_id: str) -> bool:
         """Request the cancellation of a prediction. Return whether it runs there.

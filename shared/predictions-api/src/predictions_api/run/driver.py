@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from predictions_api.errors import Problem
+from predictions_api.errors import Problem, unavailable
 from predictions_api.run.cog_client import (
     Busy,
     CogClient,
@@ -77,29 +77,34 @@ class Driver:
         prediction = await self.records.get(prediction_id)
         if prediction is None:
             return
+        key = prediction.callback_key
         if prediction.worker is not None:
-            # The earlier process may still run, and must not record the callback of this cancellation.
-            await self.records.invalidate_callbacks(prediction_id, callback_key=random_key())
-            await _stop(CogClient(prediction.worker, self.http), prediction_id)
-        if prediction.has_ended:
+            cog, new_key = CogClient(prediction.worker, self.http), random_key()
+            # Before the cancellation, whose callback is not to be recorded.
+            prediction = await self.records.renew_key(prediction_id, callback_key=key, new_key=new_key)
+            await _stop(cog, prediction_id)
+            key = new_key
+        if prediction is None or prediction.has_ended:
             return
+        if prediction.callback_key != key:
+            raise _taken_over()
         if prediction.attempts >= MAX_ATTEMPTS:
-            await self.fail(prediction_id, INTERRUPTED_ERROR)
+            await self.fail(prediction_id, key, INTERRUPTED_ERROR)
             return
         if prediction.model not in self.workers:
-            await self.fail(prediction_id, f"The model {prediction.model} is not served any more")
+            await self.fail(prediction_id, key, f"The model {prediction.model} is not served any more")
             return
         try:
             await first_result(self._attempt_until_accepted(prediction), self._wait_for_end(prediction))
         except CogError as error:
-            await self.fail(prediction_id, str(error))
+            await self.fail(prediction_id, key, str(error))
         except Problem as problem:
             if problem.status >= 500:  # the engine calls again
                 raise
-            await self.fail(prediction_id, problem.detail)
+            await self.fail(prediction_id, key, problem.detail)
         except Exception as error:
             LOG.exception("the driver failed", extra={"prediction": prediction_id})
-            await self.fail(prediction_id, f"The server failed to run this prediction: {type(error).__name__}")
+            await self.fail(prediction_id, key, f"The server failed to run this prediction: {type(error).__name__}")
 
     async def _attempt_until_accepted(self, prediction: Prediction) -> None:
         inputs = await self.inputs.prepare(prediction)
@@ -113,17 +118,22 @@ class Driver:
             await asyncio.sleep(RETRY_INTERVAL)
 
     async def _attempt(self, prediction: Prediction, inputs: Mapping[str, Any]) -> None:
-        """Run the prediction. Raises Busy, NotReady or NotConnected if the Cog server did not accept it."""
-        workers = self.workers[prediction.model]
+        """Run the prediction. Raises Busy, NotReady or NotConnected if the Cog server did not accept it.
+
+        Raises Problem 503 if another server has taken it over, which changes the key of the prediction.
+        """
+        workers, key = self.workers[prediction.model], prediction.callback_key
         if workers.status() != "ready":
             starting = f"starting {prediction.model.partition('/')[2]} ...\n"
-            await self.records.update(prediction.id, logs=ignored_inputs(prediction.logs) + starting)
+            logs = ignored_inputs(prediction.logs) + starting
+            await self.records.update(prediction.id, logs=logs, callback_key=key)
         async with workers.lend() as cog:
             version = await self.inputs.catalogue.find(prediction.model)
-            key = random_key()
             recorded = await self.records.begin_attempt(prediction.id, worker=cog.url, callback_key=key)
             if recorded is None or recorded.has_ended:
                 return
+            if recorded.callback_key != key:
+                raise _taken_over()
             attempt = self._attempts_by_key[key] = _Attempt(recorded.logs, version)
             try:
                 LOG.info("sent to %s", cog.url, extra={"prediction": prediction.id})
@@ -148,34 +158,40 @@ class Driver:
                     cog.note("READY")
 
     async def _release(self, cog: CogClient, prediction_id: str, key: str) -> None:
-        """Stop the prediction in the Cog server, unless a newer attempt runs it, possibly there."""
+        """Stop the prediction in the Cog server, unless a newer attempt runs it there."""
         with contextlib.suppress(Problem):
             prediction = await self.records.get(prediction_id)
-            if prediction is not None and prediction.callback_key != key:
+            if prediction is not None and prediction.callback_key != key and prediction.worker == cog.url:
                 return
         await _stop(cog, prediction_id)
 
     async def _follow(self, cog: CogClient, attempted: Prediction, send: Callable[[], Awaitable[bool]]) -> None:
-        """Wait until the prediction has ended or a newer attempt runs it. Fail it if Cog will not report an end."""
+        """Wait until the prediction has ended. Fail it if Cog will not report an end."""
         failure = await first_result(
             self._wait_for_end(attempted, attempted.callback_key),
             cog.wait_for_failure(),
-            self._watch_for_lost_completion(cog, attempted.callback_key, send),
+            self._watch_for_lost_completion(cog, attempted, send),
         )
         if failure is not None:
-            await self.fail(attempted.id, f"Prediction interrupted: {failure}")
+            await self.fail(attempted.id, attempted.callback_key, f"Prediction interrupted: {failure}")
 
-    async def _watch_for_lost_completion(self, cog: CogClient, key: str, send: Callable[[], Awaitable[bool]]) -> str:
+    async def _watch_for_lost_completion(
+        self, cog: CogClient, attempted: Prediction, send: Callable[[], Awaitable[bool]]
+    ) -> str:
         """Wait until the Cog server no longer has the prediction, but its end was not reported. Return the reason.
 
         Cog has no request for this, so the prediction is sent again. If Cog has it, nothing changes. Otherwise Cog
         starts it again, or refuses it because of another one. The caller then stops a prediction started this way.
         """
+        key = attempted.callback_key
         while True:
             silence = time.monotonic() - self._attempts_by_key[key].last_call_at
             if silence < self.silence:
                 await asyncio.sleep(self.silence - silence)
                 continue
+            current = await self.records.get(attempted.id)
+            if current is not None and current.callback_key != key:  # after a pause of this server
+                raise _taken_over()
             try:
                 restarted = await send()
             except Busy:
@@ -192,7 +208,7 @@ class Driver:
             self._attempts_by_key[key].last_call_at = time.monotonic()
 
     async def _wait_for_end(self, prediction: Prediction, key: str | None = None) -> None:
-        """Wait until the prediction has ended or, with `key`, until another attempt has begun."""
+        """Wait until the prediction has ended. Raises Problem 503 when its key is no longer `key`, if that is given."""
         revision = prediction.revision
         while True:
             try:
@@ -202,14 +218,16 @@ class Driver:
                 continue
             if changed is None:
                 continue
-            if changed.has_ended or (key is not None and changed.callback_key != key):
+            if changed.has_ended:
                 return
+            if key not in (None, changed.callback_key):
+                raise _taken_over()
             revision = changed.revision
 
-    async def fail(self, prediction_id: str, error: str) -> None:
-        """End a prediction as failed. The driver that runs it then stops it in Cog."""
+    async def fail(self, prediction_id: str, callback_key: str, error: str) -> None:
+        """End a prediction with this key as failed. The driver that runs it then stops it in Cog."""
         LOG.warning("failed: %s", error, extra={"prediction": prediction_id})
-        await self.records.update(prediction_id, status="failed", error=error)
+        await self.records.update(prediction_id, status="failed", error=error, callback_key=callback_key)
 
     def is_running(self, key: str) -> bool:
         """Return whether the attempt with this key runs in this process."""
@@ -262,6 +280,10 @@ class _Attempt:
         """Return whether Cog's report of the end is recorded. Waits for a report that is being recorded."""
         async with self.lock:
             return self.recorded.has_ended
+
+
+def _taken_over() -> Problem:
+    return unavailable("another server has taken it over")
 
 
 async def _stop(cog: CogClient, prediction_id: str) -> None:

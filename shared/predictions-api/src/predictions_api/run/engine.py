@@ -11,7 +11,6 @@ process, so the intervals are long.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import logging
 import secrets
@@ -19,17 +18,17 @@ import socket
 import sqlite3
 import threading
 import time
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig, SetWorkflowID
+from dbos._context import current_owner_xid  # private: a workflow that is taken over gets another owner
 from dbos._queue import queue_worker_thread  # private: the public queue thread cannot be woken
-from sqlalchemy.dialects import postgresql
 
 from predictions_api.errors import Problem, StartFault
-from predictions_api.store.database import servers, sqlite_url
+from predictions_api.run.heartbeat import Heartbeat
+from predictions_api.store.database import LOCK_TIMEOUT, sqlite_url
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -42,10 +41,9 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("predictions_api.engine")
 POLL_INTERVAL = 5.0  # seconds between two polls of a queue that nothing woke; a poll costs 2 ms of CPU time
 SHARED_POLL_INTERVAL = 0.25  # if other servers also queue and run predictions
-HEARTBEAT_INTERVAL = 2.0
 STOP_TIMEOUT = 4.0  # seconds for running workflows to stop
-HEARTBEAT_TIMEOUT = 10.0  # seconds; then another server takes over
 APPLICATION_VERSION = "1"  # constant, as DBOS runs a workflow only in processes of the same version
+_OWNER = sa.text("SELECT owner_xid FROM dbos.workflow_status WHERE workflow_uuid = :id")
 
 
 class Waker(threading.Event):
@@ -86,9 +84,7 @@ class Engine:
         self._queue_threads: list[threading.Thread] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
-        self._stop_event = threading.Event()
-        self._heartbeat_engine: sa.Engine | None = None
-        self._heartbeat_thread: threading.Thread | None = None
+        self._heartbeat: Heartbeat | None = None
         self._lock: Any = None
 
     def register(self, name: str, function: Callable[[str], Awaitable[None]]) -> None:
@@ -110,12 +106,26 @@ class Engine:
         self._workflows[name] = DBOS.workflow(name=name)(run)
 
     async def _run_until_done(self, name: str, function: Callable[[str], Awaitable[None]], argument: str) -> None:
+        workflow_id = DBOS.workflow_id
+        assert workflow_id is not None
+        owner = current_owner_xid(workflow_id)
+        fault = ""
         while True:
             try:
-                return await function(argument)
-            except Problem as problem:  # the database or the disk is unavailable now
-                LOG.warning("%s waits: %s", name, problem.detail, extra={"prediction": argument})
+                if not (fault and await self._has_other_owner(workflow_id, owner)):
+                    await function(argument)
+                return
+            except Problem as problem:  # the database or the disk is unavailable now, or another server took over
+                fault = problem.detail
+                LOG.warning("%s waits: %s", name, fault, extra={"prediction": argument})
                 await asyncio.sleep(1.0)
+
+    async def _has_other_owner(self, workflow_id: str, owner: str | None) -> bool:
+        """Return whether another server has taken over this run of a workflow."""
+        if self.database.is_sqlite:
+            return False
+        query = _OWNER.bindparams(id=workflow_id)
+        return bool(await self.database.read(lambda connection: connection.scalar(query)) != owner)
 
     async def open(self, queues: dict[str, int], shared: set[str], repair: Callable[[], None]) -> None:
         """Start the queues, given as name -> number of workflows at the same time.
@@ -134,19 +144,11 @@ class Engine:
             config["system_database_engine"] = _sqlite_engine(self.data / "queue.sqlite")
         else:
             config["system_database_url"] = self.database.url.render_as_string(hide_password=False)
-            # Its own connection, as requests may use all others.
-            self._heartbeat_engine = sa.create_engine(
-                self.database.url, pool_size=1, max_overflow=0, pool_pre_ping=True, connect_args={"connect_timeout": 5}
-            )
-            await asyncio.to_thread(self._send_heartbeat)
+            config["sys_db_idle_transaction_timeout_sec"] = LOCK_TIMEOUT
             loop = asyncio.get_running_loop()
-            self._heartbeat_thread = threading.Thread(
-                target=self._run_heartbeat,
-                args=(partial(loop.call_soon_threadsafe, repair),),
-                name="heartbeat",
-                daemon=True,
-            )
-            self._heartbeat_thread.start()
+            repair_later = partial(loop.call_soon_threadsafe, repair)
+            self._heartbeat = Heartbeat(self.database.url, self.executor, repair_later)
+            await asyncio.to_thread(self._heartbeat.start)
         dbos = DBOS(config=config)
         DBOS.listen_queues([])  # the threads for the queues are started here
         self._enqueue_locks = {name: asyncio.Lock() for name in queues}
@@ -192,21 +194,15 @@ class Engine:
 
     async def close(self) -> None:
         """Stop. Call `hand_over` first."""
-        self._stop_event.set()
         for waker in self._wakers.values():
             waker.stop()
         for thread in self._queue_threads:
             await asyncio.to_thread(thread.join)
-        if self._heartbeat_thread is not None:
-            await asyncio.to_thread(self._heartbeat_thread.join)
+        if self._heartbeat is not None:
+            await asyncio.to_thread(self._heartbeat.stop)
         await asyncio.to_thread(DBOS.destroy, workflow_completion_timeout_sec=0)  # also shuts down the loop's executor
-        if self._heartbeat_engine is not None:
-            # Others take over at their next heartbeat.
-            expired = {"seen_at": sa.func.now() - timedelta(seconds=HEARTBEAT_TIMEOUT * 2)}
-            change = sa.update(servers).where(servers.c.id == self.executor).values(expired)
-            with contextlib.suppress(Problem):  # database unavailable: others see the missing heartbeat
-                await self.database.run(lambda connection: connection.execute(change))
-            self._heartbeat_engine.dispose()
+        if self._heartbeat is not None:
+            self._heartbeat.sign_off()
         if self._lock is not None:
             self._lock.close()
 
@@ -242,29 +238,6 @@ class Engine:
             raise StartFault(
                 f"another server uses {self.data}; to run several servers, share a PostgreSQL database (--database)"
             ) from error
-
-    def _run_heartbeat(self, repair: Callable[[], Any]) -> None:
-        """Write heartbeats and take over from crashed servers, in a thread that a busy event loop does not delay."""
-        assert self._heartbeat_engine is not None
-        while not self._stop_event.wait(HEARTBEAT_INTERVAL):
-            try:
-                for executor in self._send_heartbeat():
-                    LOG.warning("engine: no heartbeat from %s; taking over its predictions", executor)
-                    DBOS._recover_pending_workflows([executor])  # private: DBOS offers this as a paid service
-                    repair()
-                    with self._heartbeat_engine.begin() as connection:
-                        connection.execute(sa.delete(servers).where(servers.c.id == executor))
-            except Exception as error:
-                LOG.warning("engine: the heartbeat failed: %s", error)
-
-    def _send_heartbeat(self) -> list[str]:
-        """Write this server's heartbeat. Return the ids of servers without one for HEARTBEAT_TIMEOUT seconds."""
-        assert self._heartbeat_engine is not None
-        with self._heartbeat_engine.begin() as connection:
-            heartbeat = postgresql.insert(servers).values(id=self.executor, seen_at=sa.func.now())
-            connection.execute(heartbeat.on_conflict_do_update(index_elements=["id"], set_={"seen_at": sa.func.now()}))
-            is_late = servers.c.seen_at < sa.func.now() - timedelta(seconds=HEARTBEAT_TIMEOUT)
-            return list(connection.scalars(sa.select(servers.c.id).where(is_late)))
 
 
 def _sqlite_engine(path: Path) -> sa.Engine:

@@ -75,7 +75,8 @@ class ExternalWorkers(Workers):
         """Look up the addresses of a name. Those of before stay if the name server does not answer."""
         name = httpx.URL(url.removeprefix(DNS))
         try:
-            hosts = sorted(await self._resolver.resolve(name.host))
+            # Each process has an order of its own, so that two servers rarely choose the same Cog server.
+            hosts = sorted(await self._resolver.resolve(name.host), key=hash)
         except OSError as error:
             if error.errno == socket.EAI_AGAIN:
                 LOG.warning("%s: %s cannot be looked up: %s", self.model.name, name.host, error)

@@ -77,7 +77,8 @@ class Inputs:
             if problem.status >= 500:  # the engine calls again
                 raise
             LOG.warning("failed: %s", problem.detail, extra={"prediction": prediction_id})
-            await self.records.update(prediction_id, status="failed", error=problem.detail)
+            key = prediction.callback_key
+            await self.records.update(prediction_id, status="failed", error=problem.detail, callback_key=key)
         else:
             await self._enqueue(prediction_id, prediction.model)
 

@@ -270,7 +270,10 @@ class Service:
         for name, workers in self.workers.items():
             if fault := workers.fault(bound):
                 for prediction in await list_unserved(self.database, name, since=now() - int(bound * 1e6)):
-                    await self.driver.fail(prediction.id, f"no Cog server became ready within {bound:g} s: {fault}")
+                    key = prediction.callback_key
+                    await self.driver.fail(
+                        prediction.id, key, f"no Cog server became ready within {bound:g} s: {fault}"
+                    )
                     await self._remove_from_queue(prediction)
 
     async def _refresh_workers(self, name: str) -> None:

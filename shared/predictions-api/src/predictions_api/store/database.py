@@ -139,7 +139,10 @@ class Database:
     def __init__(self, url: str | sa.URL, *, threads: int = 8) -> None:
         self.url = sa.make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        connect_args = {"timeout" if self.is_sqlite else "connect_timeout": LOCK_TIMEOUT}
+        connect_args: dict[str, Any] = {"timeout" if self.is_sqlite else "connect_timeout": LOCK_TIMEOUT}
+        if not self.is_sqlite:  # ends a transaction whose server has stopped, as others wait for its locks
+            options = f"{self.url.query.get('options', '')} -c idle_in_transaction_session_timeout={LOCK_TIMEOUT}s"
+            connect_args["options"] = options
         self.engine = sa.create_engine(
             self.url, pool_size=threads + 1, max_overflow=0, pool_pre_ping=not self.is_sqlite, connect_args=connect_args
         )

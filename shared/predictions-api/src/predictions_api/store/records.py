@@ -105,7 +105,7 @@ class Records:
     ) -> Prediction | None:
         """Update a prediction and return it, or None if it is missing.
 
-        With `callback_key` a prediction with another key, which another attempt runs, is returned unchanged.
+        With `callback_key` a prediction with another key, which another server has taken over, is returned unchanged.
         `output` and `logs` are the whole values, not what was added. A prediction that has ended is returned unchanged.
         Status `processing` sets started_at. A final status sets completed_at and the times in metrics. The events of
         the stream are written in the same transaction.
@@ -127,14 +127,24 @@ class Records:
 
         return await self._change(prediction_id, apply)
 
+    async def renew_key(self, prediction_id: str, *, callback_key: str, new_key: str) -> Prediction | None:
+        """Ignore callbacks of all attempts so far from now on. A prediction with another key is returned unchanged."""
+
+        def renew(old: Prediction) -> Prediction:
+            return old if old.callback_key != callback_key else dataclasses.replace(old, callback_key=new_key)
+
+        return await self._change(prediction_id, renew)
+
     async def begin_attempt(self, prediction_id: str, *, worker: str, callback_key: str) -> Prediction | None:
         """Record a new attempt as `processing`, directly before the prediction is sent to the Cog server at `worker`.
 
-        Output and logs are reset, except for the first lines, which this server wrote. Callbacks with the key of an
-        earlier attempt are ignored from now on.
+        Output and logs are reset, except for the first lines, which this server wrote. A prediction with another key,
+        which another server has taken over, is returned unchanged.
         """
 
         def attempt(old: Prediction) -> Prediction:
+            if old.callback_key != callback_key:
+                return old
             notice = RESTART_NOTICE if old.attempts or old.status == "processing" else ""
             return dataclasses.replace(
                 old,
@@ -143,15 +153,10 @@ class Records:
                 logs=first_lines(old.logs) + notice,
                 started_at=now(),
                 worker=worker,
-                callback_key=callback_key,
                 attempts=old.attempts + 1,
             )
 
         return await self._change(prediction_id, attempt)
-
-    async def invalidate_callbacks(self, prediction_id: str, *, callback_key: str) -> None:
-        """Ignore callbacks of all attempts so far from now on. `callback_key` is a new key."""
-        await self._change(prediction_id, lambda old: dataclasses.replace(old, callback_key=callback_key))
 
     async def abort_attempt(self, prediction_id: str, *, callback_key: str, worker: str | None) -> None:
         """Do not count the attempt with this key. `worker` is the Cog server where it may still be running, or None."""
