@@ -137,8 +137,9 @@ async def _file_response(request: Request, file: File) -> Response:
     files = _files(request)
     location = await files.content.location(file, request.method)
     headers = {
-        **file.headers(files.retention),
+        **file.headers,
         "etag": f'"{file.sha256}"',
+        "cache-control": f"public, max-age={min(3600, int(files.retention))}, immutable",
         "x-content-type-options": "nosniff",
         **({} if file.is_inline else {"content-security-policy": "default-src 'none'; sandbox"}),
     }

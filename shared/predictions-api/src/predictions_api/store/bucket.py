@@ -36,16 +36,17 @@ LOG = logging.getLogger("predictions_api.bucket")
 URL_LIFETIME: Final = timedelta(hours=1)
 RETRIES: Final[Any] = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
 CLIENT: Final[Any] = {"allow_http": True, "connect_timeout": "3 seconds", "timeout": "60 seconds"}  # per request
+# S3 sends no CORS headers for an image. A browser must not use its stored answer when a page then fetches the file.
+NO_STORE: Final = {"Cache-Control": "no-store"}
 ADVICE: Final = "make the bucket, or set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL"
 
 
 class Bucket(Content):
     """The content in a bucket, given as s3://NAME or s3://NAME/PREFIX. Parts are in a directory of this server."""
 
-    def __init__(self, url: str, parts: Path, *, retention: float) -> None:
+    def __init__(self, url: str, parts: Path) -> None:
         super().__init__(parts)
         self.url = url
-        self._retention = retention
 
     async def open(self) -> None:
         """Write, read and delete an object. Raises StartFault if one of that fails."""
@@ -67,7 +68,7 @@ class Bucket(Content):
             raise StartFault(f"{self.url} at {endpoint or 'AWS'} cannot be used: {_reason(error)}; {ADVICE}") from error
 
     async def put(self, file: File, part: Part) -> None:
-        headers: Any = file.headers(self._retention)
+        headers: Any = {**file.headers, **NO_STORE}
         try:
             with _faults():
                 await obstore.put_async(self._store, file.id, part.path, attributes=headers)
@@ -120,7 +121,7 @@ def _faults() -> Iterator[None]:
 def _reason(error: Exception) -> str:
     """Return one line of an error, which has an XML answer of S3, or the causes as Rust prints them."""
     text = str(error)
-    if "//169.254.16" in text:  # where obstore asks last: the host or the container in AWS
+    if "/latest/api/token" in text:  # obstore asks the host last, at an address that exists only within AWS
         return "there are no credentials in the environment"
     code = re.search(r"<Code>(.*?)</Code>(?:\s*<Message>(.*?)</Message>)?", text, re.DOTALL)
     if code:

@@ -195,7 +195,7 @@ def create_content(settings: Settings) -> Content:
         return ContentStore(settings.files)
     from predictions_api.store.bucket import Bucket  # its library takes 90 ms to import
 
-    return Bucket(settings.bucket, settings.files, retention=settings.keep)
+    return Bucket(settings.bucket, settings.files)
 
 
 def too_large_problem() -> Problem:

@@ -1,4 +1,4 @@
-"""The row of a file, and the headers with which the file is delivered from a directory or a bucket."""
+"""The row of a file, and the headers of its bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from predictions_api.store.file_urls import delivery_path
 
 # Browsers may display these types. Others are saved, as an uploaded page would run with the origin of its URL.
 INLINE_TYPES: Final = ("image/", "video/", "audio/", "text/plain")
-MAX_AGE: Final = 3600  # seconds
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,12 @@ class File:
         """Return whether browsers may display the file."""
         return self.content_type.startswith(INLINE_TYPES) and not self.content_type.startswith("image/svg")
 
-    def headers(self, retention: float) -> dict[str, str]:
-        """Return the headers of the file's bytes. retention: seconds that outputs are kept."""
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return the headers that go with the bytes, wherever they are stored."""
         quoted = quote(self.name)
         name = f'filename="{self.name}"' if quoted == self.name else f"filename*=utf-8''{quoted}"  # RFC 6266
         return {
             "Content-Type": self.content_type,
             "Content-Disposition": f"{'inline' if self.is_inline else 'attachment'}; {name}",
-            "Cache-Control": f"public, max-age={min(MAX_AGE, int(retention))}, immutable",
         }
