@@ -106,6 +106,7 @@ def test_an_output_is_a_redirect_to_a_url_that_is_valid_longer_than_the_redirect
     answer = follow(url)
     assert (answer.content, answer.headers["content-type"]) == (PIXEL, "image/png")
     assert answer.headers["content-disposition"] == 'inline; filename="output.png"'
+    assert answer.headers["cache-control"] == "no-store"  # S3's answer to an image may not be used for a fetch
     head = follow(url, "HEAD")
     assert (head.status_code, head.headers["content-length"]) == (200, str(len(PIXEL)))
     part = follow(url, range="bytes=1-3")
@@ -240,7 +241,7 @@ def test_a_bucket_that_cannot_be_used_is_a_fault_at_the_start(
     assert fault.endswith("; make the bucket, or set " + ADVICE)
 
 
-def test_an_endpoint_that_is_no_url_is_a_fault_at_the_start(
+def test_an_invalid_endpoint_is_a_fault_at_the_start(
     api: ApiInProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "minio:9000")
@@ -250,7 +251,7 @@ def test_an_endpoint_that_is_no_url_is_a_fault_at_the_start(
 
 @pytest.fixture(scope="module")
 def second(s3: S3Server, database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    """A server beside `api`, with the same database and bucket, and with models."""
+    """Another server than `api`, with the same database and bucket, and with models."""
     directory = tmp_path_factory.mktemp("second")
     with ApiServer(directory, models=["text", "file"], bucket=BUCKET, database=database) as running:
         yield running

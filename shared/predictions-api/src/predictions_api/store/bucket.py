@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import re
+from collections import deque
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -47,6 +48,7 @@ class Bucket(Content):
     def __init__(self, url: str, parts: Path) -> None:
         super().__init__(parts)
         self.url = url
+        self._stored: deque[str] = deque(maxlen=1000)  # ids, as Cog repeats all outputs with each step
 
     async def open(self) -> None:
         """Write, read and delete an object. Raises StartFault if one of that fails."""
@@ -74,8 +76,11 @@ class Bucket(Content):
                 await obstore.put_async(self._store, file.id, part.path, attributes=headers)
         finally:
             part.discard()
+        self._stored.append(file.id)
 
     async def exists(self, file: File) -> bool:
+        if file.id in self._stored:
+            return True
         with _faults():
             try:
                 await obstore.head_async(self._store, file.id)

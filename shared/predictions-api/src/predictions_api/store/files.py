@@ -120,10 +120,13 @@ class Files:
         )
         try:
             await self.database.run(lambda connection: connection.execute(sa.insert(table), dataclasses.asdict(file)))
-            await self.content.put(file, part)  # after the row, see content.py and bucket.py
+            try:
+                await self.content.put(file, part)  # after the row, see content.py and bucket.py
+            except BaseException:
+                await asyncio.shield(self._expire(file))
+                raise
         except BaseException:
             part.discard()
-            await asyncio.shield(self._expire(file))
             raise
         LOG.info("files: stored %s %s, %d bytes of %s", kind, prediction_id or "", file.size, content_type)
         return file
