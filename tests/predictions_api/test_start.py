@@ -58,6 +58,7 @@ def test_a_second_server_of_a_data_directory_is_refused_in_one_line(tmp_path: Pa
         ("tokens = [1]", 2, "tokens is [1]; give a list of texts"),
         ('public_url = "example.com/ai"', 2, "public_url is 'example.com/ai'; give an http:// or https:// URL"),
         ('internal_url = "http://[1/"', 2, "internal_url is 'http://[1/'; give an http:// or https:// URL"),
+        ('bucket = "https://minio/files"', 2, "bucket is 'https://minio/files'; give s3://NAME or s3://NAME/PREFIX"),
         ('keep = "60"', 2, "keep is '60'; give a number"),
         ("idle = true", 2, "idle is True; give a number"),
         ("[models]\nname = 1", 2, "models"),

@@ -29,6 +29,7 @@ A configuration file in TOML has the names of the flags, with _ for -, and the m
     examples = "examples"                                 # optional: predictions as NAME.json, and their files
 
 Paths in the file are relative to its directory. REPLICATE_API_TOKEN adds tokens, separated by commas.
+--bucket uses AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, and AWS_ENDPOINT_URL for other services than AWS.
 """
 
 
@@ -53,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
         "--database", metavar="URL", help="postgresql+psycopg://...; default SQLite in the data directory"
     )
     flags.add_argument("--data", type=Path, metavar="DIR", help="files and SQLite; default ./predictions-data")
+    flags.add_argument(
+        "--bucket", metavar="URL", help="s3://NAME/PREFIX for files instead of the data directory; variables below"
+    )
     flags.add_argument("--keep", type=float, metavar="S", help="seconds to keep inputs, outputs and logs; default 3600")
     flags.add_argument("--queue-limit", type=int, metavar="N", help="most waiting predictions per model; default 10000")
     flags.add_argument("--idle", type=float, metavar="S", help="stop a Cog server after S idle seconds; default 600")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 DNS = "dns+"  # begins a URL whose host name stands for all of its addresses
+BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]+(/[\w.-]+)*/?", re.ASCII)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -46,6 +48,7 @@ class Settings:
 
     models: tuple[ModelSettings, ...]
     data: Path = Path("predictions-data")  # has files/ and the default database predictions.sqlite
+    bucket: str = ""  # s3://NAME or s3://NAME/PREFIX, for files; empty: files/ in `data`
     database: str = ""  # SQLAlchemy URL; empty: SQLite in `data`
     host: str = "127.0.0.1"
     port: int = 8000
@@ -80,6 +83,8 @@ class Settings:
             raise ValueError(f"{', '.join(positive)} must be more than 0")
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port is {self.port}; give 0 to 65535")
+        if self.bucket and not BUCKET.fullmatch(self.bucket):
+            raise ValueError(f"bucket is {self.bucket!r}; give s3://NAME or s3://NAME/PREFIX, or omit it")
         for name in ("public_url", "internal_url"):
             _check_url(name, getattr(self, name))
         names = [model.name for model in self.models]

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import os
+import re
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -14,7 +15,7 @@ from urllib.parse import urlencode
 
 import anyio.to_thread
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
@@ -32,14 +33,16 @@ if TYPE_CHECKING:
     from starlette.datastructures import FormData
     from starlette.types import Message
 
-    from predictions_api.store.files import File, Files
+    from predictions_api.store.files import Files
+    from predictions_api.store.stored_file import File
 
 OWNER: Final = "local"  # the only account
 STALL_TIMEOUT: Final = 30.0  # seconds without a byte
 UPLOAD_TIMEOUT: Final = 3600.0
 FORM_OVERHEAD: Final = 2**20  # bytes of a request besides the file
-# Browsers may display these types. Others are saved, as an uploaded page would run with this server's origin.
-INLINE_TYPES: Final = ("image/", "video/", "audio/", "text/plain")
+REDIRECT_AGE: Final = 300  # seconds; a URL of temporary credentials may be valid for no longer
+# replicate 1.x for Python; 2.x, the JavaScript client, Cog and browsers follow redirects.
+CLIENTS_WITHOUT_REDIRECTS: Final = re.compile("replicate-python/")
 
 FORM_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
@@ -130,29 +133,31 @@ async def deliver(request: Request, file_id: str, name: str) -> Response:
 
 
 async def _file_response(request: Request, file: File) -> Response:
+    """Return the bytes, or a redirect to the bucket that has them."""
     files = _files(request)
-    is_inline = file.content_type.startswith(INLINE_TYPES) and not file.content_type.startswith("image/svg")
+    location = await files.content.location(file, request.method)
     headers = {
-        "content-type": file.content_type,
+        **file.headers,
         "etag": f'"{file.sha256}"',
         "cache-control": f"public, max-age={min(3600, int(files.retention))}, immutable",
         "x-content-type-options": "nosniff",
-        **({} if is_inline else {"content-security-policy": "default-src 'none'; sandbox"}),
+        **({} if file.is_inline else {"content-security-policy": "default-src 'none'; sandbox"}),
     }
+    if isinstance(location, str) and not CLIENTS_WITHOUT_REDIRECTS.match(request.headers.get("user-agent", "")):
+        age = min(REDIRECT_AGE, int(files.retention))
+        return RedirectResponse(location, headers={"cache-control": f"public, max-age={age}"})
     if headers["etag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    path = files.content.path(file.sha256)
+    if isinstance(location, str):
+        content = await files.content.read(file)
+        if content is None:
+            raise _file_not_found()
+        return Response(content, headers=headers)
     try:
-        stat = await anyio.to_thread.run_sync(os.stat, path)
+        stat = await anyio.to_thread.run_sync(os.stat, location)
     except FileNotFoundError:
         raise _file_not_found() from None
-    return FileResponse(
-        path,
-        headers=headers,
-        filename=file.name,
-        stat_result=stat,
-        content_disposition_type="inline" if is_inline else "attachment",
-    )
+    return FileResponse(location, headers=headers, stat_result=stat)
 
 
 @asynccontextmanager

@@ -39,7 +39,7 @@ class ClipPlayer extends HTMLElement {
     this.#media = clip.media;
     screen.append(clip.element);
     const more = [
-      element("a", {href: src, download: "", class: "button", "aria-label": "Download", title: "Download"}, "↓"),
+      element("a", {href: src, download: "", target: "_blank", class: "button", "aria-label": "Download", title: "Download"}, "↓"),
       document.fullscreenEnabled && control("Full screen", "⤢", () => (document.fullscreenElement ? document.exitFullscreen() : this.requestFullscreen())),
     ].filter(Boolean);
     if (clip.media) this.#controls = new Controls(clip.media, this.#fps ?? clip.fps, ...more);

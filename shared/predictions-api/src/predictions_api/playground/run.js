@@ -98,7 +98,7 @@ export class Stage {
 export function draw(output, prediction) {
   const src = output.startsWith("data:") ? output : api.own(output);
   if (!src) return element("pre", {tabindex: 0}, output);
-  if (/\.(txt|json)$/.test(src)) return element("a", {href: src, download: true}, "Download the file");
+  if (/\.(txt|json)$/.test(src)) return element("a", {href: src, download: true, target: "_blank"}, "Download the file");
   const player = element("clip-player", {src, type: typeOf(output)});
   player.fps = fpsOf(prediction);
   return player;

@@ -21,7 +21,7 @@ from predictions_api.store.file_urls import safe_name
 
 if TYPE_CHECKING:
     from predictions_api.run.addresses import AddressRules
-    from predictions_api.store.content import ContentStore, Part
+    from predictions_api.store.content import Content, Part
 
 MAX_FETCHES: Final = 64  # at the same time in this process
 MAX_REDIRECTS: Final = 10
@@ -44,7 +44,7 @@ class FetchedFile:
 class Fetcher:
     """Fetches files within limits: `seconds` for each, `limit` in bytes, and the addresses that `rules` allow."""
 
-    def __init__(self, content: ContentStore, rules: AddressRules, *, limit: int, seconds: float) -> None:
+    def __init__(self, content: Content, rules: AddressRules, *, limit: int, seconds: float) -> None:
         self._content = content
         self._limit = limit
         self._seconds = seconds

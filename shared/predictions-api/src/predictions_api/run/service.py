@@ -33,7 +33,7 @@ from predictions_api.run.upkeep import (
 from predictions_api.run.webhooks import Webhooks
 from predictions_api.store.changes import Changes
 from predictions_api.store.database import Database, now, sqlite_url
-from predictions_api.store.files import Files
+from predictions_api.store.files import Files, create_content
 from predictions_api.store.input_files import InputFiles
 from predictions_api.store.records import WAITING_NOTICE, Records
 
@@ -66,7 +66,7 @@ class Service:
         self._resolver = Resolver()
         self.workers = create_workers(settings, self.http, self._resolver)
         self.catalogue = Catalogue(settings.models, self.workers)
-        self.files = Files(self.database, settings.files, retention=settings.keep)
+        self.files = Files(self.database, create_content(settings), retention=settings.keep)
         self.input_files = InputFiles(self.files, settings.callback_url)
         self.fetcher = Fetcher(
             self.files.content, self._input_addresses(), limit=settings.input_limit, seconds=settings.input_timeout
@@ -97,6 +97,7 @@ class Service:
         self.settings.data.mkdir(parents=True, exist_ok=True)
         self.engine.take_lock()  # first, so that a second server changes nothing
         await self.database.open()
+        await self.files.content.open()
         await self.changes.open()
         queues = {name: workers.size for name, workers in self.workers.items()}
         shared = {model.name for model in self.settings.models if model.urls}

@@ -1,25 +1,32 @@
-"""Store bytes on disk by their SHA-256. Equal files share one path, and a path never holds an incomplete file.
+"""The bytes of files: the interface that `Files` uses, and the directory, which stores them by their SHA-256.
 
-Several servers may share the directory, on a network file system whose rename is atomic. A row of the table of files
-is written before its content is renamed into place. Unreferenced content is moved aside, and the table is checked again
-before it is deleted, so a file stored during that removal is not lost.
+Equal files share one path, and a path never holds an incomplete file. Several servers may share the directory, on a
+network file system whose rename is atomic. A row of the table of files is written before its content is renamed into
+place. Unreferenced content is moved aside, and the table is checked again before it is deleted, so a file stored during
+that removal is not lost. bucket.py has the other implementation.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
 import secrets
 import threading
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from predictions_api.errors import unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
+
+    from predictions_api.store.stored_file import File
 
 CHUNK = 1 << 20
 ABANDONED_AFTER = 3600.0  # seconds; an older temporary file was left by a server that crashed
@@ -27,12 +34,15 @@ ABANDONED_AFTER = 3600.0  # seconds; an older temporary file was left by a serve
 
 @dataclass(frozen=True)
 class Part:
-    """Content on disk that `commit` has not yet moved to its path."""
+    """Content in a temporary file of this server, which `put` moves to where it is stored."""
 
     path: Path
     sha256: str
     md5: str
     size: int
+
+    def discard(self) -> None:
+        self.path.unlink(missing_ok=True)
 
 
 class PartWriter:
@@ -85,19 +95,49 @@ class PartWriter:
         return self._file
 
 
-class ContentStore:
-    """The content below one directory. All methods block, so call them in a thread."""
+class Content(ABC):
+    """Where the content of files is stored. Parts are in a directory of this server, or of all servers."""
+
+    source = ""  # besides 'self', where web pages load files from, for a Content-Security-Policy
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._directory = root / "aside"  # of temporary files
 
-    def path(self, sha256: str) -> Path:
-        """Return the path for content with this hash, stored or not."""
-        return self.root / sha256[:2] / sha256
+    async def open(self) -> None:
+        """Make what is missing. Raises StartFault or OSError if content cannot be stored."""
+        await asyncio.to_thread(self._directory.mkdir, parents=True, exist_ok=True)
+
+    @abstractmethod
+    async def put(self, file: File, part: Part) -> None:
+        """Store a part as the content of a file, whose row is written. Raises Problem 503 if that fails now."""
+
+    @abstractmethod
+    async def exists(self, file: File) -> bool: ...
+
+    @abstractmethod
+    async def read(self, file: File) -> bytes | None:
+        """Return the content, or None if it is missing."""
+
+    @abstractmethod
+    async def location(self, file: File, method: str) -> Path | str:
+        """Return the path of the content, or a URL that answers `method`, GET or HEAD, for an hour."""
+
+    @abstractmethod
+    def deletion(
+        self, files: Sequence[File], is_referenced: Callable[[str], Awaitable[bool]]
+    ) -> AbstractAsyncContextManager[None]:
+        """Delete the content of files around the deletion of their rows, unless it `is_referenced` by its SHA-256."""
+
+    @abstractmethod
+    async def sweep(self, is_referenced: Callable[[str], Awaitable[bool]]) -> None:
+        """Delete what crashed servers left."""
 
     def write(self, source: BinaryIO, *, at_most: int, too_large: Exception) -> Part:
-        """Write `source` to a part. Raises `too_large` above `at_most` bytes, and Problem 503 for a full disk."""
+        """Write `source` to a part. Raises `too_large` above `at_most` bytes, and Problem 503 for a full disk.
+
+        Blocks, like `list_abandoned`.
+        """
         writer = self.create_part(at_most=at_most, too_large=too_large)
         try:
             while chunk := source.read(CHUNK):
@@ -110,6 +150,65 @@ class ContentStore:
     def create_part(self, *, at_most: int, too_large: Exception) -> PartWriter:
         """Return the writer of a new part."""
         return PartWriter(self._temporary_path("part"), at_most=at_most, too_large=too_large)
+
+    def list_abandoned(self) -> list[tuple[Path, str | None]]:
+        """Return (path, SHA-256) of temporary files that crashed servers left. The hash is None for parts."""
+        abandoned: list[tuple[Path, str | None]] = []
+        for path in self._directory.glob("*"):
+            with contextlib.suppress(FileNotFoundError):  # another server may remove it at the same time
+                if time.time() - path.stat().st_ctime > ABANDONED_AFTER:  # st_ctime: last write or rename
+                    name = path.name.partition(".")[0]
+                    abandoned.append((path, None if name == "part" else name))
+        return abandoned
+
+    def _temporary_path(self, name: str) -> Path:
+        return self._directory / f"{name}.{os.getpid()}.{secrets.token_hex(8)}"
+
+
+class ContentStore(Content):
+    """The content below one directory. Methods that are not coroutines block, so call them in a thread."""
+
+    async def put(self, file: File, part: Part) -> None:
+        await asyncio.to_thread(self.commit, part)
+
+    async def exists(self, file: File) -> bool:
+        return await asyncio.to_thread(self.path(file.sha256).is_file)
+
+    async def read(self, file: File) -> bytes | None:
+        try:
+            return await asyncio.to_thread(self.path(file.sha256).read_bytes)
+        except FileNotFoundError:
+            return None
+
+    async def location(self, file: File, method: str) -> Path:
+        return self.path(file.sha256)
+
+    @contextlib.asynccontextmanager
+    async def deletion(
+        self, files: Sequence[File], is_referenced: Callable[[str], Awaitable[bool]]
+    ) -> AsyncIterator[None]:
+        yield
+        for sha256 in {file.sha256 for file in files}:
+            if not await is_referenced(sha256):
+                aside = await asyncio.to_thread(self.put_aside, sha256)
+                if aside is not None:
+                    await self._restore_or_delete(aside, sha256, is_referenced)
+
+    async def sweep(self, is_referenced: Callable[[str], Awaitable[bool]]) -> None:
+        for path, sha256 in await asyncio.to_thread(self.list_abandoned):
+            await self._restore_or_delete(path, sha256, is_referenced)
+
+    async def _restore_or_delete(
+        self, aside: Path, sha256: str | None, is_referenced: Callable[[str], Awaitable[bool]]
+    ) -> None:
+        if sha256 is not None and await is_referenced(sha256):
+            await asyncio.to_thread(self.put_back, aside, sha256)
+        else:
+            await asyncio.to_thread(aside.unlink, missing_ok=True)
+
+    def path(self, sha256: str) -> Path:
+        """Return the path for content with this hash, stored or not."""
+        return self.root / sha256[:2] / sha256
 
     def commit(self, part: Part) -> None:
         """Move a part to the path of its content. Equal content is overwritten."""
@@ -130,16 +229,3 @@ class ContentStore:
     def put_back(self, aside: Path, sha256: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             aside.replace(self.path(sha256))
-
-    def list_abandoned(self) -> list[tuple[Path, str | None]]:
-        """Return (path, SHA-256) of temporary files that crashed servers left. The hash is None for parts."""
-        abandoned: list[tuple[Path, str | None]] = []
-        for path in self._directory.glob("*"):
-            with contextlib.suppress(FileNotFoundError):  # another server may remove it at the same time
-                if time.time() - path.stat().st_ctime > ABANDONED_AFTER:  # st_ctime: last write or rename
-                    name = path.name.partition(".")[0]
-                    abandoned.append((path, None if name == "part" else name))
-        return abandoned
-
-    def _temporary_path(self, name: str) -> Path:
-        return self._directory / f"{name}.{os.getpid()}.{secrets.token_hex(8)}"

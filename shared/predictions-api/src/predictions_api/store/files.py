@@ -1,4 +1,4 @@
-"""Files uploaded by clients and produced by models: rows in a table, bytes in a ContentStore."""
+"""Files uploaded by clients and produced by models: rows in a table, bytes in a Content."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import hashlib
 import io
 import logging
 import mimetypes
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import sqlalchemy as sa
@@ -21,19 +20,19 @@ from predictions_api.store.database import files as table
 from predictions_api.store.database import get_or_create_secret, now, predictions, random_key
 from predictions_api.store.file_urls import (
     DELIVERY_PATH,
-    delivery_path,
     is_data_uri,
     map_strings,
     safe_name,
     strings_in,
 )
 from predictions_api.store.predictions import END_STATUSES
+from predictions_api.store.stored_file import File
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from pathlib import Path
 
-    from predictions_api.store.content import Part
+    from predictions_api.settings import Settings
+    from predictions_api.store.content import Content, Part
     from predictions_api.store.database import Database
     from predictions_api.store.paging import Cursor
 
@@ -44,38 +43,17 @@ UPLOAD_RETENTION: Final = 24 * 3600.0  # seconds; as in the official Python clie
 BATCH: Final = 1000
 
 
-@dataclass(frozen=True)
-class File:
-    """A row of the table. Times are microseconds since 1970, UTC."""
-
-    id: str
-    sha256: str
-    md5: str
-    name: str
-    content_type: str
-    size: int
-    metadata: dict[str, Any]
-    kind: str  # upload, output, input
-    prediction_id: str | None
-    created_at: int
-    expires_at: int  # an output is kept until then, and as long as its prediction has its data
-
-    @property
-    def path(self) -> str:
-        return delivery_path(self.id, self.name)
-
-
 class Files:
-    """The files of a database and its content directory. retention: seconds that outputs are kept."""
+    """The files of a database and their content. retention: seconds that outputs are kept."""
 
-    def __init__(self, database: Database, root: Path, *, retention: float) -> None:
+    def __init__(self, database: Database, content: Content, *, retention: float) -> None:
         self.database = database
-        self.content = ContentStore(root)
+        self.content = content
         self.retention = retention
         self._signing_key = ""
 
     async def upload(self, source: BinaryIO, *, name: str, content_type: str, metadata: dict[str, Any]) -> File:
-        """Store an upload. Raises Problem 413 if it is too large, and 503 if the disk is full."""
+        """Store an upload. Raises Problem 413 if it is too large, and 503 if it cannot be stored now."""
         part = await asyncio.to_thread(self.content.write, source, at_most=UPLOAD_LIMIT, too_large=too_large_problem())
         return await self.add(part, safe_name(name), content_type, metadata, None, UPLOAD_RETENTION, kind="upload")
 
@@ -104,16 +82,14 @@ class Files:
             sa.select(table)
             .where(table.c.prediction_id == prediction_id, table.c.sha256 == sha256)
             .where(table.c.content_type == content_type, table.c.kind == "output")
+            .order_by(table.c.created_at.desc())
         )
-        is_stored = await asyncio.to_thread(self.content.path(sha256).is_file)
-        if rows and is_stored:
+        # The newest row has no content if the disk was full or the server crashed.
+        if rows and await self.content.exists(rows[0]):
             return rows[0]
         part = await asyncio.to_thread(
             self.content.write, io.BytesIO(content), at_most=len(content), too_large=too_large_problem()
         )
-        if rows:  # the row was written, but not its content: the disk was full or the server crashed
-            await asyncio.to_thread(self.content.commit, part)
-            return rows[0]
         name += mimetypes.guess_extension(content_type.partition(";")[0]) or ""
         return await self.add(part, name, content_type, {}, prediction_id, self.retention, kind="output")
 
@@ -144,12 +120,22 @@ class Files:
         )
         try:
             await self.database.run(lambda connection: connection.execute(sa.insert(table), dataclasses.asdict(file)))
+            try:
+                await self.content.put(file, part)  # after the row, see content.py and bucket.py
+            except BaseException:
+                await asyncio.shield(self._expire(file))
+                raise
         except BaseException:
-            part.path.unlink(missing_ok=True)
+            part.discard()
             raise
-        await asyncio.to_thread(self.content.commit, part)  # after the row, see content.py
         LOG.info("files: stored %s %s, %d bytes of %s", kind, prediction_id or "", file.size, content_type)
         return file
+
+    async def _expire(self, file: File) -> None:
+        """Let the next sweep remove a file whose content may not be stored."""
+        change = sa.update(table).where(table.c.id == file.id).values(expires_at=0)
+        with contextlib.suppress(Problem):  # the database is unavailable
+            await self.database.run(lambda connection: connection.execute(change))
 
     async def get(self, file_id: str) -> File | None:
         return next(iter(await self.rows(sa.select(table).where(table.c.id == file_id, is_retained()))), None)
@@ -161,9 +147,7 @@ class Files:
         return await self.rows(query.order_by(table.c.created_at.desc(), table.c.id.desc()).limit(size))
 
     async def delete_upload(self, file_id: str) -> bool:
-        chosen = sa.select(table.c.id, table.c.sha256).where(
-            table.c.id == file_id, table.c.kind == "upload", is_retained()
-        )
+        chosen = sa.select(table).where(table.c.id == file_id, table.c.kind == "upload", is_retained())
         return await self._delete(chosen) > 0
 
     async def inline(self, output: Any) -> Any:
@@ -176,48 +160,45 @@ class Files:
             return output
         uris: dict[str, str] = {}
         for file in present:
-            try:
-                content = await asyncio.to_thread(self.content.path(file.sha256).read_bytes)
-            except FileNotFoundError:  # removed meanwhile
+            content = None
+            with contextlib.suppress(Problem):  # the bucket is unavailable
+                content = await self.content.read(file)
+            if content is None:  # or it was removed meanwhile
                 return output
             uris[file.path] = await asyncio.to_thread(encode_data_uri, file.content_type, content)
         return map_strings(output, lambda text: uris.get(text, text))
 
     async def sweep(self) -> int:
         """Delete expired files and abandoned content. Return the number of deleted rows."""
-        expired = sa.select(table.c.id, table.c.sha256).where(~is_retained()).limit(BATCH)
+        expired = sa.select(table).where(~is_retained()).limit(BATCH)
         deleted = 0
         while batch := await self._delete(expired):
             deleted += batch
-        for path, sha256 in await asyncio.to_thread(self.content.list_abandoned):
-            await self._restore_or_delete(path, sha256)
+        await self.content.sweep(self._is_referenced)
         return deleted
 
     async def _delete(self, chosen: sa.Select[Any]) -> int:
-        def work(connection: sa.Connection) -> list[Any]:
-            rows = list(connection.execute(chosen))
-            connection.execute(sa.delete(table).where(table.c.id.in_([row.id for row in rows])))
-            return rows
-
-        rows = await self.database.run(work)
-        for sha256 in {row.sha256 for row in rows}:
-            if not await self._is_referenced(sha256):
-                aside = await asyncio.to_thread(self.content.put_aside, sha256)
-                if aside is not None:
-                    await self._restore_or_delete(aside, sha256)
-        return len(rows)
-
-    async def _restore_or_delete(self, aside: Path, sha256: str | None) -> None:
-        if sha256 is not None and await self._is_referenced(sha256):
-            await asyncio.to_thread(self.content.put_back, aside, sha256)
-        else:
-            await asyncio.to_thread(aside.unlink, missing_ok=True)
+        files = await self.rows(chosen)
+        if not files:
+            return 0
+        change = sa.delete(table).where(table.c.id.in_([file.id for file in files]))
+        async with self.content.deletion(files, self._is_referenced):
+            return await self.database.run(lambda connection: connection.execute(change).rowcount)
 
     async def _is_referenced(self, sha256: str) -> bool:
         return bool(await self.rows(sa.select(table).where(table.c.sha256 == sha256).limit(1)))
 
     async def rows(self, query: sa.Select[Any]) -> list[File]:
         return [File(**row._mapping) for row in await self.database.rows(query)]
+
+
+def create_content(settings: Settings) -> Content:
+    """Return where the content of a server's files is stored."""
+    if not settings.bucket:
+        return ContentStore(settings.files)
+    from predictions_api.store.bucket import Bucket  # its library takes 90 ms to import
+
+    return Bucket(settings.bucket, settings.files)
 
 
 def too_large_problem() -> Problem:

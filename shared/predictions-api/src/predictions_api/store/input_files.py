@@ -77,11 +77,7 @@ class InputFiles:
         rows = await self.files.rows(
             sa.select(table).where(table.c.prediction_id == prediction_id, table.c.kind == "input", is_retained())
         )
-        return {
-            row.metadata["url"]: self.cog_base + row.path
-            for row in rows
-            if await asyncio.to_thread(self.files.content.path(row.sha256).is_file)
-        }
+        return {row.metadata["url"]: self.cog_base + row.path for row in rows if await self.files.content.exists(row)}
 
 
 def _decode_all(inputs: Mapping[str, Any]) -> dict[str, tuple[str, bytes]]:
