@@ -84,7 +84,7 @@ def test_other_textual_inversions_are_named(animate_diff: Served, tmp_path: Path
     (mp4,) = make(animate_diff, tmp_path, prompt="a circle", n_prompt="red_circle", steps=1, seed=1)
     weights = shutil.copytree(DEMO, tmp_path / "weights", ignore=shutil.ignore_patterns("embeddings"))
     done = run_again(mp4, "animate-diff", weights=str(weights))
-    assert f"{mp4} is of the textual inversions red_circle (1 vector, SHA-256 " in done.log
+    assert f"{mp4} is of the textual inversions red_circle (vectors: 1, SHA-256 " in done.log
     assert "is of no textual inversions, so the files may differ" in done.log
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from tree import package_of
 from videokit.errors import InvalidInput
 from videokit.video.provenance import Provenance, read_provenance, software
-from videokit.words import counted
 
 from cog_local.inputs import InvalidInputs
 
@@ -50,5 +49,5 @@ def report_textual_inversions(source: Path | None, provenance: Provenance, paths
 
 
 def _listed(inversions: Iterable[Mapping[str, object]]) -> str:
-    words = [f"{each['name']} ({counted(each['vectors'], 'vector')}, SHA-256 {each['sha256']})" for each in inversions]
+    words = [f"{each['name']} (vectors: {each['vectors']}, SHA-256 {each['sha256']})" for each in inversions]
     return f"the textual inversions {', '.join(words)}" if words else "no textual inversions"
