@@ -192,10 +192,12 @@ def test_two_processes_that_start_at_once_upgrade_once(new_database: NewDatabase
     """
     command = [sys.executable, "-c", script, url]
     pipe = subprocess.PIPE
-    processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(2)]
-    for process in processes:
+    processes = []
+    for _ in range(2):  # one by one, as SQLite's change to a write-ahead log does not wait for another one
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
+        processes.append(process)
     with Threads() as threads:
         ends = [threads.submit(process.communicate, "\n") for process in processes]
         assert [end.result() for end in ends] == [("", "")] * 2
