@@ -1,4 +1,4 @@
-"""The predictions API with a model that does nothing, or with --postgres its queue on PostgreSQL, in 5 minutes.
+"""The predictions API with a model that does nothing, or with --postgres its queue on PostgreSQL, in 4 minutes.
 
     script/bench api [--predictions 1000] [--clients 50] [--memory 10000]
     script/bench api --postgres [--rows 1000 10000 100000] [--seconds 30] [--clients 50]

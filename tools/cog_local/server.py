@@ -180,7 +180,7 @@ class CogServer:
                 health = self.get("/health-check")
             except ServerError:
                 health = {"status": "STARTING"}  # its port is not open yet
-            if health["status"] == "READY":
+            if health["status"] in ("READY", "BUSY"):  # another client may already use it
                 return
             if health["status"] not in ("STARTING", "UNKNOWN"):
                 self._fail(f"set-up failed: {health['setup']['logs'].rpartition('etup failed: ')[2]}")
