@@ -70,7 +70,7 @@ def test_a_prediction_is_inserted_begun_and_ended_with_one_request_to_cog(api: A
         "predictions.sqlite: BEGIN": counts["predictions.sqlite: BEGIN"],  # reads begin, too
         "predictions.sqlite: BEGIN IMMEDIATE": 3 + callbacks_before_the_end,
         "predictions.sqlite: INSERT INTO predictions": 1,
-        "predictions.sqlite: INSERT INTO events": 2,  # of the stream: the output, and the end
+        "predictions.sqlite: INSERT INTO events": 1 + callbacks_before_the_end,  # those of a callback together
         "predictions.sqlite: UPDATE predictions": 2 + callbacks_before_the_end,
         "queue.sqlite: INSERT INTO workflow_status": 1,
         "queue.sqlite: INSERT INTO workflow_input": 1,
