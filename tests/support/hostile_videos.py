@@ -67,6 +67,9 @@ def write_clip(
             frame.time_base = Fraction(1, fps) if times is None else Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    if codec == "libsvtav1" and hasattr(os, "sched_setscheduler"):
+        # As root, its encoder gives the thread that calls it priority over all other processes.
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import re
 import socket
@@ -67,6 +68,12 @@ def write_kind(path: Path, kind: str, count: int) -> Path:
 @pytest.mark.parametrize("kind", KINDS)
 def test_n_frames_of_a_clip_of_n_pictures_are_those_pictures(tmp_path: Path, kind: str) -> None:
     assert numbers(write_kind(tmp_path / "clip", kind, 37), 37) == list(range(37))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="macOS")
+def test_a_clip_that_a_test_writes_leaves_the_process_its_priority(tmp_path: Path) -> None:
+    write_kind(tmp_path / "clip", "av1.webm", 2)
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 @pytest.mark.parametrize("kind", KINDS)
