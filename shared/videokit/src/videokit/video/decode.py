@@ -26,7 +26,6 @@ from videokit.checks import check_range
 from videokit.errors import InvalidInput, raise_faults
 from videokit.video.probe import Clip, probe, seek_options
 from videokit.video.reading import MAX_SIDE, check_work, reading
-from videokit.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,9 +75,8 @@ def _frames(clip: Clip, num_frames: int, width: int, height: int) -> Iterator[Fr
             previous, image = picture, _fit(picture, clip.pixel_aspect, width, height)
         if index == num_frames - 1:
             logger.info(
-                f"decode: {counted(num_frames, 'frame')} {width}x{height} from {clip.path.name} "
-                f"({clip.codec} {clip.width}x{clip.height}, {clip.duration:.2f} s): "
-                f"{different} different pictures of {decoded} decoded"
+                f"decode: {num_frames} frames {width}x{height} from {clip.path.name} ({clip.codec} {clip.width}x"
+                f"{clip.height}, {clip.duration:.2f} s): {different} different pictures of {decoded} decoded"
                 + (", so some are repeated" if different < num_frames else "")
                 + (f"; {clip.hdr} tone-mapped to BT.709" if clip.hdr else "")
             )
