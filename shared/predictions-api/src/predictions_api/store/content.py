@@ -98,7 +98,7 @@ class PartWriter:
 class Content(ABC):
     """Where the content of files is stored. Parts are in a directory of this server, or of all servers."""
 
-    source = ""  # besides 'self', where web pages load files from, for a Content-Security-Policy
+    source = ""  # for a Content-Security-Policy: where web pages may load files from, besides this server
 
     def __init__(self, root: Path) -> None:
         self.root = root
