@@ -25,6 +25,7 @@ FIRST = (
     "tests/end_to_end/test_meaning",
     "tests/tools/benchmarks/test_gpu",
     "tests/repository/test_new_model",
+    "tests/videokit/video/test_encode",
 )
 
 

@@ -53,6 +53,7 @@ def test_copied_code_makes_the_clip_of_the_form(
     language: str, open_page: Callable[..., Page], models_url: str, pytestconfig: pytest.Config, tmp_path: Path
 ) -> None:
     page = open_page(models_url, permissions=CLIPBOARD)
+    page.get_by_role("tab", name="animate-diff", selected=True).wait_for()
     page.get_by_role("button", name="Defaults").click()
     for name, value in INPUT.items():
         page.locator(f"#input-{name}").fill(str(value))
