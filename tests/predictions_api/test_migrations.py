@@ -27,8 +27,8 @@ from predictions_api.store.database import Database, sqlite_url
 from predictions_api.store.migrations import STEPS
 
 FIRST_TABLES = (Path(__file__).parent / "first_tables.sql").read_text()
-# Release 0.1.0 had the next tables, and no version either.
-TABLES_OF_0_1_0 = FIRST_TABLES + "".join(f"{statement};\n" for statement in STEPS[0])
+# The last tables without a recorded version
+UNVERSIONED_TABLES = FIRST_TABLES + "".join(f"{statement};\n" for statement in STEPS[0])
 NEWEST = len(STEPS) + 1
 PREDICTION = "b4yw1gz1e5rm00cttcdbvkmp1r"  # in first_tables.sql, as what follows
 UPLOAD = "7kh2m5n9p2q6r0s4t8v3w7xyc2m9y4q8v3k7x1n5b6z0d2f4g8h3"
@@ -118,7 +118,7 @@ def test_predictions_and_files_of_the_first_tables_are_read_through_the_api(
         assert {prediction["id"] for prediction in listed} == {PREDICTION, new.id}
 
 
-@pytest.mark.parametrize("tables", [FIRST_TABLES, TABLES_OF_0_1_0], ids=["first", "0.1.0"])
+@pytest.mark.parametrize("tables", [FIRST_TABLES, UNVERSIONED_TABLES], ids=["first", "unversioned"])
 def test_an_upgraded_database_has_the_columns_and_indexes_of_a_new_one(new_database: NewDatabase, tables: str) -> None:
     def schema(url: str) -> dict[str, Any]:
         inspector = sa.inspect(engine := sa.create_engine(url))
@@ -163,7 +163,7 @@ def test_an_upgrade_that_fails_in_its_second_step_changes_nothing(
 
 
 def test_a_newer_database_is_refused_and_not_changed(new_database: NewDatabase, tmp_path: Path) -> None:
-    url = new_database(TABLES_OF_0_1_0)
+    url = new_database(UNVERSIONED_TABLES)
     upgrade(url)
     execute(url, f"INSERT INTO schema_versions VALUES ({NEWEST + 1})")
     before = dump(url)

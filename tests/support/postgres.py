@@ -27,7 +27,7 @@ def program(name: str) -> str:
 def cluster() -> Iterator[str]:
     """Run a PostgreSQL server; yield the SQLAlchemy URL of its database."""
     program("postgres")
-    with postgres_cluster.cluster() as url:
+    with postgres_cluster.cluster(fsync=False) as url:
         yield url
 
 

@@ -35,7 +35,7 @@ class Tokens:
             self._state = state
             try:
                 self._from_file = _read(self._path)
-                LOG.info("read %d tokens from %s", len(self._from_file), self._path)
+                LOG.info("read %s: %d valid", self._path, len(self._from_file))
             except (OSError, ValueError) as error:
                 LOG.error("the tokens are not changed: %s", error)
         return self._fixed + self._from_file

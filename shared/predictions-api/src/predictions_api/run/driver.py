@@ -208,7 +208,7 @@ class Driver:
             self._attempts_by_key[key].last_call_at = time.monotonic()
 
     async def _wait_for_end(self, prediction: Prediction, key: str | None = None) -> None:
-        """Wait until the prediction has ended. Raises Problem 503 when its key is no longer `key`, if that is given."""
+        """Wait until the prediction has ended. Raises Problem 503 when it gets another key than `key`, if given."""
         revision = prediction.revision
         while True:
             try:

@@ -18,7 +18,7 @@ from predictions_api.errors import StartFault
 
 LOG = logging.getLogger("predictions_api.migrations")
 STEPS: Final[tuple[tuple[str, ...], ...]] = (
-    (  # to version 2, that of release 0.1.0
+    (  # to version 2, the last one that was not recorded
         "ALTER TABLE predictions ADD COLUMN streams_files BOOLEAN DEFAULT false NOT NULL",
         "CREATE INDEX runs ON predictions (model)",
     ),
@@ -53,7 +53,7 @@ def migrate(connection: sa.Connection, tables: sa.MetaData) -> None:
 
 
 def _version(connection: sa.Connection) -> int:
-    """Return the version of the tables, or 0 if there are none. Release 0.1.0 and earlier commits did not record it."""
+    """Return the version of the tables, or 0 if there are none. If it is not recorded, their columns show it."""
     inspector = sa.inspect(connection)
     if inspector.has_table(VERSIONS.name):
         return int(connection.execute(_RECORDED).scalar_one())
