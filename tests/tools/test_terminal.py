@@ -35,7 +35,7 @@ def test_a_line_moves_and_is_gone_at_the_end() -> None:
 
 def test_ctrl_c_ends_a_script_with_one_line_and_status_130() -> None:
     with terminal(*python(WAIT)) as shown:
-        shown.wait_for("working")
+        shown.wait_for("a line")
         shown.press(CTRL_C)
         assert shown.status() == 130
     assert shown.lines() == ["a line", "stopped", ""]
