@@ -46,27 +46,30 @@ def fingerprint() -> str:
 def set_up() -> None:
     """Make .venv from lock/, or update it. Does nothing if it is up to date."""
     fcntl.flock(LOCK, fcntl.LOCK_EX)  # a second set-up at the same time waits, and then has nothing to do
-    exists = PYTHON.exists() and STAMP.exists()  # without a stamp, a set-up was interrupted
-    if exists and STAMP.read_text() == fingerprint():
-        return
-    if sys.version_info < (3, 11):  # noqa: UP036 - the Python of this machine
-        sys.exit(f"setup: Python 3.11+ is required; if you have it, run once: python3.11 {sys.argv[0]}")
-    print("setup: installing the packages of lock/ into .venv", file=sys.stderr, flush=True)
-    with MovingLine("setting up"):
-        if not exists:
-            run(sys.executable, "-m", "venv", "--clear", ROOT / ".venv")
-        STAMP.unlink(missing_ok=True)
-        run(PYTHON, "-m", "pip", "install", "--require-hashes", "-r", "lock/uv.txt")
-        environ = uv_environ()
-        sync = [PYTHON, "-m", "uv", "pip", "sync", "--python", PYTHON, "--require-hashes", "lock/packages.txt"]
-        torch = ["lock/torch.txt"]  # CUDA's build, and macOS's. Without a driver, it is the last choice.
-        if not shutil.which("nvidia-smi"):
-            choices = [["lock/torch-cpu.txt"], ["lock/torch-cpu.txt", CPU_BUILDS]]
-            torch = next((c for c in choices if run(*sync, *c, "--dry-run", env=environ, check=False)), torch)
-        run(*sync, *torch, env=environ)
-        packages = next((ROOT / ".venv").glob("lib/python3*/site-packages"))
-        (packages / "this-tree.pth").write_text("\n".join(map(str, [*ROOT.glob("shared/*/src"), ROOT / "tools"])))
-        STAMP.write_text(fingerprint())
+    if not (PYTHON.exists() and STAMP.exists() and STAMP.read_text() == fingerprint()):
+        print("setup: installing the packages of lock/ into .venv", file=sys.stderr, flush=True)
+        with MovingLine("setting up"):
+            install()
+    fcntl.flock(LOCK, fcntl.LOCK_UN)
+
+
+def install() -> None:
+    if not (PYTHON.exists() and STAMP.exists()):  # a new environment, or one whose set-up was interrupted
+        if sys.version_info < (3, 11):  # noqa: UP036 - the Python of this machine
+            sys.exit(f"setup: Python 3.11+ is required; if you have it, run once: python3.11 {sys.argv[0]}")
+        run(sys.executable, "-m", "venv", "--clear", ROOT / ".venv")
+    STAMP.unlink(missing_ok=True)
+    run(PYTHON, "-m", "pip", "install", "--require-hashes", "-r", "lock/uv.txt")
+    environ = uv_environ()
+    sync = [PYTHON, "-m", "uv", "pip", "sync", "--python", PYTHON, "--require-hashes", "lock/packages.txt"]
+    torch = ["lock/torch.txt"]  # CUDA's build, and macOS's. Without a driver, it is the last choice.
+    if not shutil.which("nvidia-smi"):
+        choices = [["lock/torch-cpu.txt"], ["lock/torch-cpu.txt", CPU_BUILDS]]
+        torch = next((each for each in choices if run(*sync, *each, "--dry-run", env=environ, check=False)), torch)
+    run(*sync, *torch, env=environ)
+    packages = next((ROOT / ".venv").glob("lib/python3*/site-packages"))
+    (packages / "this-tree.pth").write_text("\n".join(map(str, [*ROOT.glob("shared/*/src"), ROOT / "tools"])))
+    STAMP.write_text(fingerprint())
 
 
 def run(*command: object, env: "dict[str, str] | None" = None, check: bool = True) -> bool:

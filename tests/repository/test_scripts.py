@@ -71,6 +71,13 @@ def test_an_environment_is_stale_when_what_it_was_made_from_has_changed(reposito
         path.write_text(text)
 
 
+def test_a_running_script_does_not_stop_another_one(repository: Path) -> None:
+    script = "import subprocess, _bootstrap; _bootstrap.in_environment()"
+    script += "; subprocess.run([_bootstrap.ROOT / 'script' / 'setup'], check=True, timeout=60)"
+    done = call(repository / ".venv" / "bin" / "python", "-c", script, cwd=repository / "script")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_missing_cog_is_reported_with_its_address(repository: Path) -> None:
     # A path with only python3, whatever is installed on this machine.
     environ = {"PATH": str(repository / ".venv" / "bin")}

@@ -18,8 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from _bootstrap import set_up as set_up_here
-from _bootstrap import run, uv_environ
+from _bootstrap import install, run, uv_environ
 from processes import processes_with, wait_until_ended
 from pseudo_terminal import CTRL_C, terminal
 from tree import ROOT
@@ -207,7 +206,7 @@ def test_an_older_python_names_the_command_for_a_newer_one(monkeypatch: pytest.M
     monkeypatch.setattr("_bootstrap.STAMP", tmp_path / "made-from")
     monkeypatch.setattr(sys, "version_info", (3, 10))
     with pytest.raises(SystemExit, match=r"run once: python3\.11 "):
-        set_up_here()
+        install()
 
 
 def test_pips_settings_become_uvs_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
