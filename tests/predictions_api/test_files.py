@@ -21,11 +21,12 @@ import pytest
 import sqlalchemy as sa
 from api_in_process import TOKEN, ApiInProcess
 from predictions_api.errors import Problem
+from predictions_api.http.file_routes import UPLOAD_LIMIT
 from predictions_api.run.upkeep import remove_data
 from predictions_api.store.content import ABANDONED_AFTER, ContentStore
 from predictions_api.store.database import files as table
 from predictions_api.store.file_urls import safe_name, with_absolute_urls
-from predictions_api.store.files import INLINE_LIMIT, UPLOAD_LIMIT, too_large_problem
+from predictions_api.store.files import INLINE_LIMIT
 
 PIXEL = base64.b64decode(  # a PNG of one pixel
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
@@ -213,10 +214,11 @@ def test_a_client_that_disconnects_during_an_upload_logs_no_error(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-def test_a_file_one_byte_over_the_limit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Problem, match="100MB"):
-        ContentStore(tmp_path).write(io.BytesIO(b"12345"), at_most=4, too_large=too_large_problem())
-    assert not list(tmp_path.rglob("part.*"))
+def test_a_file_one_byte_over_the_limit_is_refused(api: ApiInProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("predictions_api.http.file_routes.UPLOAD_LIMIT", 4)
+    assert upload(api, b"1234")["size"] == 4
+    assert api.http.post("/v1/files", files={"content": ("a", b"12345")}).status_code == 413
+    assert not list(api.settings.files.rglob("part.*"))
 
 
 def test_a_full_disk_is_503_and_the_part_is_removed(tmp_path: Path) -> None:
@@ -225,7 +227,7 @@ def test_a_full_disk_is_503_and_the_part_is_removed(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # writing more fails, as on a full disk
     try:
         with pytest.raises(Problem) as caught:
-            store.write(io.BytesIO(bytes(2000)), at_most=10**6, too_large=too_large_problem())
+            store.write(io.BytesIO(bytes(2000)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.status == 503
@@ -519,7 +521,7 @@ def test_a_sweep_removes_abandoned_parts_and_restores_content_that_has_a_file(
     file = upload(api, b"wanted")
     store = api.service.files.content
     aside = store.put_aside(hashlib.sha256(b"wanted").hexdigest())
-    part = store.write(io.BytesIO(b"half"), at_most=10, too_large=too_large_problem())
+    part = store.write(io.BytesIO(b"half"))
     assert aside is not None
     assert aside.exists()
     api.run(api.service.files.sweep())

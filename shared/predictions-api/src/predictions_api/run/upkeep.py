@@ -54,6 +54,12 @@ async def list_unserved(database: Database, model: str, *, since: int) -> list[P
     return [Prediction(**row._mapping) for row in await database.rows(sa.select(predictions).where(*conditions, ~ran))]
 
 
+async def count_predictions(database: Database, model: str) -> int:
+    """Return the number of predictions of a model, also of those whose data is removed."""
+    query = sa.select(sa.func.count()).select_from(predictions).where(predictions.c.model == model)
+    return int((await database.rows(query))[0][0])
+
+
 async def count_unended(database: Database) -> dict[tuple[str, str], int]:
     """Return the number of waiting and of running predictions by model and status. Models without any are missing."""
     query = sa.select(predictions.c.model, predictions.c.status, sa.func.count())

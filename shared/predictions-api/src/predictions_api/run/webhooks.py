@@ -98,9 +98,7 @@ class Webhooks:
         self.engine = engine
         self.secret = ""  # set by open
         self._rules = rules
-        self._http = httpx.AsyncClient(
-            transport=CheckedTransport(rules), follow_redirects=False, timeout=RESPONSE_TIMEOUT
-        )
+        self._http = httpx.AsyncClient(transport=CheckedTransport(rules), timeout=RESPONSE_TIMEOUT)
         self._slots = asyncio.Semaphore(MAX_CALLS)
         self._host_slots: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
         self._enqueue_tasks: set[asyncio.Task[None]] = set()

@@ -48,20 +48,17 @@ class Part:
 class PartWriter:
     """Writes a part. All methods block."""
 
-    def __init__(self, path: Path, *, at_most: int, too_large: Exception) -> None:
+    def __init__(self, path: Path) -> None:
+        self.size = 0
         self._path = path
-        self._at_most = at_most
-        self._too_large = too_large
-        self._sha256, self._md5, self._size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+        self._sha256, self._md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
         self._file: BinaryIO | None = None
         self._lock = threading.Lock()  # a canceled caller discards the part while a thread still writes
         self._is_discarded = False
 
     def write(self, chunk: bytes) -> None:
-        """Append bytes. Raises `too_large` above `at_most` bytes, and Problem 503 for a full disk."""
-        self._size += len(chunk)
-        if self._size > self._at_most:
-            raise self._too_large
+        """Append bytes. Raises Problem 503 for a full disk."""
+        self.size += len(chunk)
         self._sha256.update(chunk)
         self._md5.update(chunk)
         try:
@@ -77,7 +74,7 @@ class PartWriter:
             self._open().close()
         except OSError as error:
             raise unavailable(f"The file cannot be stored now: {error.strerror}") from error
-        return Part(self._path, self._sha256.hexdigest(), self._md5.hexdigest(), self._size)
+        return Part(self._path, self._sha256.hexdigest(), self._md5.hexdigest(), self.size)
 
     def discard(self) -> None:
         with self._lock:
@@ -133,12 +130,9 @@ class Content(ABC):
     async def sweep(self, is_referenced: Callable[[str], Awaitable[bool]]) -> None:
         """Delete what crashed servers left."""
 
-    def write(self, source: BinaryIO, *, at_most: int, too_large: Exception) -> Part:
-        """Write `source` to a part. Raises `too_large` above `at_most` bytes, and Problem 503 for a full disk.
-
-        Blocks, like `list_abandoned`.
-        """
-        writer = self.create_part(at_most=at_most, too_large=too_large)
+    def write(self, source: BinaryIO) -> Part:
+        """Write `source` to a part. Raises Problem 503 for a full disk. Blocks, like `list_abandoned`."""
+        writer = self.create_part()
         try:
             while chunk := source.read(CHUNK):
                 writer.write(chunk)
@@ -147,9 +141,9 @@ class Content(ABC):
             writer.discard()
             raise
 
-    def create_part(self, *, at_most: int, too_large: Exception) -> PartWriter:
+    def create_part(self) -> PartWriter:
         """Return the writer of a new part."""
-        return PartWriter(self._temporary_path("part"), at_most=at_most, too_large=too_large)
+        return PartWriter(self._temporary_path("part"))
 
     def list_abandoned(self) -> list[tuple[Path, str | None]]:
         """Return (path, SHA-256) of temporary files that crashed servers left. The hash is None for parts."""
