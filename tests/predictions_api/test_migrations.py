@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import postgres
-import psycopg
 import pytest
 import sqlalchemy as sa
 from api_in_process import ApiInProcess
@@ -223,7 +222,7 @@ def test_servers_that_start_at_once_on_an_empty_postgresql_all_serve_and_go_on_a
         list(threads.map(ApiServer.start, servers))  # also the tables of DBOS
         before = servers[0].create("text", wait=True, text="before")
         # What a newer release may add, while both servers of this one run.
-        with psycopg.connect(database.replace("+psycopg", "")) as connection:
+        with postgres.connect(database) as connection:
             connection.execute("ALTER TABLE predictions ADD COLUMN added TEXT DEFAULT 'x' NOT NULL")
             connection.execute("ALTER TABLE files ADD COLUMN added TEXT")
             connection.execute("CREATE TABLE added (id INTEGER)")

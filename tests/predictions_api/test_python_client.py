@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 import replicate
-from api_server import TOKEN, VERSIONS, ApiServer
+from api_server import TOKEN, VERSIONS, ApiServer, wait_until
 from replicate.exceptions import ModelError, ReplicateError
 from replicate.helpers import FileOutput
 from replicate.webhook import InvalidSignatureError, Webhooks
@@ -30,10 +30,7 @@ def client(server: ApiServer) -> Iterator[replicate.Client]:
 
 
 def wait_until_processing(prediction: replicate.prediction.Prediction) -> None:
-    for _ in range(1000):
-        prediction.reload()
-        if prediction.status != "starting":
-            break
+    wait_until(lambda: prediction.reload() or prediction.status != "starting")
     assert prediction.status == "processing"
 
 

@@ -147,7 +147,7 @@ def test_a_second_attempt_keeps_the_ignored_inputs_in_the_logs(api: ApiInProcess
 
 
 def test_an_output_object_is_sent_as_json_and_a_file_as_its_url(api: ApiInProcess, prediction: Prediction) -> None:
-    path = api.run(api.service.files.store_output(prediction.id, "data:text/plain,x"))
+    path = api.store_output("data:text/plain,x", prediction.id)
     api.update(prediction, output=[{"a": 1}, path], status="succeeded")
     events = kind_and_data(read(api, prediction))
     assert events[0] == ("output", '{"a": 1}')

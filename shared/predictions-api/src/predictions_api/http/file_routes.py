@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 
 from predictions_api.errors import Problem, unavailable
 from predictions_api.http.form_metadata import MAX_PARTS, MAX_SIZE, read_metadata
-from predictions_api.http.requests import base_url, service_of
+from predictions_api.http.requests import base_url, service_of, with_limit
 from predictions_api.run.representation import rfc3339
 from predictions_api.store.data_uris import DEFAULT_TYPE, media_type
 from predictions_api.store.paging import PAGE_SIZE, Cursor, page_url
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from starlette.datastructures import FormData
-    from starlette.types import Message
 
     from predictions_api.store.files import Files
     from predictions_api.store.stored_file import File
@@ -167,25 +166,11 @@ async def _read_form(request: Request) -> AsyncIterator[FormData]:
     """Read the parts, and files to a temporary file. Raises Problem 413 as soon as the body is too large."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise Problem(415, "Send the file as multipart/form-data, in a part named content")
-    limit, size = UPLOAD_LIMIT + FORM_OVERHEAD, 0
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise _too_large_problem()
-
-    async def receive_counted() -> Message:
-        nonlocal size
-        async with asyncio.timeout(STALL_TIMEOUT):
-            message = await request.receive()
-        size += len(message.get("body", b""))
-        if size > limit:
-            raise _too_large_problem()
-        return message
-
+    limit = UPLOAD_LIMIT + FORM_OVERHEAD
+    limited = with_limit(request, limit, _too_large_problem(), stall_timeout=STALL_TIMEOUT)
     try:
         async with asyncio.timeout(UPLOAD_TIMEOUT):
-            form = await Request(request.scope, receive_counted).form(
-                max_files=4, max_fields=4 + MAX_PARTS, max_part_size=MAX_SIZE
-            )
+            form = await limited.form(max_files=4, max_fields=4 + MAX_PARTS, max_part_size=MAX_SIZE)
     except TimeoutError:
         raise Problem(408, f"The upload stalled for {STALL_TIMEOUT:g} seconds, or took over an hour") from None
     except HTTPException as error:

@@ -25,7 +25,7 @@ from predictions_api.http.validation import (
     CreateRequest,
     check_inputs,
     check_request,
-    ignored_inputs,
+    describe_ignored_inputs,
 )
 from predictions_api.store.database import now, random_key
 from predictions_api.store.file_urls import with_absolute_urls
@@ -101,7 +101,7 @@ async def _create(
         version=version.id,
         input=dict(sorted(inputs.items())),  # in the order in which Replicate returns them
         callback_key=random_key(),
-        logs=ignored_inputs(version.openapi_schema, version.model, create_request.input)
+        logs=describe_ignored_inputs(version.openapi_schema, version.model, create_request.input)
         + service.notice(version.model),
         deadline=None if lifetime is None else moment + lifetime * 1_000_000,
         webhook=create_request.webhook,

@@ -149,7 +149,7 @@ def check_inputs(openapi_schema: Mapping[str, Any], inputs: Mapping[str, Any]) -
     return known_inputs
 
 
-def ignored_inputs(openapi_schema: Mapping[str, Any], model: str, inputs: Mapping[str, Any]) -> str:
+def describe_ignored_inputs(openapi_schema: Mapping[str, Any], model: str, inputs: Mapping[str, Any]) -> str:
     """Return log lines that name the inputs which the model does not have, each with the nearest one of the model."""
     known = openapi_schema["components"]["schemas"]["Input"].get("properties", {})
     lines = []

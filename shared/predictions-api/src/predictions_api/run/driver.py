@@ -28,7 +28,7 @@ from predictions_api.run.cog_client import (
 )
 from predictions_api.run.tasks import first_result
 from predictions_api.store.database import random_key
-from predictions_api.store.records import UNCHANGED, ignored_inputs
+from predictions_api.store.records import UNCHANGED, ignored_input_lines
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -124,7 +124,7 @@ class Driver:
         workers, key = self.workers[prediction.model], prediction.callback_key
         if workers.status() != "ready":
             starting = f"starting {prediction.model.partition('/')[2]} ...\n"
-            logs = ignored_inputs(prediction.logs) + starting
+            logs = ignored_input_lines(prediction.logs) + starting
             await self.records.update(prediction.id, logs=logs, callback_key=key)
         async with workers.lend() as cog:
             version = await self.inputs.catalogue.find(prediction.model)

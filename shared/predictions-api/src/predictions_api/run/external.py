@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 
 from predictions_api.run.cog_client import CogClient, CogError, Unreachable
-from predictions_api.run.workers import NativeWorkers, Workers, describe
+from predictions_api.run.workers import NativeWorkers, Workers
 from predictions_api.settings import DNS
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class ExternalWorkers(Workers):
         last_error: CogError = Unreachable("no Cog server has an address")
         for client in self._clients:
             try:
-                return await describe(client, self.model.cog_version)
+                return await self._describe(client)
             except CogError as error:
                 last_error = error
         raise last_error

@@ -23,14 +23,10 @@ async def list_unended(database: Database) -> list[tuple[str, str, bool]]:
     return [(row[0], row[1], bool(row[2])) for row in rows]
 
 
-# Made once, as it is run twice a second.
-_OVERDUE = sa.select(predictions).where(predictions.c.deadline <= sa.bindparam("moment"), is_unended)
-
-
 async def list_overdue(database: Database) -> list[Prediction]:
     """Return the predictions that have not ended although their deadline has passed."""
-    rows = await database.rows(_OVERDUE.params(moment=now()))
-    return [Prediction(**row._mapping) for row in rows]
+    query = sa.select(predictions).where(predictions.c.deadline <= now(), is_unended)
+    return [Prediction(**row._mapping) for row in await database.rows(query)]
 
 
 async def list_undelivered(database: Database) -> list[str]:

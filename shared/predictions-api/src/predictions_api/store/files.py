@@ -54,7 +54,7 @@ class Files:
     async def upload(self, source: BinaryIO, *, name: str, content_type: str, metadata: dict[str, Any]) -> File:
         """Store an upload. Raises Problem 503 if it cannot be stored now."""
         part = await asyncio.to_thread(self.content.write, source)
-        return await self.add(part, safe_name(name), content_type, metadata, None, UPLOAD_RETENTION, kind="upload")
+        return await self.add("upload", part, safe_name(name), content_type, metadata=metadata)
 
     async def signing_key(self) -> str:
         """Return the secret that signs download URLs, the same for all servers of a database."""
@@ -88,20 +88,20 @@ class Files:
             return rows[0]
         part = await asyncio.to_thread(self.content.write, io.BytesIO(content))
         name += mimetypes.guess_extension(content_type.partition(";")[0]) or ""
-        return await self.add(part, name, content_type, {}, prediction_id, self.retention, kind="output")
+        return await self.add("output", part, name, content_type, prediction_id=prediction_id)
 
     async def add(
         self,
+        kind: str,
         part: Part,
         name: str,
         content_type: str,
-        metadata: dict[str, Any],
-        prediction_id: str | None,
-        retention: float,
         *,
-        kind: str,
+        prediction_id: str | None = None,
+        metadata: dict[str, Any] | None = None,
     ) -> File:
-        moment = now()
+        """Store a part as a file of this kind: upload, output or input."""
+        moment, retention = now(), UPLOAD_RETENTION if kind == "upload" else self.retention
         file = File(
             id=random_key(),
             sha256=part.sha256,
@@ -109,7 +109,7 @@ class Files:
             name=name,
             content_type=content_type,
             size=part.size,
-            metadata=metadata,
+            metadata=metadata or {},
             kind=kind,
             prediction_id=prediction_id,
             created_at=moment,

@@ -191,14 +191,14 @@ class Records:
         return [Event(*row) for row in await self.database.rows(query)]
 
 
-def ignored_inputs(logs: str) -> str:
+def ignored_input_lines(logs: str) -> str:
     """Return the first lines of logs, those about ignored inputs."""
     return "".join(takewhile(lambda line: line.startswith(IGNORED_INPUT), logs.splitlines(keepends=True)))
 
 
 def first_lines(logs: str) -> str:
     """Return the first lines of logs, those that this server wrote: ignored inputs, and the start of the model."""
-    ignored = ignored_inputs(logs)
+    ignored = ignored_input_lines(logs)
     starting = STARTING.match(logs, len(ignored))
     return ignored + (starting[0] if starting else "")
 
