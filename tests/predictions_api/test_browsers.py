@@ -144,16 +144,6 @@ def test_head_of_a_running_stream_is_answered_immediately(api: ApiInProcess) -> 
     assert answer.headers["content-type"].startswith("text/event-stream")
 
 
-def test_a_stream_that_was_read_to_its_end_is_204(api: ApiInProcess, prediction: Prediction) -> None:
-    # HTML standard, 9.2.1: a 204 stops the reconnecting of an EventSource.
-    url = f"/v1/streams/{prediction.stream_key}"
-    last = api.anonymous_http.get(url).text.rpartition("\nid: ")[2].partition("\n")[0]
-    assert api.anonymous_http.get(url, headers={"Last-Event-ID": last}).status_code == 204
-    moment, _, number = last.partition(":")
-    rest = api.anonymous_http.get(url, headers={"Last-Event-ID": f"{moment}:{int(number) - 1}"})
-    assert (rest.status_code, rest.text.count("event: ")) == (200, 1)
-
-
 @pytest.fixture(scope="module")
 def server_without_token(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with ApiServer(tmp_path_factory.mktemp("open"), models=["text"], token=None) as server:

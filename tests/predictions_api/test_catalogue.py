@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import sqlalchemy as sa
 from api_in_process import ApiInProcess
 from predictions_api.errors import Problem
 from predictions_api.run.addresses import Resolver
-from predictions_api.run.catalogue import Catalogue
+from predictions_api.run.catalogue import Catalogue, Version
 from predictions_api.run.external import create_workers
 from predictions_api.settings import ModelSettings, Settings
 from replicate_contract import check_response
@@ -40,12 +39,20 @@ def models(tmp_path: Path) -> tuple[ModelSettings, ...]:
     return make_models(tmp_path)
 
 
-def run_with_catalogue(models: tuple[ModelSettings, ...], work: Callable[[Catalogue], Awaitable[Any]]) -> Any:
-    async def run() -> Any:
+def find(models: tuple[ModelSettings, ...], reference: str) -> Version:
+    async def run() -> Version:
         async with httpx.AsyncClient() as http:
-            return await work(Catalogue(models, create_workers(Settings(models), http, Resolver())))
+            return await Catalogue(models, create_workers(Settings(models), http, Resolver())).find(reference)
 
     return asyncio.run(run())
+
+
+def find_with(models: tuple[ModelSettings, ...], output: Any, **schemas: Any) -> Version:
+    """Return the version of a model with this schema of its output, and with others."""
+    assert models[0].schema is not None
+    document = {"components": {"schemas": {"Input": {}, "Output": output, **schemas}}}
+    models[0].schema.write_text(json.dumps(document))
+    return find(models, OURS)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +67,7 @@ def run_with_catalogue(models: tuple[ModelSettings, ...], work: Callable[[Catalo
 def test_a_version_is_found_by_its_id_by_model_and_id_or_by_its_model(
     models: tuple[ModelSettings, ...], reference: str, version: str
 ) -> None:
-    result = run_with_catalogue(models, lambda catalogue: catalogue.find(reference))
+    result = find(models, reference)
     assert (result.id, result.model) == (version, "lucataco/animate-diff")
 
 
@@ -81,7 +88,7 @@ def test_a_version_is_found_by_its_id_by_model_and_id_or_by_its_model(
 )
 def test_another_version_is_refused_with_replicates_error(models: tuple[ModelSettings, ...], reference: str) -> None:
     with pytest.raises(Problem) as caught:
-        run_with_catalogue(models, lambda catalogue: catalogue.find(reference))
+        find(models, reference)
     assert caught.value.body() == {  # recorded from Replicate
         "title": "Invalid version or not permitted",
         "detail": "The specified version does not exist (or perhaps you don't have permission to use it?)",
@@ -91,7 +98,7 @@ def test_another_version_is_refused_with_replicates_error(models: tuple[ModelSet
 
 def test_a_model_without_a_schema_is_503_with_retry_after(models: tuple[ModelSettings, ...]) -> None:
     with pytest.raises(Problem) as caught:
-        run_with_catalogue(models, lambda catalogue: catalogue.find("someone/unreachable"))
+        find(models, "someone/unreachable")
     assert caught.value.status == 503
     assert "Retry-After" in caught.value.headers
 
@@ -105,7 +112,7 @@ def test_a_model_with_an_unusable_schema_is_503_and_the_log_says_why(
     assert models[0].schema is not None
     models[0].schema.unlink() if schema is None else models[0].schema.write_text(schema)
     with pytest.raises(Problem) as caught:
-        run_with_catalogue(models, lambda catalogue: catalogue.find(OURS))
+        find(models, OURS)
     assert caught.value.status == 503
     assert str(models[0].schema) not in caught.value.detail
     assert "the schema of lucataco/animate-diff cannot be used" in caplog.text
@@ -124,9 +131,7 @@ def test_a_model_with_an_unusable_schema_is_503_and_the_log_says_why(
 def test_the_schema_says_whether_outputs_come_one_by_one_and_are_files(
     models: tuple[ModelSettings, ...], output: dict[str, Any], streams: bool, files: bool
 ) -> None:
-    assert models[0].schema is not None
-    models[0].schema.write_text(json.dumps({"components": {"schemas": {"Input": {}, "Output": output}}}))
-    version = run_with_catalogue(models, lambda catalogue: catalogue.find(OURS))
+    version = find_with(models, output)
     assert (version.streams, version.streams_files) == (streams, files)
 
 
@@ -134,9 +139,7 @@ def test_only_strings_that_the_schema_declares_as_files_are_files(models: tuple[
     file = {"type": "string", "format": "uri"}
     output = {"type": "object", "properties": {"clip": file, "more": {"$ref": "#/components/schemas/More"}}}
     more = {"anyOf": [{"type": "array", "items": file}, {"type": "null"}]}
-    assert models[0].schema is not None
-    models[0].schema.write_text(json.dumps({"components": {"schemas": {"Input": {}, "Output": output, "More": more}}}))
-    version = run_with_catalogue(models, lambda catalogue: catalogue.find(OURS))
+    version = find_with(models, output, More=more)
     assert version.files_in({"clip": "data:,1", "text": "data:,2", "more": ["data:,3"]}) == {"data:,1", "data:,3"}
     assert version.files_in({"more": None}) == set()
 
@@ -168,8 +171,8 @@ def test_run_count_is_the_number_of_predictions_and_is_read_from_an_index(api: A
     for model in ("lucataco/animate-diff", "someone/unreachable", "lucataco/animate-diff"):
         api.add_prediction(model=model)
     query = "EXPLAIN QUERY PLAN SELECT count(*) FROM predictions WHERE model = 'a/b'"
-    plan = api.run(api.service.database.rows(sa.text(query)))
-    assert "SEARCH" in str(plan)
+    plan = api.run(api.service.database.read(lambda connection: str(connection.exec_driver_sql(query).all())))
+    assert "SEARCH" in plan
     counts = {model["name"]: model["run_count"] for model in api.http.get("/models").json()["results"]}
     assert counts == {"animate-diff": 2, "unreachable": 1}
     assert api.http.get("/models/lucataco/animate-diff").json()["run_count"] == 2

@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-from api_server import CogProcess
 from predictions_api.run import cog_client
 from predictions_api.run.cog_client import (
     Busy,
@@ -42,12 +41,6 @@ FAILED = {
 }
 
 
-@pytest.fixture(scope="module")
-def model() -> Iterator[CogProcess]:
-    with CogProcess("text") as process:
-        yield process
-
-
 @pytest.fixture
 def receiver() -> Iterator[WebhookReceiver]:
     with WebhookReceiver() as running:
@@ -71,7 +64,7 @@ def use(url: str, work: Callable[[CogClient], Awaitable[Any]]) -> Any:
 
 
 def test_a_running_prediction_is_not_started_twice_and_another_is_refused(
-    model: CogProcess, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+    cog: str, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cog_client, "_SLOT_TIMEOUT", 0.2)
 
@@ -84,23 +77,23 @@ def test_a_running_prediction_is_not_started_twice_and_another_is_refused(
         while not await server.cancel("three"):
             pass
 
-    use(model.url, work)
+    use(cog, work)
     assert wait_for_end(receiver).status == "canceled"
 
 
-def test_cancel_returns_false_for_a_prediction_that_is_not_running(model: CogProcess) -> None:
-    assert use(model.url, lambda server: server.cancel("unknown")) is False
+def test_cancel_returns_false_for_a_prediction_that_is_not_running(cog: str) -> None:
+    assert use(cog, lambda server: server.cancel("unknown")) is False
 
 
-def test_inputs_that_cog_refuses_are_named(model: CogProcess, receiver: WebhookReceiver) -> None:
+def test_inputs_that_cog_refuses_are_named(cog: str, receiver: WebhookReceiver) -> None:
     with pytest.raises(InvalidInputs, match=r"^sleep: -1 is less than the minimum of 0$"):
-        use(model.url, lambda server: server.start("six", {"sleep": -1}, receiver.url))
+        use(cog, lambda server: server.start("six", {"sleep": -1}, receiver.url))
 
 
-def test_a_server_has_a_schema_and_a_version(model: CogProcess) -> None:
-    schema = use(model.url, lambda server: server.schema())
+def test_a_server_has_a_schema_and_a_version(cog: str) -> None:
+    schema = use(cog, lambda server: server.schema())
     assert "text" in schema["components"]["schemas"]["Input"]["properties"]
-    assert use(model.url, lambda server: server.cog_version()) == "0.23.1"  # pyproject.toml's
+    assert use(cog, lambda server: server.cog_version()) == "0.23.1"  # pyproject.toml's
 
 
 def test_a_refused_connection_is_gone_and_unreachable(receiver: WebhookReceiver) -> None:

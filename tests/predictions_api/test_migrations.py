@@ -8,7 +8,7 @@ import re
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor as Threads
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,7 @@ import postgres
 import pytest
 import sqlalchemy as sa
 from api_in_process import ApiInProcess
-from api_server import ApiServer, CogProcess, failed_start
+from api_server import ApiServer, failed_start
 from dbos._migration import get_dbos_migrations, sqlite_migrations
 from predictions_api.errors import StartFault
 from predictions_api.store import migrations
@@ -202,12 +202,6 @@ def test_two_processes_that_start_at_once_upgrade_once(new_database: NewDatabase
         assert [end.result() for end in ends] == [("", "")] * 2
     assert [process.returncode for process in processes] == [0, 0]
     assert versions(url) == [NEWEST]
-
-
-@pytest.fixture(scope="module")
-def cog() -> Iterator[str]:
-    with CogProcess("text") as process:
-        yield process.url
 
 
 def test_servers_that_start_at_once_on_an_empty_postgresql_all_serve_and_go_on_after_an_upgrade(

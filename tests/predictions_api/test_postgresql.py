@@ -6,7 +6,7 @@ import asyncio
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor as Threads
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import postgres
 import pytest
 import sqlalchemy as sa
-from api_server import ApiServer, CogProcess, wait_for_runs, wait_until
+from api_server import ApiServer, wait_for_runs, wait_until
 from predictions_api.run import heartbeat
 from predictions_api.store.database import Database, predictions
 
@@ -24,12 +24,6 @@ NewServer = Callable[..., ApiServer]
 @pytest.fixture
 def database(postgresql: str) -> str:
     return postgres.new_database(postgresql)
-
-
-@pytest.fixture(scope="module")
-def cog() -> Iterator[str]:
-    with CogProcess("text") as process:
-        yield process.url
 
 
 @pytest.fixture

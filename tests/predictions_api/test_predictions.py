@@ -140,15 +140,6 @@ def test_a_prediction_goes_on_when_its_client_disconnects(server: ApiServer) -> 
     wait_until(lambda: outputs() == ["disconnected"])
 
 
-@pytest.mark.parametrize("prefix", ["", "/v1", "/replicate/v1"])
-def test_a_prediction_is_created_and_read_below_every_documented_prefix(server: ApiServer, prefix: str) -> None:
-    headers = {"Authorization": f"Bearer {server.token}"}
-    answer = httpx.post(f"{server.url}{prefix}/predictions", json={"version": TEXT, "input": {}}, headers=headers)
-    assert answer.status_code == 201
-    body = httpx.get(f"{server.url}{prefix}/predictions/{answer.json()['id']}", headers=headers).json()
-    assert body["id"] == answer.json()["id"]
-
-
 # Recorded from Replicate.
 VERSION_FAULT = {
     "title": "Invalid version or not permitted",
@@ -180,7 +171,6 @@ def test_a_missing_version_and_an_additional_member_are_both_named(server: ApiSe
     [
         ("GET", "/predictions/" + "0" * 26),
         ("POST", f"/predictions/{'0' * 26}/cancel"),
-        ("GET", "/models/test/none"),
         ("POST", "/models/test/none/predictions"),
         ("POST", "/models/text/predictions"),
         ("GET", "/nothing"),
@@ -229,7 +219,6 @@ def test_neither_log_nor_database_contains_the_token(server: ApiServer) -> None:
     [
         (b"{", {}, 400),
         (b"\xff", {}, 400),
-        (b"[" * 100_000, {}, 400),
         (b"[" + b"[]," * 600_000 + b"[]]", {}, 400),
         (b'{"version": "v", "input": {}, "webhook_events_filter": [' + b'"start",' * 9000 + b'"start"]}', {}, 422),
         (b'{"version": NaN, "input": {}}', {}, 400),

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 import uvicorn
-from api_server import VERSIONS, ApiServer, CogProcess, wait_for_runs, wait_until
+from api_server import VERSIONS, ApiServer, cog_server, wait_for_runs, wait_until
 from predictions_api.__main__ import BaseServer
 from predictions_api.run.engine import _sqlite_engine
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -59,8 +59,8 @@ def test_a_create_to_a_full_queue_is_429_with_retry_after(tmp_path: Path) -> Non
 def test_several_cog_servers_serve_the_queue_of_a_model(tmp_path: Path) -> None:
     go = tmp_path / "go"
     with (
-        CogProcess("text") as first_cog,
-        CogProcess("text") as second_cog,
+        cog_server("text") as first_cog,
+        cog_server("text") as second_cog,
         ApiServer(tmp_path, models=["text"], urls={"text": [NOWHERE, first_cog.url, second_cog.url]}) as server,
     ):
         running = [server.create("text", hold=str(go))["id"] for _ in range(2)]

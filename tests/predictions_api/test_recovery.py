@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from api_server import ApiServer, CogProcess, wait_for_runs
+from api_server import ApiServer, cog_server, wait_for_runs
 from local_server import LocalServer
 
 
@@ -50,7 +50,7 @@ def test_a_prediction_interrupted_by_two_kills_fails(tmp_path: Path) -> None:
 def test_a_remote_cog_server_cancels_the_prediction_of_a_killed_server(tmp_path: Path) -> None:
     # Otherwise the second attempt would wait for the end of the first.
     runs = tmp_path / "runs"
-    with CogProcess("text") as cog, ApiServer(tmp_path, models=["text"], urls={"text": [cog.url]}) as server:
+    with cog_server("text") as cog, ApiServer(tmp_path, models=["text"], urls={"text": [cog.url]}) as server:
         running = server.create("text", text="x", mark=str(runs), hold=str(tmp_path / "go"))["id"]
         wait_for_runs(runs)
         server.kill()
@@ -85,7 +85,7 @@ def test_predictions_fail_if_cogs_webhooks_cannot_reach_the_server(tmp_path: Pat
     # For example in a container, where 127.0.0.1 is the container itself.
     nowhere = "http://127.0.0.1:9"  # the discard port (RFC 863), where nothing listens
     with (
-        CogProcess("text") as cog,
+        cog_server("text") as cog,
         ApiServer(tmp_path, models=["text"], urls={"text": [cog.url]}, internal_url=nowhere, silence=1.0) as server,
     ):
         first, second = server.create("text", text="x")["id"], server.create("text", text="y")["id"]
@@ -128,7 +128,7 @@ def test_a_completed_webhook_that_arrives_after_cog_is_ready_is_accepted(tmp_pat
 
     with (
         LocalServer(SlowProxy) as proxy,
-        CogProcess("text") as cog,
+        cog_server("text") as cog,
         ApiServer(tmp_path, models=["text"], urls={"text": [cog.url]}, internal_url=proxy.url, silence=0.2) as server,
     ):
         body = server.create("text", wait=True)

@@ -104,13 +104,11 @@ def simulate(servers: list[ApiServer], workers: ChangingWorkers, database: str, 
                     server.process.send_signal(signal.SIGCONT)
 
 
-def test_all_predictions_succeed_in_order_while_workers_and_servers_come_and_go(tmp_path: Path) -> None:
-    runs = tmp_path / "runs"
-    with (
-        postgres.cluster() as database,
-        name_server() as names,
-        changing_workers(names, MODEL, tmp_path / "workers") as workers,
-    ):
+def test_all_predictions_succeed_in_order_while_workers_and_servers_come_and_go(
+    postgresql: str, tmp_path: Path
+) -> None:
+    database, runs = postgres.new_database(postgresql), tmp_path / "runs"
+    with name_server() as names, changing_workers(names, MODEL, tmp_path / "workers") as workers:
         options = {"models": ["text"], "urls": {"text": [f"dns+http://{MODEL}:{workers.port}"]}, "database": database}
         servers = [ApiServer(tmp_path / name, run_with=with_name_server, **options) for name in "ab"]
         with servers[0], servers[1]:

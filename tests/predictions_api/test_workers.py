@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from api_server import CogProcess, cog_at, cog_command, free_port
+from api_server import cog_at, cog_command, cog_server, free_port
 from predictions_api.run import external
 from predictions_api.run.addresses import Resolver
 from predictions_api.run.cog_client import NotConnected
@@ -41,12 +41,13 @@ def use(
     urls: tuple[str, ...] = (),
     idle: float = IDLE,
     setup_timeout: float = IDLE,
+    transport: httpx.AsyncBaseTransport | None = None,
 ) -> Any:
     model_command = () if urls else tuple(command or cog_command("text"))
     model = ModelSettings("test/text", ("1" * 64,), command=model_command, urls=urls)
 
     async def run() -> Any:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(transport=transport) as client:
             url = "http://api.internal:8000"
             workers: Workers = (
                 ExternalWorkers(model, client, Resolver())
@@ -277,7 +278,7 @@ def short_poll_interval(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("short_poll_interval")
 def test_lend_waits_for_a_server_that_is_busy_with_another_client() -> None:
-    with CogProcess("text") as one:
+    with cog_server("text") as one:
 
         async def work(workers: Workers) -> None:
             async with httpx.AsyncClient() as other:
@@ -328,14 +329,7 @@ class Requests(httpx.AsyncBaseTransport):
     health = "READY"
 
 
-def use_requests(requests: Requests, work: Callable[[Workers], Awaitable[Any]]) -> Any:
-    model = ModelSettings("test/text", ("1" * 64,), urls=("http://one", "http://two"))
-
-    async def run() -> Any:
-        async with httpx.AsyncClient(transport=requests) as client:
-            return await work(ExternalWorkers(model, client, Resolver()))
-
-    return asyncio.run(run())
+TWO_URLS = ("http://one", "http://two")
 
 
 def test_a_server_is_asked_for_its_state_unless_a_prediction_has_just_succeeded_there() -> None:
@@ -348,7 +342,7 @@ def test_a_server_is_asked_for_its_state_unless_a_prediction_has_just_succeeded_
                 if number < 2:
                     server.note("READY")  # as after a success
 
-    use_requests(requests, work)
+    use(work, urls=TWO_URLS, transport=requests)
     puts = [f"PUT /predictions/{number}" for number in range(4)]
     assert requests.paths == ["GET /health-check", *puts[:3], "GET /health-check", puts[3]]
 
@@ -371,7 +365,7 @@ def test_a_server_that_does_not_answer_any_more_is_passed_over_until_it_is_ready
         requests.down = set()
         assert await start(workers) == "http://one"
 
-    use_requests(requests, work)
+    use(work, urls=TWO_URLS, transport=requests)
 
 
 def test_a_native_server_that_does_not_become_ready_is_stopped_with_an_error(mark: str) -> None:
@@ -395,4 +389,4 @@ def test_the_status_of_servers_at_urls_is_what_they_report(health: str, status: 
         await workers.refresh()
         return workers.status()
 
-    assert use_requests(requests, work) == status
+    assert use(work, urls=TWO_URLS, transport=requests) == status

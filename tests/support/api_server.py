@@ -10,7 +10,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -19,6 +18,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
+from cog_local.server import CogServer
 from replicate_contract import check_response
 from tree import ROOT
 
@@ -35,6 +35,11 @@ VERSIONS = {
 def cog_command(name: str) -> list[str]:
     """Return the command of a test model's Cog server, which ends when its stdin closes."""
     return [sys.executable, str(COG_MODEL), str(MODELS / name)]
+
+
+def cog_server(name: str) -> CogServer:
+    """Return the Cog server of a test model, a context manager, whose `url` is for the `urls` of an ApiServer."""
+    return CogServer(MODELS / name)
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -218,30 +223,6 @@ def post_raw(url: str, token: str, *parts: bytes, **headers: str) -> socket.sock
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
-
-
-class CogProcess:
-    """A running Cog server of a test model, for the `urls` of an ApiServer."""
-
-    def __init__(self, name: str) -> None:
-        self.process = subprocess.Popen(
-            cog_command(name), stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", start_new_session=True
-        )
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().strip().split(" is ready at ")[1]
-        self._reader = threading.Thread(target=self.process.stdout.read, daemon=True)
-        self._reader.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        self.process.wait(60)
-        self._reader.join()
-        self.process.stdout.close()
 
 
 @contextmanager

@@ -43,7 +43,6 @@ def create_app(service: Service) -> ASGIApp:
         redoc_url=None,
         servers=[{"url": f"{(settings.public_url or '').rstrip('/')}/v1"}],
     )
-    app.state.settings = settings
     app.state.service = service
     for router in (
         streams.router,  # before files, as /files/stream-KEY also matches /files/{file_id}

@@ -102,7 +102,7 @@ async def _create(
         input=dict(sorted(inputs.items())),  # in the order in which Replicate returns them
         callback_key=random_key(),
         logs=describe_ignored_inputs(version.openapi_schema, version.model, create_request.input)
-        + service.notice(version.model),
+        + service.waiting_notice(version.model),
         deadline=None if lifetime is None else moment + lifetime * 1_000_000,
         webhook=create_request.webhook,
         webhook_events_filter=create_request.webhook_events_filter,

@@ -134,5 +134,4 @@ def service_of(request: Request) -> Service:
 
 def base_url(request: Request) -> str:
     """Return scheme://host[:port] without a trailing slash, from the settings or else from the request."""
-    public_url: str | None = request.app.state.settings.public_url
-    return (public_url or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")
+    return (service_of(request).settings.public_url or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")

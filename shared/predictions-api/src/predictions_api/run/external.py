@@ -107,7 +107,7 @@ class ExternalWorkers(Workers):
         states = {client.state for client in self._clients}
         return "ready" if states & {"READY", "BUSY"} else "starting" if "STARTING" in states else "cold"
 
-    def fault(self, seconds: float) -> str | None:
+    def describe_outage(self, seconds: float) -> str | None:
         if time.monotonic() < self._available_at + seconds:
             return None
         states = [f"{client.url} is {client.state or 'not asked'}" for client in self._clients]

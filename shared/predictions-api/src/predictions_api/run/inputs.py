@@ -93,7 +93,7 @@ class Inputs:
         urls = {text: name for text, name in fields.items() if is_http_url(text) and text not in own}
         in_files = {**own, **await self._fetch_all(prediction.id, urls)}
         for text in filter(is_data_uri, fields):
-            in_files[text] = await asyncio.to_thread(_rewritten, text)
+            in_files[text] = await asyncio.to_thread(_normalize_data_uri, text)
         return {
             name: replace_strings(value, in_files if name in file_inputs else own) for name, value in inputs.items()
         }
@@ -122,6 +122,6 @@ class Inputs:
         return await self.files.add(prediction_id, url, fetched.part, fetched.name, fetched.content_type)
 
 
-def _rewritten(data_uri: str) -> str:
+def _normalize_data_uri(data_uri: str) -> str:
     """Return a data: URI in the form that Cog reads."""
     return encode_data_uri(*decode_data_uri(data_uri))

@@ -66,7 +66,7 @@ class Service:
         self._resolver = Resolver()
         self.workers = create_workers(settings, self.http, self._resolver)
         self.catalogue = Catalogue(settings.models, self.workers)
-        self.files = Files(self.database, create_content(settings), retention=settings.keep)
+        self.files = Files(self.database, create_content(settings, self.database), retention=settings.keep)
         self.input_files = InputFiles(self.files, settings.callback_url)
         rules = partial(
             AddressRules, resolver=self._resolver, allow_loopback=settings.is_local, servers=self._server_urls
@@ -178,7 +178,7 @@ class Service:
         self._start_task(enqueue(prediction.id, prediction.model))  # not awaited: the queue may be locked
         return True
 
-    def notice(self, model: str) -> str:
+    def waiting_notice(self, model: str) -> str:
         """Return the first line of the logs of a new prediction if it has to wait for a Cog server."""
         return "" if self.workers[model].size else WAITING_NOTICE
 
@@ -246,11 +246,11 @@ class Service:
         """Fail the predictions for which no Cog server has been available for `setup_timeout` seconds."""
         bound = self.settings.setup_timeout
         for name, workers in self.workers.items():
-            if fault := workers.fault(bound):
+            if outage := workers.describe_outage(bound):
                 for prediction in await list_unserved(self.database, name, since=now() - int(bound * 1e6)):
                     key = prediction.callback_key
                     await self.driver.fail(
-                        prediction.id, key, f"no Cog server became ready within {bound:g} s: {fault}"
+                        prediction.id, key, f"no Cog server became ready within {bound:g} s: {outage}"
                     )
                     await self._remove_from_queue(prediction)
 

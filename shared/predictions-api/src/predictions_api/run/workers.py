@@ -60,7 +60,7 @@ class Workers(ABC):
         """Return `size` after a look at the servers that run now."""
         return self.size
 
-    def fault(self, seconds: float) -> str | None:
+    def describe_outage(self, seconds: float) -> str | None:
         """Return the servers and their states if none has been available for so many seconds, or None."""
         return None
 

@@ -19,13 +19,17 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
+import sqlalchemy as sa
+
 from predictions_api.errors import unavailable
+from predictions_api.store.database import files as table
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+    from predictions_api.store.database import Database
     from predictions_api.store.stored_file import File
 
 CHUNK = 1 << 20
@@ -121,14 +125,13 @@ class Content(ABC):
         """Return the path of the content, or a URL that answers `method`, GET or HEAD, for an hour."""
 
     @abstractmethod
-    def deletion(
-        self, files: Sequence[File], is_referenced: Callable[[str], Awaitable[bool]]
-    ) -> AbstractAsyncContextManager[None]:
-        """Delete the content of files around the deletion of their rows, unless it `is_referenced` by its SHA-256."""
+    def deletion(self, files: Sequence[File]) -> AbstractAsyncContextManager[None]:
+        """Delete the content of files around the deletion of their rows, unless other rows have it, too."""
 
-    @abstractmethod
-    async def sweep(self, is_referenced: Callable[[str], Awaitable[bool]]) -> None:
+    async def sweep(self) -> None:
         """Delete what crashed servers left."""
+        for path, _ in await asyncio.to_thread(self.list_abandoned):
+            await asyncio.to_thread(path.unlink, missing_ok=True)
 
     def write(self, source: BinaryIO) -> Part:
         """Write `source` to a part. Raises Problem 503 for a full disk. Blocks, like `list_abandoned`."""
@@ -162,6 +165,10 @@ class Content(ABC):
 class ContentStore(Content):
     """The content below one directory. Methods that are not coroutines block, so call them in a thread."""
 
+    def __init__(self, root: Path, database: Database) -> None:
+        super().__init__(root)
+        self._database = database
+
     async def put(self, file: File, part: Part) -> None:
         await asyncio.to_thread(self.commit, part)
 
@@ -178,27 +185,27 @@ class ContentStore(Content):
         return self.path(file.sha256)
 
     @contextlib.asynccontextmanager
-    async def deletion(
-        self, files: Sequence[File], is_referenced: Callable[[str], Awaitable[bool]]
-    ) -> AsyncIterator[None]:
+    async def deletion(self, files: Sequence[File]) -> AsyncIterator[None]:
         yield
         for sha256 in {file.sha256 for file in files}:
-            if not await is_referenced(sha256):
+            if not await self._is_referenced(sha256):
                 aside = await asyncio.to_thread(self.put_aside, sha256)
                 if aside is not None:
-                    await self._restore_or_delete(aside, sha256, is_referenced)
+                    await self._restore_or_delete(aside, sha256)
 
-    async def sweep(self, is_referenced: Callable[[str], Awaitable[bool]]) -> None:
+    async def sweep(self) -> None:
         for path, sha256 in await asyncio.to_thread(self.list_abandoned):
-            await self._restore_or_delete(path, sha256, is_referenced)
+            await self._restore_or_delete(path, sha256)
 
-    async def _restore_or_delete(
-        self, aside: Path, sha256: str | None, is_referenced: Callable[[str], Awaitable[bool]]
-    ) -> None:
-        if sha256 is not None and await is_referenced(sha256):
+    async def _restore_or_delete(self, aside: Path, sha256: str | None) -> None:
+        if sha256 is not None and await self._is_referenced(sha256):
             await asyncio.to_thread(self.put_back, aside, sha256)
         else:
             await asyncio.to_thread(aside.unlink, missing_ok=True)
+
+    async def _is_referenced(self, sha256: str) -> bool:
+        """Return whether a row of the table of files has this content."""
+        return bool(await self._database.rows(sa.select(table.c.id).where(table.c.sha256 == sha256).limit(1)))
 
     def path(self, sha256: str) -> Path:
         """Return the path for content with this hash, stored or not."""

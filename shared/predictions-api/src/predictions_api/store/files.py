@@ -170,7 +170,7 @@ class Files:
         expired = sa.select(table).where(~is_retained()).limit(BATCH)
         while await self._delete(expired):
             pass
-        await self.content.sweep(self._is_referenced)
+        await self.content.sweep()
 
     async def _delete(self, chosen: sa.Select[Any]) -> int:
         """Delete files and return their number."""
@@ -178,20 +178,17 @@ class Files:
         if not files:
             return 0
         change = sa.delete(table).where(table.c.id.in_([file.id for file in files]))
-        async with self.content.deletion(files, self._is_referenced):
+        async with self.content.deletion(files):
             return await self.database.run(lambda connection: connection.execute(change).rowcount)
-
-    async def _is_referenced(self, sha256: str) -> bool:
-        return bool(await self.rows(sa.select(table).where(table.c.sha256 == sha256).limit(1)))
 
     async def rows(self, query: sa.Select[Any]) -> list[File]:
         return [File(**row._mapping) for row in await self.database.rows(query)]
 
 
-def create_content(settings: Settings) -> Content:
+def create_content(settings: Settings, database: Database) -> Content:
     """Return where the content of a server's files is stored."""
     if not settings.bucket:
-        return ContentStore(settings.files)
+        return ContentStore(settings.files, database)
     from predictions_api.store.bucket import Bucket  # its library takes 90 ms to import
 
     return Bucket(settings.bucket, settings.files)
