@@ -132,14 +132,9 @@ def test_an_upload_over_100_mb_is_refused_and_its_bytes_are_removed(api: ApiInPr
     assert not list((api.settings.files / "aside").glob("*"))
 
 
-def begin(api: ApiInProcess, path: str, *parts: bytes, **headers: str) -> socket.socket:
-    """Send the start of a request."""
-    return post_raw(api.url + path, TOKEN, *parts, **headers)
-
-
 def send_half(api: ApiInProcess) -> socket.socket:
     """Send the first half of an upload."""
-    return begin(api, "/v1/files", next(chunks(0)), **MULTIPART, content_length="9999")
+    return post_raw(f"{api.url}/v1/files", TOKEN, next(chunks(0)), **MULTIPART, content_length="9999")
 
 
 def test_an_upload_without_progress_is_408(api: ApiInProcess, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,13 +145,13 @@ def test_an_upload_without_progress_is_408(api: ApiInProcess, monkeypatch: pytes
 
 def test_a_json_body_without_progress_is_408(api: ApiInProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("predictions_api.http.requests.BODY_TIMEOUT", 0.1)
-    with begin(api, "/v1/predictions", b"{", content_length="99") as connection:
+    with post_raw(f"{api.url}/v1/predictions", TOKEN, b"{", content_length="99") as connection:
         assert connection.recv(20).startswith(b"HTTP/1.1 408 ")
 
 
 def test_a_json_body_without_a_content_length_is_413_at_the_limit(api: ApiInProcess) -> None:
     pieces = [b"100000\r\n" + bytes(2**20) + b"\r\n"] * 32 + [b"1\r\n \r\n"]  # one byte over, no last chunk
-    with begin(api, "/v1/predictions", *pieces, transfer_encoding="chunked") as connection:
+    with post_raw(f"{api.url}/v1/predictions", TOKEN, *pieces, transfer_encoding="chunked") as connection:
         assert connection.recv(20).startswith(b"HTTP/1.1 413 ")
 
 
