@@ -32,7 +32,7 @@ def report(server: ApiServer, client_directory: Path) -> dict[str, Any]:
     environ = {**os.environ, "BASE_URL": server.url, "TOKEN": TOKEN, "VERSIONS": json.dumps(VERSIONS)}
     command = [needs("node"), "client.mjs"]
     process = subprocess.run(
-        command, cwd=client_directory, env=environ, stdout=subprocess.PIPE, timeout=120, check=True
+        command, cwd=client_directory, env=environ, stdout=subprocess.PIPE, timeout=600, check=True
     )
     output: dict[str, Any] = json.loads(process.stdout)
     return output

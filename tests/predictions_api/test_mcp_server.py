@@ -31,7 +31,7 @@ def report(server: ApiServer, pytestconfig: pytest.Config) -> dict[str, Any]:
         cwd=npm_directory(pytestconfig, "replicate-mcp", SOURCES),
         env=environ,
         stdout=subprocess.PIPE,
-        timeout=180,
+        timeout=600,
         check=True,
     )
     output: dict[str, Any] = json.loads(process.stdout)

@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 import replicate
-from api_server import TOKEN, VERSIONS, ApiServer, free_port
+from api_server import TOKEN, VERSIONS, ApiServer
+from ports import free_port
 from prefix_proxy import PrefixProxy
 from webhook_receiver import WebhookReceiver
 
@@ -43,7 +44,7 @@ def create(client: httpx.Client, name: str, prefer: str = "wait", **inputs: Any)
 def test_the_url_of_an_upload_is_an_input(client: httpx.Client, public: str) -> None:
     urls = client.post("/files", files={"content": ("a.txt", b"uploaded")}).json()["urls"]
     assert urls["get"].startswith(f"{public}/v1/files/")
-    assert httpx.get(urls["download"]).content == b"uploaded"
+    assert httpx.get(urls["download"], timeout=60).content == b"uploaded"
     assert client.get(urls["get"]).status_code == 200
     for url in urls.values():
         body = create(client, "text", file=url)
@@ -54,10 +55,10 @@ def test_a_large_data_uri_and_an_output_are_inputs(client: httpx.Client, public:
     body = create(client, "text", file="data:text/plain," + "x" * 300_000)
     assert body["output"] == "x" * 300_000
     assert body["input"]["file"].startswith(f"{public}/v1/delivery/")
-    assert httpx.get(body["input"]["file"]).text == "x" * 300_000
+    assert httpx.get(body["input"]["file"], timeout=60).text == "x" * 300_000
     output = client.get(create(client, "file")["urls"]["get"]).json()["output"]
     assert output.startswith(f"{public}/v1/delivery/")
-    assert httpx.get(output).text == "abc"
+    assert httpx.get(output, timeout=60).text == "abc"
     assert create(client, "text", file=output)["output"] == "abc"
 
 
@@ -95,7 +96,7 @@ def test_a_webhook_has_public_urls(client: httpx.Client, public: str) -> None:
         client.post("/predictions", json=body).raise_for_status()
         call = receiver.wait_for("/200/x", lambda calls: bool(calls) and calls[-1].json["status"] == "succeeded")[-1]
     assert call.json["output"].startswith(f"{public}/v1/delivery/")
-    assert httpx.get(call.json["output"]).text == "abc"
+    assert httpx.get(call.json["output"], timeout=60).text == "abc"
     assert client.get(call.json["urls"]["get"]).json()["id"] == call.json["id"]
 
 
@@ -106,6 +107,6 @@ def test_the_python_client_works(public: str) -> None:
 
 
 def test_the_documents_name_the_public_url(public: str) -> None:
-    document = httpx.get(f"{public}/openapi.json").json()
+    document = httpx.get(f"{public}/openapi.json", timeout=60).json()
     assert document["servers"] == [{"url": f"{public}/v1"}]
-    assert f'href="{public}/v1/openapi.json"' in httpx.get(f"{public}/docs").text
+    assert f'href="{public}/v1/openapi.json"' in httpx.get(f"{public}/docs", timeout=60).text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy as sa
@@ -69,19 +71,21 @@ def test_several_cog_servers_serve_the_queue_of_a_model(tmp_path: Path) -> None:
 
 
 def test_the_data_of_a_prediction_is_removed_after_keep_seconds(tmp_path: Path) -> None:
-    with ApiServer(tmp_path, models=["text", "file"], keep=2) as server:
+    with ApiServer(tmp_path, models=["file"], keep=3600) as server:
         body = server.create("file", wait=True)
-        url = server.get(body["id"])["output"]
-        assert server.http.get(url).text == "abc"
-        for _ in range(500):
-            after = server.get(body["id"])
-            if after["data_removed"]:
-                break
+        path = urlsplit(server.get(body["id"])["output"]).path.removeprefix("/v1")
+        assert server.http.get(path).text == "abc"
+        server.stop()
+        server.config.write_text(server.config.read_text().replace("keep = 3600", "keep = 0.1"))
+        with contextlib.closing(sqlite3.connect(tmp_path / "data" / "predictions.sqlite")) as database, database:
+            database.execute("UPDATE files SET expires_at = created_at + 1")
+        server.start()
+        while not (after := server.get(body["id"]))["data_removed"]:
             time.sleep(0.02)
         # OpenAPI, predictions.get: input, output and logs are removed; "The `output` key will still be present".
         assert (after["data_removed"], after["output"], after["input"], after["logs"]) == (True, None, {}, "")
         assert after["status"] == "succeeded"
-        assert server.http.get(url).status_code == 404
+        assert server.http.get(path).status_code == 404
 
 
 def test_a_create_with_a_locked_database_is_503_and_records_nothing(tmp_path: Path) -> None:
@@ -105,10 +109,11 @@ def test_a_locked_queue_database_delays_predictions_but_neither_answers_nor_canc
     with ApiServer(tmp_path, models=["text"]) as server:
         lock = sqlite3.connect(tmp_path / "data" / "queue.sqlite", isolation_level=None)
         lock.execute("BEGIN IMMEDIATE")
-        server.http.timeout = 6.0
+        # No answer waits for the end of the lock, which is after the answers.
         late, canceled = (server.create("text", text="late")["id"] for _ in range(2))
         assert server.http.post(f"/predictions/{canceled}/cancel").json()["status"] == "canceled"
-        time.sleep(7.0)  # the server fails after 5 s and tries again
+        while "INSERT INTO main.workflow_status" not in server.log.read_text():  # the queue failed after 5 s
+            time.sleep(0.02)
         assert server.get(late)["status"] == "starting"
         lock.execute("ROLLBACK")
         lock.close()
@@ -182,7 +187,7 @@ def test_a_connection_accepted_during_shutdown_does_not_delay_it(
 
     async def connect_and_stop() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            config = uvicorn.Config(app, http=Accepted, lifespan="off", log_config=None, timeout_graceful_shutdown=2)
+            config = uvicorn.Config(app, http=Accepted, lifespan="off", log_config=None, timeout_graceful_shutdown=60)
             server = BaseServer(config)
             serving = asyncio.create_task(server.serve([listener]))
             while not server.started:
@@ -209,7 +214,8 @@ def test_a_second_server_with_the_same_sqlite_database_does_not_start(tmp_path: 
 
 
 def test_the_logs_say_that_a_model_starts_and_the_model_shows_its_status(tmp_path: Path) -> None:
-    with ApiServer(tmp_path, models=["text"]) as server:
+    go = tmp_path / "go"
+    with ApiServer(tmp_path, models=["text"], start_when=go) as server:
 
         def worker_status() -> str:
             return str(server.http.get("/models/test/text").json()["worker_status"])
@@ -220,6 +226,7 @@ def test_the_logs_say_that_a_model_starts_and_the_model_shows_its_status(tmp_pat
             assert server.get(created)["status"] == "starting"
         while worker_status() != "starting":
             assert server.get(created)["status"] == "starting"
+        go.touch()
         assert server.wait_for(created)["logs"] == "starting text ...\ntext: hello\n"
         assert worker_status() == "ready"
 
