@@ -42,9 +42,8 @@ def s3() -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    with postgres.cluster() as url:
-        yield url
+def database(postgresql: str) -> str:
+    return postgres.new_database(postgresql)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +71,7 @@ def upload(api: ApiInProcess, content: bytes, name: str = "a.txt", content_type:
 
 
 def follow(url: str, method: str = "GET", **headers: str) -> httpx.Response:
-    return httpx.request(method, url, headers=headers, follow_redirects=True)
+    return httpx.request(method, url, headers=headers, follow_redirects=True, timeout=60)
 
 
 def test_an_upload_is_listed_downloaded_and_deleted(api: ApiInProcess, s3: S3Server) -> None:
@@ -97,7 +96,7 @@ def test_an_output_is_a_redirect_to_a_url_that_is_valid_longer_than_the_redirect
     api: ApiInProcess, s3: S3Server
 ) -> None:
     url = api.url + api.run(api.service.files.store_output("a" * 26, PIXEL_URI))
-    redirect = httpx.get(url)
+    redirect = httpx.get(url, timeout=60)
     assert (redirect.status_code, redirect.content) == (307, b"")
     assert redirect.headers["location"].startswith(f"{s3.url}/files/of/tests/")
     (lifetime,) = parse_qs(urlsplit(redirect.headers["location"]).query)["X-Amz-Expires"]
@@ -194,7 +193,7 @@ def test_the_playground_may_load_files_from_the_bucket_and_from_nowhere_else(
     api: ApiInProcess, s3: S3Server, browser: Browser
 ) -> None:
     url = api.url + api.run(api.service.files.store_output("h" * 26, PIXEL_URI))
-    policy = httpx.get(api.url).headers["content-security-policy"]
+    policy = httpx.get(api.url, timeout=60).headers["content-security-policy"]
     sources = dict(part.strip().split(" ", 1) for part in policy.split(";"))
     bucket = f"{s3.url}/files/of/tests/"
     assert sources["connect-src"] == f"'self' {bucket}"

@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +36,14 @@ def packages(pytestconfig: pytest.Config) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def report(packages: Path, server: ApiServer) -> dict[str, Any]:
     """Return the output of client.py: the `results` of each use and all `answers` of the server."""
-    with ApiServer(tmp_path_factory.mktemp("python2")) as server:
-        environ = {**os.environ, "BASE_URL": server.url, "TOKEN": TOKEN, "VERSIONS": json.dumps(VERSIONS)}
-        environ["PYTHONPATH"] = str(packages)
-        command = [sys.executable, str(SOURCES / "client.py")]
-        process = subprocess.run(command, env=environ, stdout=subprocess.PIPE, timeout=120, check=True)
+    environ = {**os.environ, "BASE_URL": server.url, "TOKEN": TOKEN, "VERSIONS": json.dumps(VERSIONS)}
+    environ["PYTHONPATH"] = str(packages)
+    command = [sys.executable, str(SOURCES / "client.py")]
+    process = subprocess.run(command, env=environ, stdout=subprocess.PIPE, timeout=600, check=True)
     output: dict[str, Any] = json.loads(process.stdout)
-    yield output
+    return output
 
 
 @pytest.mark.parametrize(
