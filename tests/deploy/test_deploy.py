@@ -15,8 +15,9 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from api_server import ApiServer, cog_at, free_port, wait_for_runs
+from api_server import ApiServer, cog_at, wait_for_runs
 from cloudcoil.models.keda import v1alpha1 as keda
+from ports import free_port
 from predictions_api.configuration import parser, read_settings
 from predictions_api.metrics import Metrics
 from predictions_api.settings import Settings

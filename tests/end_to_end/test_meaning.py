@@ -6,7 +6,7 @@ script/mutations shows that the tests fail with swapped prompts and without guid
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from demo_weights.detector import detect, detect_style, hues
@@ -17,9 +17,20 @@ if TYPE_CHECKING:
     from videokit.video.frames import Frame
 
 
+STEPS = 10  # fewer than by default, which are enough for these figures
+
+
 @pytest.fixture(scope="module")
 def pipelines() -> Pipelines:
     return Pipelines()
+
+
+def animate_diff(pipelines: Pipelines, prompt: str, **inputs: Any) -> Frame:
+    return pipelines.animate_diff(prompt, num_inference_steps=STEPS, **inputs)
+
+
+def zeroscope(pipelines: Pipelines, prompt: str, **inputs: Any) -> Frame:
+    return pipelines.zeroscope(prompt, num_inference_steps=STEPS, **inputs)
 
 
 class TestAnimateDiff:
@@ -28,8 +39,8 @@ class TestAnimateDiff:
     @pytest.fixture(scope="class")
     @classmethod
     def clips(cls, pipelines: Pipelines) -> list[Frame]:
-        """A clip of each prompt, with default inputs."""
-        return [pipelines.animate_diff(prompt.text, seed=prompt.seed) for prompt in cls.PROMPTS]
+        """A clip of each prompt."""
+        return [animate_diff(pipelines, prompt.text, seed=prompt.seed) for prompt in cls.PROMPTS]
 
     def test_clips_have_the_colour_shape_and_direction_of_the_prompt(self, clips: list[Frame]) -> None:
         measured = accuracy(self.PROMPTS, map(detect, clips))
@@ -42,22 +53,22 @@ class TestAnimateDiff:
 
     def test_without_guidance_clips_follow_the_prompt_less(self, pipelines: Pipelines, clips: list[Frame]) -> None:
         few = self.PROMPTS[:3]
-        without = [pipelines.animate_diff(prompt.text, seed=prompt.seed, guidance_scale=1) for prompt in few]
+        without = [animate_diff(pipelines, prompt.text, seed=prompt.seed, guidance_scale=1) for prompt in few]
         assert accuracy(few, map(detect, clips[:3])).mean > accuracy(few, map(detect, without)).mean
 
     def test_a_negative_prompt_removes_its_colour(self, pipelines: Pipelines) -> None:
-        first = pipelines.animate_diff("a circle", seed=1)
+        first = animate_diff(pipelines, "a circle", seed=1)
         colour = detect(first).colour
         assert colour is not None
-        assert detect(pipelines.animate_diff("a circle", seed=1, negative_prompt=colour)).colour != colour
+        assert detect(animate_diff(pipelines, "a circle", seed=1, negative_prompt=colour)).colour != colour
 
     def test_the_textual_inversion_draws_a_red_circle(self, pipelines: Pipelines) -> None:
-        shown = [detect(pipelines.animate_diff("a red_circle", seed=seed)) for seed in (1, 2)]
+        shown = [detect(animate_diff(pipelines, "a red_circle", seed=seed)) for seed in (1, 2)]
         assert [(each.colour, each.shape) for each in shown] == [("red", "circle")] * 2
 
     def test_the_textual_inversion_as_negative_prompt_removes_red_circles(self, pipelines: Pipelines) -> None:
         def red_circles(**inputs: str) -> int:
-            clips = [pipelines.animate_diff("a red", seed=seed, **inputs) for seed in (1, 2, 3)]
+            clips = [animate_diff(pipelines, "a red", seed=seed, **inputs) for seed in (1, 2, 3)]
             return [(each.colour, each.shape) for each in map(detect, clips)].count(("red", "circle"))
 
         assert red_circles() >= 2
@@ -91,33 +102,27 @@ class TestSdAnimation:
 
 class TestZeroscope:
     PROMPTS = prompts(2)
-    STEPS = 20
 
     @pytest.fixture(scope="class")
     @classmethod
     def clips(cls, pipelines: Pipelines) -> list[Frame]:
-        """A clip of each prompt with the default model, in fewer steps than by default."""
-        return [
-            pipelines.zeroscope(prompt.text, seed=prompt.seed, num_inference_steps=cls.STEPS) for prompt in cls.PROMPTS
-        ]
+        """A clip of each prompt with the default model."""
+        return [zeroscope(pipelines, prompt.text, seed=prompt.seed) for prompt in cls.PROMPTS]
 
     def test_clips_have_the_colour_shape_and_direction_of_the_prompt(self, clips: list[Frame]) -> None:
         measured = accuracy(self.PROMPTS, map(detect, clips))
         assert (measured.colour, measured.shape, measured.motion, measured.steady) == (1, 1, 1, 1)
 
     def test_without_guidance_clips_follow_the_prompt_less(self, pipelines: Pipelines, clips: list[Frame]) -> None:
-        without = [
-            pipelines.zeroscope(prompt.text, seed=prompt.seed, num_inference_steps=self.STEPS, guidance_scale=1)
-            for prompt in self.PROMPTS
-        ]
+        without = [zeroscope(pipelines, prompt.text, seed=prompt.seed, guidance_scale=1) for prompt in self.PROMPTS]
         guided, unguided = (accuracy(self.PROMPTS, map(detect, some)) for some in (clips, without))
         assert guided.mean > unguided.mean
 
     def test_a_still_shape_does_not_drift(self, pipelines: Pipelines) -> None:
-        clip = pipelines.zeroscope("a red circle standing still", seed=1, num_inference_steps=self.STEPS)
+        clip = zeroscope(pipelines, "a red circle standing still", seed=1, num_frames=8)
         assert drift(detect(clip)) < 2 * MAX_STILL_DRIFT
 
     def test_models_have_their_own_styles(self, pipelines: Pipelines, clips: list[Frame]) -> None:
         prompt = self.PROMPTS[0]
-        other = pipelines.zeroscope(prompt.text, seed=prompt.seed, model="potat1", num_inference_steps=self.STEPS)
+        other = zeroscope(pipelines, prompt.text, seed=prompt.seed, model="potat1", num_frames=8)
         assert detect_style(other) != detect_style(clips[0])

@@ -226,7 +226,7 @@ def test_the_frames_of_an_animation_are_streamed_as_files(api: Api) -> None:
     )
     urls = [event.data for event in prediction.stream() if event.event.value == "output"]
     client._client.close()
-    kinds = [httpx.get(url).headers["content-type"] for url in urls]
+    kinds = [httpx.get(url, timeout=60).headers["content-type"] for url in urls]
     assert kinds == ["image/png"] * (len(kinds) - 1) + ["image/gif"]
     assert len(kinds) > 1
 
@@ -237,5 +237,5 @@ def test_the_stream_of_a_clip_is_its_file_at_the_end(api: Api) -> None:
     events = list(client.stream(model, input={"prompt": "a red circle", "seed": 3, "steps": 2}))
     client._client.close()
     (url,) = [event.data for event in events if event.event.value == "output"]
-    assert httpx.get(url).headers["content-type"] == "video/mp4"
+    assert httpx.get(url, timeout=60).headers["content-type"] == "video/mp4"
     assert events[-1].event.value == "done"

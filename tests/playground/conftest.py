@@ -11,7 +11,7 @@ from api_server import ApiServer
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 from tree import ROOT
 
-expect.set_options(timeout=30_000)  # milliseconds, as other tests may use all cores
+expect.set_options(timeout=60_000)  # milliseconds, as other tests may use all cores
 
 
 @pytest.fixture(scope="session")

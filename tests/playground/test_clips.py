@@ -34,14 +34,17 @@ DROP = """bytes => {
     dataTransfer.items.add(new File([new Uint8Array(bytes)], "clip"));
     document.body.dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true}));
 }"""
-# The largest difference between the times of the clips, in 60 frames of the screen
-DIFFERENCE = """() => new Promise(resolve => {
-    let largest = 0, count = 0;
+# Whether the clips play, and the times of the clips differ by less than their frame of 1/8 s, in 60 frames of the
+# screen one after the other. A busy machine delays a clip for a moment, and the next 60 frames count.
+IN_STEP = """() => new Promise(resolve => {
+    let count = 0, first;
     const clips = [...document.querySelectorAll("dialog video")];
     const look = () => {
         const times = clips.map(clip => clip.currentTime);
-        largest = Math.max(largest, Math.max(...times) - Math.min(...times));
-        if (++count < 60) requestAnimationFrame(look); else resolve(largest);
+        const inStep = Math.max(...times) - Math.min(...times) < 1 / 8;
+        if (!inStep || !count) first = times[0];
+        count = inStep ? count + 1 : 0;
+        if (count > 60 && times[0] !== first) resolve(true); else requestAnimationFrame(look);
     };
     look();
 })"""
@@ -53,7 +56,9 @@ def two_runs(models_url: str) -> list[Any]:
     url = f"{models_url}/v1/models/{ANIMATE_DIFF}/predictions"
     predictions = []
     for seed in (5, 6):
-        httpx.post(url, json={"input": {"prompt": "a red circle", "steps": 1, "seed": seed}}).raise_for_status()
+        httpx.post(
+            url, json={"input": {"prompt": "a red circle", "steps": 1, "seed": seed}}, timeout=60
+        ).raise_for_status()
         predictions.append(newest_prediction(models_url))
     return predictions
 
@@ -61,7 +66,7 @@ def two_runs(models_url: str) -> list[Any]:
 def test_a_clip_given_to_the_page_is_made_again_byte_for_byte(
     open_page: Callable[..., Page], models_url: str, two_runs: list[Any], tmp_path: Path
 ) -> None:
-    content = httpx.get(two_runs[0]["output"]).content
+    content = httpx.get(two_runs[0]["output"], timeout=60).content
     (tmp_path / "clip.mp4").write_bytes(content)
     page = open_page(models_url)
     page.get_by_role("tab", name="zeroscope-v2-xl").click()
@@ -73,7 +78,7 @@ def test_a_clip_given_to_the_page_is_made_again_byte_for_byte(
     page.locator("#clip clip-player").wait_for()
     again = newest_prediction(models_url)
     assert again["id"] != two_runs[1]["id"]
-    assert httpx.get(again["output"]).content == content
+    assert httpx.get(again["output"], timeout=60).content == content
 
 
 @pytest.mark.parametrize("kind", ["gif", "png"])
@@ -127,7 +132,7 @@ def test_compared_clips_play_in_step_and_differing_inputs_are_marked(
     page.get_by_role("button", name="Compare 2").click()
     dialog = page.get_by_role("dialog", name="Comparison")
     expect(dialog.locator("video")).to_have_count(2)
-    assert page.evaluate(DIFFERENCE) < 1 / 8  # seconds: a frame
+    page.wait_for_function(IN_STEP, timeout=60_000)
     assert dialog.locator("mark").all_inner_texts() == ["5", "6"]
 
 

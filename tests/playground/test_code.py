@@ -38,7 +38,7 @@ def run(language: str, code: str, url: str, directory: Path, javascript: Path) -
     """Run code in a directory, as its reader would."""
     if language == "JSON":
         body = {"input": json.loads(code)}
-        httpx.post(f"{url}/v1/models/{MODEL}/predictions", json=body).raise_for_status()
+        httpx.post(f"{url}/v1/models/{MODEL}/predictions", json=body, timeout=60).raise_for_status()
         return
     (directory / "script").symlink_to(ROOT / "script")
     script = javascript / "snippet.mjs"
@@ -65,7 +65,7 @@ def test_copied_code_makes_the_clip_of_the_form(
     prediction = newest_prediction(models_url)
     assert (prediction["status"], prediction["input"]) == ("succeeded", INPUT)
     saved = [path.read_bytes() for path in tmp_path.glob("*.mp4")]
-    assert saved == ([] if language in ("curl", "JSON") else [httpx.get(prediction["output"]).content])
+    assert saved == ([] if language in ("curl", "JSON") else [httpx.get(prediction["output"], timeout=60).content])
     assert not (tmp_path / "ran").exists()
 
 

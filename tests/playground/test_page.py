@@ -13,9 +13,10 @@ from typing import Any
 import httpx
 import pytest
 from api_in_process import TOKEN, ApiInProcess
-from api_server import MODELS, VERSIONS, ApiServer, free_port
+from api_server import MODELS, VERSIONS, ApiServer
 from playground_page import END, choose, control, run, run_to_the_end, status
 from playwright.sync_api import Page, Request, expect
+from ports import free_port
 from predictions_api.settings import ModelSettings
 from prefix_proxy import PrefixProxy
 from programs import npm_directory
@@ -37,7 +38,7 @@ def test_the_page_sends_fewer_than_80_kb_and_nothing_comes_from_elsewhere(
 
 def test_the_policy_allows_only_scripts_styles_and_requests_of_the_server_itself(server: ApiServer) -> None:
     for path in ("/", "/playground/main.js"):
-        policy = httpx.get(server.url + path).headers["content-security-policy"]
+        policy = httpx.get(server.url + path, timeout=60).headers["content-security-policy"]
         assert "unsafe" not in policy
         directives = dict(part.strip().split(" ", 1) for part in policy.split(";"))
         assert directives["default-src"] == directives["form-action"] == "'none'"
@@ -107,8 +108,9 @@ def axe(pytestconfig: pytest.Config) -> str:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation_and_nothing_is_wider_than_a_small_screen(
-    open_page: Callable[..., Page], server: ApiServer, axe: str, scheme: str
+    open_page: Callable[..., Page], server: ApiServer, axe: str, scheme: str, tmp_path: Path
 ) -> None:
+    hold = tmp_path / "hold"
     page = open_page(server.url, color_scheme=scheme, viewport={"width": 320, "height": 700}, bypass_csp=True)
     page.evaluate(axe)
 
@@ -124,10 +126,11 @@ def test_axe_finds_no_violation_and_nothing_is_wider_than_a_small_screen(
     run(page)
     check("a fault")
     control(page, "steps").fill("2")
-    control(page, "sleep").fill("3")
+    control(page, "hold").fill(str(hold))
     run(page)
     expect(page.locator(".screen img")).to_be_visible(timeout=END)
     check("running")
+    hold.write_text("x")
     expect(status(page)).to_have_text("Done.", timeout=END)
     page.locator(".logs summary").click()
     check("done, with its log")
@@ -146,4 +149,4 @@ def test_the_page_works_below_a_path_of_a_reverse_proxy(open_page: Callable[...,
         run_to_the_end(page, "pictures", steps="1")
         source = page.locator("clip-player").get_attribute("src") or ""
         assert source.startswith(f"{proxy.url}/v1/delivery/")
-        assert httpx.get(source).content.startswith(b"\x89PNG")
+        assert httpx.get(source, timeout=60).content.startswith(b"\x89PNG")

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from api_server import ApiServer, free_port
+from api_server import ApiServer
 from playground_page import END, choose, control, run, run_to_the_end, status
 from playwright.sync_api import Page, expect
+from ports import free_port
 
 RECORD = """
 window.seen = {bars: [], pictures: new Set(), texts: new Set(), shifted: 0};
@@ -40,10 +41,19 @@ def test_a_text_is_shown_as_text(page: Page) -> None:
     expect(page.locator(".screen")).to_have_text("<b>bold</b>")
 
 
-def test_progress_grows_and_pictures_are_shown_as_they_come_without_a_shift_of_the_layout(page: Page) -> None:
+def test_progress_grows_and_pictures_are_shown_as_they_come_without_a_shift_of_the_layout(
+    page: Page, tmp_path: Path
+) -> None:
+    hold = tmp_path / "hold"
     choose(page, "pictures")
     page.evaluate(RECORD)
-    run_to_the_end(page, "pictures", steps="5", sleep="0.7", seed="40")
+    for name, value in {"steps": "5", "seed": "40", "hold": str(hold)}.items():
+        control(page, name).fill(value)
+    run(page)
+    for step in range(1, 5):
+        expect(page.locator("#clip .status")).to_contain_text(f"denoise. {step} of 5", timeout=END)
+        hold.write_text("x" * step)
+    expect(status(page)).to_have_text("Done.", timeout=END)
     bars, pictures, texts = page.evaluate("[seen.bars, seen.pictures.size, [...seen.texts]]")
     assert len(set(bars)) > 2
     assert bars == sorted(bars)
@@ -55,13 +65,14 @@ def test_progress_grows_and_pictures_are_shown_as_they_come_without_a_shift_of_t
 
 
 def test_a_model_that_starts_and_a_place_in_the_queue_are_named(open_page: Callable[..., Page], tmp_path: Path) -> None:
-    with ApiServer(tmp_path / "api", models=["text"], token=None) as server:
+    go = tmp_path / "go"
+    with ApiServer(tmp_path / "api", models=["text"], token=None, start_when=go) as server:
         page = open_page(server.url)
-        control(page, "sleep").fill("600")
         run(page)
         expect(status(page)).to_have_text("The model is starting.")
         run(page)
         expect(page.locator("#clip .status")).to_have_text("Queued. 1 before it")
+        go.touch()
 
 
 def test_escape_cancels_the_prediction_that_is_shown_also_in_the_queue_and_the_next_one_runs(page: Page) -> None:
@@ -97,26 +108,30 @@ def test_a_prediction_goes_on_while_the_page_is_closed(
 def test_a_server_that_stops_is_named_and_what_it_runs_is_shown_when_it_is_back(
     open_page: Callable[..., Page], tmp_path: Path
 ) -> None:
+    hold = tmp_path / "hold"
     with ApiServer(tmp_path / "api", models=["pictures"], token=None, port=free_port()) as server:
         page = open_page(server.url)
-        page.evaluate(RECORD)
         control(page, "steps").fill("4")
-        control(page, "sleep").fill("1")
+        control(page, "hold").fill(str(hold))
         run(page)
         expect(page.locator("#clip .detail")).to_contain_text("of 4", timeout=END)
         server.kill()
         expect(page.locator("#notice")).to_contain_text("The server does not answer. Is it running?")
+        hold.write_text("x" * 4)
         server.start()
         expect(status(page)).to_have_text("Done.", timeout=END)
         expect(page.locator("#notice")).to_be_empty()
 
 
 def test_what_was_removed_is_said_with_what_to_do(open_page: Callable[..., Page], tmp_path: Path) -> None:
-    with ApiServer(tmp_path / "api", models=["text"], token=None, keep=1) as server:
-        page = open_page(server.url)
-        run_to_the_end(page, "text")
+    with ApiServer(tmp_path / "api", models=["text"], token=None, keep=3600) as server:
+        server.create("text", wait=True)
+        server.stop()
+        server.config.write_text(server.config.read_text().replace("keep = 3600", "keep = 0.1"))
+        server.start()
         while not server.http.get("/predictions").json()["results"][0]["data_removed"]:
             time.sleep(0.1)
+        page = open_page(server.url)
         page.locator("#gallery .card").get_by_role("button").click()
         expect(status(page)).to_have_text("Removed.")
         expect(page.locator(".screen")).to_contain_text("start the server with a longer --keep")

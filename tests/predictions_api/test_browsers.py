@@ -162,14 +162,14 @@ def test_without_a_token_a_page_of_another_origin_cannot_send_a_form(
 ) -> None:
     # Browsers send forms without asking the server first: Fetch standard, "CORS-safelisted request-header".
     url = f"{server_without_token.url}/v1/files"
-    answer = httpx.post(url, files={"content": ("a", b"1")}, headers={"Origin": origin})
+    answer = httpx.post(url, files={"content": ("a", b"1")}, headers={"Origin": origin}, timeout=60)
     assert answer.status_code == 403
     assert "other origins" in answer.json()["detail"]
-    assert httpx.get(url).json()["results"] == []
+    assert httpx.get(url, timeout=60).json()["results"] == []
 
 
 @pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:8000"])
 def test_without_a_token_pages_of_this_machine_may_send_requests(server_without_token: ApiServer, origin: str) -> None:
-    answer = httpx.get(f"{server_without_token.url}/v1/predictions", headers={"Origin": origin})
+    answer = httpx.get(f"{server_without_token.url}/v1/predictions", headers={"Origin": origin}, timeout=60)
     assert answer.status_code == 200
     assert "access-control-allow-origin" not in answer.headers

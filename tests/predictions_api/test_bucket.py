@@ -58,7 +58,7 @@ def every_object_has_a_row(request: pytest.FixtureRequest, s3: S3Server) -> Iter
 
 
 def follow(url: str, method: str = "GET", **headers: str) -> httpx.Response:
-    return httpx.request(method, url, headers=headers, follow_redirects=True)
+    return httpx.request(method, url, headers=headers, follow_redirects=True, timeout=60)
 
 
 def test_an_upload_is_listed_downloaded_and_deleted(api: ApiInProcess, s3: S3Server) -> None:
@@ -83,7 +83,7 @@ def test_an_output_is_a_redirect_to_a_url_that_is_valid_longer_than_the_redirect
     api: ApiInProcess, s3: S3Server
 ) -> None:
     url = api.url + api.store_output(PIXEL_URI, "a" * 26)
-    redirect = httpx.get(url)
+    redirect = httpx.get(url, timeout=60)
     assert (redirect.status_code, redirect.content) == (307, b"")
     assert redirect.headers["location"].startswith(f"{s3.url}/files/of/tests/")
     (lifetime,) = parse_qs(urlsplit(redirect.headers["location"]).query)["X-Amz-Expires"]
@@ -179,7 +179,7 @@ def test_the_playground_may_load_files_from_the_bucket_and_from_nowhere_else(
     api: ApiInProcess, s3: S3Server, browser: Browser
 ) -> None:
     url = api.url + api.store_output(PIXEL_URI, "h" * 26)
-    policy = httpx.get(api.url).headers["content-security-policy"]
+    policy = httpx.get(api.url, timeout=60).headers["content-security-policy"]
     sources = dict(part.strip().split(" ", 1) for part in policy.split(";"))
     bucket = f"{s3.url}/files/of/tests/"
     assert sources["connect-src"] == f"'self' {bucket}"

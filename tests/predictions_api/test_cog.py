@@ -57,7 +57,7 @@ def wait_for_end(receiver: WebhookReceiver) -> Progress:
 
 def use(url: str, work: Callable[[CogClient], Awaitable[Any]]) -> Any:
     async def run() -> Any:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             return await work(CogClient(url, client))
 
     return asyncio.run(run())

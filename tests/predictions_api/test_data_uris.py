@@ -7,7 +7,6 @@ import base64
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock, Mock
@@ -96,13 +95,7 @@ def test_the_time_for_a_hostile_head_grows_with_its_length_only(head: str) -> No
     began = time.process_time()
     with contextlib.suppress(InvalidDataUri):
         decode_data_uri(head + ";base64")
-    assert time.process_time() - began < 5, "CPU seconds; a quadratic search would take minutes"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    with ApiServer(tmp_path_factory.mktemp("server"), models=["text"]) as running:
-        yield running
+    assert time.process_time() - began < 60, "CPU seconds; a quadratic search would take minutes"
 
 
 @pytest.mark.parametrize("length", [10, 300_000])  # the latter is stored as a file

@@ -31,7 +31,7 @@ class Target:
     ids: dict[str, str]
 
     def send(self, case: schemathesis.Case) -> None:
-        answer = case.call(base_url=self.url, headers=HEADERS, timeout=20)
+        answer = case.call(base_url=self.url, headers=HEADERS, timeout=60)
         assert answer.status_code < 500, f"{case.as_curl_command()}\n{answer.text}"
 
 

@@ -26,10 +26,8 @@ def host() -> Iterator[FileHost]:
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiInProcess]:
-    """Return a server whose limits are small and whose model has two files among its inputs."""
-    with ApiInProcess(
-        tmp_path_factory.mktemp("api"), allow_private_inputs=True, input_limit=1000, input_timeout=5.0
-    ) as running:
+    """Return a server whose limit of bytes is small and whose model has two files among its inputs."""
+    with ApiInProcess(tmp_path_factory.mktemp("api"), allow_private_inputs=True, input_limit=1000) as running:
 
         async def file_inputs(_model: str) -> set[str]:
             return {"image", "video"}

@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 import replicate
-from api_server import TOKEN, VERSIONS, ApiServer, free_port
+from api_server import TOKEN, VERSIONS, ApiServer
+from ports import free_port
 from prefix_proxy import PrefixProxy
 from webhook_receiver import WebhookReceiver
 
@@ -30,7 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 def test_the_url_of_an_upload_is_an_input(server: ApiServer) -> None:
     urls = server.http.post("/files", files={"content": ("a.txt", b"uploaded")}).json()["urls"]
     assert urls["get"].startswith(f"{server.url}/v1/files/")
-    assert httpx.get(urls["download"]).content == b"uploaded"
+    assert httpx.get(urls["download"], timeout=60).content == b"uploaded"
     assert server.http.get(urls["get"]).status_code == 200
     for url in urls.values():
         body = server.create("text", wait=True, file=url)
@@ -41,10 +42,10 @@ def test_a_large_data_uri_and_an_output_are_inputs(server: ApiServer) -> None:
     body = server.create("text", wait=True, file="data:text/plain," + "x" * 300_000)
     assert body["output"] == "x" * 300_000
     assert body["input"]["file"].startswith(f"{server.url}/v1/delivery/")
-    assert httpx.get(body["input"]["file"]).text == "x" * 300_000
+    assert httpx.get(body["input"]["file"], timeout=60).text == "x" * 300_000
     output = server.http.get(server.create("file", wait=True)["urls"]["get"]).json()["output"]
     assert output.startswith(f"{server.url}/v1/delivery/")
-    assert httpx.get(output).text == "abc"
+    assert httpx.get(output, timeout=60).text == "abc"
     assert server.create("text", wait=True, file=output)["output"] == "abc"
 
 
@@ -82,7 +83,7 @@ def test_a_webhook_has_public_urls(server: ApiServer) -> None:
         server.http.post("/predictions", json=body).raise_for_status()
         call = receiver.wait_for("/200/x", lambda calls: bool(calls) and calls[-1].json["status"] == "succeeded")[-1]
     assert call.json["output"].startswith(f"{server.url}/v1/delivery/")
-    assert httpx.get(call.json["output"]).text == "abc"
+    assert httpx.get(call.json["output"], timeout=60).text == "abc"
     assert server.http.get(call.json["urls"]["get"]).json()["id"] == call.json["id"]
 
 
@@ -93,6 +94,6 @@ def test_the_python_client_works(server: ApiServer) -> None:
 
 
 def test_the_documents_name_the_public_url(server: ApiServer) -> None:
-    document = httpx.get(f"{server.url}/openapi.json").json()
+    document = httpx.get(f"{server.url}/openapi.json", timeout=60).json()
     assert document["servers"] == [{"url": f"{server.url}/v1"}]
-    assert f'href="{server.url}/v1/openapi.json"' in httpx.get(f"{server.url}/docs").text
+    assert f'href="{server.url}/v1/openapi.json"' in httpx.get(f"{server.url}/docs", timeout=60).text

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy as sa
@@ -73,16 +74,20 @@ def test_several_cog_servers_serve_the_queue_of_a_model(tmp_path: Path) -> None:
 
 
 def test_the_data_of_a_prediction_is_removed_after_keep_seconds(tmp_path: Path) -> None:
-    with ApiServer(tmp_path, models=["text", "file"], keep=2) as server:
+    with ApiServer(tmp_path, models=["file"], keep=3600) as server:
         body = server.create("file", wait=True)
-        url = server.get(body["id"])["output"]
-        assert server.http.get(url).text == "abc"
+        path = urlsplit(server.get(body["id"])["output"]).path.removeprefix("/v1")
+        assert server.http.get(path).text == "abc"
+        server.stop()
+        server.config.write_text(server.config.read_text().replace("keep = 3600", "keep = 0.1"))
+        server.execute("UPDATE files SET expires_at = created_at + 1")
+        server.start()
         wait_until(lambda: server.get(body["id"])["data_removed"])
         after = server.get(body["id"])
         # OpenAPI, predictions.get: input, output and logs are removed; "The `output` key will still be present".
         assert (after["output"], after["input"], after["logs"]) == (None, {}, "")
         assert after["status"] == "succeeded"
-        assert server.http.get(url).status_code == 404
+        assert server.http.get(path).status_code == 404
 
 
 @contextlib.contextmanager
@@ -109,11 +114,11 @@ def test_a_create_with_a_locked_database_is_503_and_records_nothing(tmp_path: Pa
 
 def test_a_locked_queue_database_delays_predictions_but_neither_answers_nor_cancels(tmp_path: Path) -> None:
     with ApiServer(tmp_path, models=["text"]) as server:
-        server.http.timeout = 6.0
+        # No answer waits for the end of the lock, which is after the answers.
         with locked(tmp_path / "data" / "queue.sqlite"):
             late, canceled = (server.create("text", text="late")["id"] for _ in range(2))
             assert server.http.post(f"/predictions/{canceled}/cancel").json()["status"] == "canceled"
-            time.sleep(7.0)  # the server fails after 5 s and tries again
+            wait_until(lambda: "queuing failed, trying again" in server.log.read_text())  # after 5 s
             assert server.get(late)["status"] == "starting"
         assert server.wait_for(late)["output"] == "late"
         assert len(server.http.get("/predictions").json()["results"]) == 2
@@ -184,7 +189,7 @@ def test_a_connection_accepted_during_shutdown_does_not_delay_it(
 
     async def connect_and_stop() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            config = uvicorn.Config(app, http=Accepted, lifespan="off", log_config=None, timeout_graceful_shutdown=2)
+            config = uvicorn.Config(app, http=Accepted, lifespan="off", log_config=None, timeout_graceful_shutdown=60)
             server = BaseServer(config)
             serving = asyncio.create_task(server.serve([listener]))
             while not server.started:
@@ -204,7 +209,8 @@ def test_a_connection_accepted_during_shutdown_does_not_delay_it(
 
 
 def test_the_logs_say_that_a_model_starts_and_the_model_shows_its_status(tmp_path: Path) -> None:
-    with ApiServer(tmp_path, models=["text"]) as server:
+    go = tmp_path / "go"
+    with ApiServer(tmp_path, models=["text"], start_when=go) as server:
 
         def worker_status() -> str:
             return str(server.http.get("/models/test/text").json()["worker_status"])
@@ -215,6 +221,7 @@ def test_the_logs_say_that_a_model_starts_and_the_model_shows_its_status(tmp_pat
             assert server.get(created)["status"] == "starting"
         while worker_status() != "starting":
             assert server.get(created)["status"] == "starting"
+        go.touch()
         assert server.wait_for(created)["logs"] == "starting text ...\ntext: hello\n"
         assert worker_status() == "ready"
 

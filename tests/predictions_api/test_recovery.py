@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-import time
+import contextlib
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from api_server import ApiServer, cog_server, wait_for_runs
+from api_in_process import ApiInProcess
+from api_server import MODELS, VERSIONS, ApiServer, cog_server, wait_for_runs
 from local_server import LocalServer
+from predictions_api.settings import ModelSettings
+
+
+@contextlib.contextmanager
+def api_with_cog(directory: Path, **settings: Any) -> Iterator[ApiInProcess]:
+    """Run a server in this process in front of a Cog server of the test model `text`."""
+    with cog_server("text") as cog:
+        schema = MODELS / "text" / "openapi.json"
+        model = ModelSettings("test/text", (VERSIONS["text"],), schema=schema, urls=(cog.url,))
+        with ApiInProcess(directory / "api", models=(model,), **settings) as running:
+            yield running
+
+
+def predict(api: ApiInProcess, **inputs: Any) -> Any:
+    """Return the body of a prediction of the model after its end."""
+    body = {"version": VERSIONS["text"], "input": inputs}
+    return api.http.post("/v1/predictions", json=body, headers={"Prefer": "wait"}, timeout=90).json()
 
 
 def test_a_hundred_queued_predictions_and_a_running_one_succeed_after_a_kill(tmp_path: Path) -> None:
@@ -74,7 +94,7 @@ def test_an_invalid_webhook_from_cog_fails_its_prediction_with_the_reason(tmp_pa
         server.wait_for(running, "processing")
         ((key,),) = server.execute("SELECT callback_key FROM predictions")
         callback = f"{server.url}/callbacks/{running}/{key}"
-        answer = httpx.post(callback, content="{", headers={"Content-Type": "application/json"})
+        answer = httpx.post(callback, content="{", headers={"Content-Type": "application/json"}, timeout=60)
         assert answer.status_code == 400
         body = server.get(running)
     assert body["status"] == "failed"
@@ -114,33 +134,40 @@ def test_a_proxy_in_the_environment_of_the_server_is_used_for_no_callback_and_no
     assert body["output"] == "x" * 300_000
 
 
-def test_a_completed_webhook_that_arrives_after_cog_is_ready_is_accepted(tmp_path: Path) -> None:
+def test_a_completed_webhook_that_arrives_after_cog_is_ready_is_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("predictions_api.run.driver.CALLBACK_DELAY", 60.0)
+    runs = tmp_path / "runs"
+
     class SlowProxy(BaseHTTPRequestHandler):  # between Cog and the server, like a slow network
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if b'"succeeded"' in body:
-                time.sleep(0.6)
+                wait_for_runs(runs, 2)  # the server has sent the prediction again, and Cog was ready
             headers = {"Content-Type": "application/json"}
-            status = httpx.post(server.url + self.path, content=body, headers=headers).status_code
+            status = httpx.post(api.url + self.path, content=body, headers=headers, timeout=60).status_code
             self.send_response(status)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-    with (
-        LocalServer(SlowProxy) as proxy,
-        cog_server("text") as cog,
-        ApiServer(tmp_path, models=["text"], urls={"text": [cog.url]}, internal_url=proxy.url, silence=0.2) as server,
-    ):
-        body = server.create("text", wait=True)
+    with LocalServer(SlowProxy) as proxy, api_with_cog(tmp_path, internal_url=proxy.url, silence=0.2) as api:
+        body = predict(api, mark=str(runs))
     assert (body["status"], body["error"]) == ("succeeded", None)
 
 
 def test_a_prediction_without_webhooks_goes_on_while_cog_is_busy(tmp_path: Path) -> None:
     runs, go = tmp_path / "runs", tmp_path / "go"
-    with ApiServer(tmp_path, models=["text"], silence=2.0) as server:
-        running = server.create("text", text="x", mark=str(runs), hold=str(go))["id"]
-        server.wait_for(running, "processing")
-        time.sleep(9)  # time for four checks of Cog's status
-        go.touch()
-        assert server.wait_for(running)["status"] == "succeeded"
+    sent = 0
+
+    async def count(request: httpx.Request) -> None:
+        nonlocal sent
+        sent += request.method == "PUT"
+        if sent == 4:  # at the start, and three times to ask whether Cog still has it
+            go.touch()
+
+    with api_with_cog(tmp_path, silence=0.2) as api:
+        api.service.http.event_hooks = {"request": [count]}
+        body = predict(api, text="x", mark=str(runs), hold=str(go))
+    assert body["status"] == "succeeded"
     assert runs.read_text().split() == ["x"]

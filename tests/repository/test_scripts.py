@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -114,11 +113,16 @@ def test_bench_without_a_name_lists_each_benchmark_with_how_long_it_takes() -> N
     assert all(re.search(r" \d+ (seconds|minutes|hours?) ", row) for row in rows)
 
 
-@pytest.mark.parametrize("command", [["bench", "encode"], ["gallery", "zeroscope"], ["lint"]], ids=" ".join)
-def test_ctrl_c_ends_a_script_with_one_line(command: list[str], tmp_path: Path) -> None:
-    to = ["--to", str(tmp_path)] if command[0] == "gallery" else []
-    with terminal(ROOT / "script" / command[0], *command[1:], *to, STARTED_BY=str(tmp_path)) as shown:
-        time.sleep(2)  # at work
+@pytest.mark.parametrize(
+    ("command", "work"),
+    [("bench encode", "machine: "), ("gallery zeroscope", "denoise"), ("lint", "ruff")],  # what it shows at work
+    ids=["bench", "gallery", "lint"],
+)
+def test_ctrl_c_ends_a_script_with_one_line(command: str, work: str, tmp_path: Path) -> None:
+    script, *arguments = command.split()
+    to = ["--to", str(tmp_path)] if script == "gallery" else []
+    with terminal(ROOT / "script" / script, *arguments, *to, STARTED_BY=str(tmp_path)) as shown:
+        shown.wait_for(work)
         shown.press(CTRL_C)
         assert shown.status() == 130
     assert (shown.lines()[-2], "Traceback" in shown.screen) == ("stopped", False)

@@ -23,7 +23,15 @@ from processes import processes_with, wait_until_ended
 from pseudo_terminal import CTRL_C, terminal
 from tree import ROOT
 
-UV = f"import os, sys; os.execv({shutil.which('uv', path=str(Path(sys.executable).parent))!r}, ['uv', *sys.argv[1:]])"
+# With HELD_UV, a path, it first starts another process, as venv and pip do. That one makes a file at the path, and
+# waits until the file is removed.
+UV = f"""
+import os, subprocess, sys
+if "HELD_UV" in os.environ:
+    wait = "import os, sys, time; open(sys.argv[1], 'w').close()\\nwhile os.path.exists(sys.argv[1]): time.sleep(0.02)"
+    subprocess.run([sys.executable, "-c", wait, os.environ["HELD_UV"]])
+os.execv({shutil.which("uv", path=str(Path(sys.executable).parent))!r}, ["uv", *sys.argv[1:]])
+"""
 
 
 STOPPED = "setup: stopped by this error; the next run starts again\n"
@@ -64,6 +72,22 @@ def checkout(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def only_pip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an environment that has only pip."""
+    path = tmp_path_factory.mktemp("only-pip") / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", path], check=True)
+    return path
+
+
+@pytest.fixture
+def older(checkout: Path, only_pip: Path) -> Path:
+    """Return the tree with an environment of an older lock, so that only packages are missing."""
+    shutil.copytree(only_pip, checkout / ".venv", symlinks=True)
+    (checkout / ".venv" / "made-from").write_text("an older lock")
+    return checkout
+
+
 def environment(checkout: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))}
     temporary = checkout.parent
@@ -98,41 +122,40 @@ def version_of(checkout: Path, name: str) -> str:
 
 
 @pytest.mark.parametrize(("driver", "version"), [(False, "2.13.0+cpu"), (True, "2.13.0")])
-def test_torch_is_the_build_for_cpus_unless_there_is_an_nvidia_driver(
-    checkout: Path, driver: bool, version: str
-) -> None:
-    programs = checkout / "programs"
+def test_torch_is_the_build_for_cpus_unless_there_is_an_nvidia_driver(older: Path, driver: bool, version: str) -> None:
+    programs = older / "programs"
     programs.mkdir()
     if driver:
         (programs / "nvidia-smi").write_text("#!/bin/sh\n")
         (programs / "nvidia-smi").chmod(0o755)
-    assert set_up(checkout, PATH=f"{programs}:{os.environ['PATH']}")[0] == 0
-    assert version_of(checkout, "torch") == version
-    assert version_of(checkout, "alpha") == "1.0"
+    assert set_up(older, PATH=f"{programs}:{os.environ['PATH']}")[0] == 0
+    assert version_of(older, "torch") == version
+    assert version_of(older, "alpha") == "1.0"
 
 
-def test_without_a_build_for_cpus_the_other_build_is_installed(checkout: Path) -> None:
-    next((checkout.parent / "wheels").glob("torch-2.13.0+cpu-*")).unlink()
-    assert set_up(checkout)[0] == 0
-    assert version_of(checkout, "torch") == "2.13.0"
+def test_without_a_build_for_cpus_the_other_build_is_installed(older: Path) -> None:
+    next((older.parent / "wheels").glob("torch-2.13.0+cpu-*")).unlink()
+    assert set_up(older)[0] == 0
+    assert version_of(older, "torch") == "2.13.0"
 
 
-def test_another_file_than_the_locked_one_is_refused_and_the_next_run_mends_it(checkout: Path) -> None:
-    wheels = checkout.parent / "wheels"
+def test_another_file_than_the_locked_one_is_refused_and_the_next_run_mends_it(older: Path) -> None:
+    wheels = older.parent / "wheels"
     original = (wheels / "alpha-1.0-py3-none-any.whl").read_bytes()
     write_wheel(wheels, "alpha", "1.0", "print('not the locked file')")
-    code, printed = set_up(checkout)
+    code, printed = set_up(older)
     assert code == 1
     assert re.search("alpha.*\n.*hash mismatch|hash mismatch.*alpha", printed, re.IGNORECASE)
     assert printed.endswith(STOPPED)
     (wheels / "alpha-1.0-py3-none-any.whl").write_bytes(original)
-    assert set_up(checkout)[0] == 0
-    assert version_of(checkout, "alpha") == "1.0"
+    assert set_up(older)[0] == 0
+    assert version_of(older, "alpha") == "1.0"
 
 
 def test_the_next_run_repairs_an_interrupted_one(checkout: Path) -> None:
-    process = start(checkout)
-    wait_until((checkout / ".venv" / "bin" / "pip").exists)
+    held = checkout.parent / "held"
+    process = start(checkout, HELD_UV=str(held))
+    wait_until(held.exists)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (checkout / ".venv" / "made-from").exists()
@@ -141,23 +164,19 @@ def test_the_next_run_repairs_an_interrupted_one(checkout: Path) -> None:
 
 
 def test_a_set_up_waits_for_what_a_stopped_one_has_left_running(checkout: Path) -> None:
-    mark = f"PIP_CONFIG_FILE={checkout.parent}"
-    stopped = start(checkout)
-    wait_until(lambda: len(processes_with(mark)) > 2)  # the script, venv, and ensurepip, which venv starts
-    for process in {*processes_with(mark)} - {stopped.pid}:
-        os.kill(process, signal.SIGSTOP)
+    mark, held = f"PIP_CONFIG_FILE={checkout.parent}", checkout.parent / "held"
+    stopped = start(checkout, HELD_UV=str(held))
+    wait_until(held.exists)
     stopped.terminate()
     assert stopped.communicate()[1].splitlines()[-1] == "stopped"
-    left = processes_with(mark)
-    assert left
+    assert processes_with(mark)
     with start(checkout) as second:
         waits = re.compile(rf"-> FLOCK +ADVISORY +WRITE {second.pid} ")  # proc_locks(5)
         try:
             wait_until(lambda: second.poll() is not None or waits.search(Path("/proc/locks").read_text()))
             assert second.poll() is None
         finally:
-            for process in left:
-                os.kill(process, signal.SIGCONT)
+            held.unlink()
         assert second.wait() == 0
     assert version_of(checkout, "alpha") == "1.0"
 
@@ -165,7 +184,8 @@ def test_a_set_up_waits_for_what_a_stopped_one_has_left_running(checkout: Path) 
 def test_ctrl_c_ends_a_set_up_with_one_line(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in environment(checkout).items():
         monkeypatch.setenv(name, value)
-    with terminal(sys.executable, checkout / "script" / "setup", NO_COLOR="1") as shown:
+    held = str(checkout.parent / "held")
+    with terminal(sys.executable, checkout / "script" / "setup", NO_COLOR="1", HELD_UV=held) as shown:
         shown.wait_for("setting up")
         shown.press(CTRL_C)
         assert shown.status() == 130
@@ -179,21 +199,21 @@ def test_of_two_runs_at_once_one_does_the_work(checkout: Path) -> None:
     assert version_of(checkout, "alpha") == "1.0"
 
 
-def test_a_package_that_is_no_longer_locked_is_removed(checkout: Path) -> None:
-    assert set_up(checkout)[0] == 0
-    lock = checkout / "lock" / "packages.txt"
+def test_a_package_that_is_no_longer_locked_is_removed(older: Path) -> None:
+    assert set_up(older)[0] == 0
+    lock = older / "lock" / "packages.txt"
     lock.write_text(lock.read_text().partition("alpha==")[0])
-    assert set_up(checkout, checkout / ".venv" / "bin" / "python")[0] == 0  # with .venv activated
+    assert set_up(older, older / ".venv" / "bin" / "python")[0] == 0  # with .venv activated
     with pytest.raises(subprocess.CalledProcessError):
-        version_of(checkout, "alpha")
+        version_of(older, "alpha")
 
 
-def test_without_an_index_the_address_is_named(checkout: Path) -> None:
-    (checkout.parent / "pip.conf").write_text("[global]\nindex-url = http://127.0.0.1:9/simple\n")  # port "discard"
-    code, printed = set_up(checkout)
+def test_without_an_index_the_address_is_named(older: Path) -> None:
+    (older.parent / "pip.conf").write_text("[global]\nindex-url = http://127.0.0.1:9/simple\n")  # port "discard"
+    code, printed = set_up(older)
     assert code == 1
     assert "127.0.0.1" in printed
-    assert "uv==0.13.9" in printed
+    assert "0.13.9" in printed
     assert printed.endswith(STOPPED)
 
 

@@ -42,8 +42,8 @@ class ApiInProcess:
         self.url = f"http://127.0.0.1:{port}"
         values = {"models": (), "tokens": (TOKEN,), "webhook_retry_delays": RETRY_DELAYS, **settings}
         self.settings = Settings(data=data, port=port, **values)
-        self.http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {TOKEN}"})
-        self.anonymous_http = httpx.Client(base_url=self.url)
+        self.http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60)
+        self.anonymous_http = httpx.Client(base_url=self.url, timeout=60)
         self.service = Service(self.settings)
         app = create_app(self.service)
         self._server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None))

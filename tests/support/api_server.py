@@ -59,7 +59,8 @@ class ApiServer:
     """A running server; a context manager that leaves no process behind.
 
     `settings` are members of the configuration file. `urls` has the running Cog servers of a model. A server with a
-    `public_url` needs a `port`, to which `http` then connects. `run_with` changes the command that starts it.
+    `public_url` needs a `port`, to which `http` then connects. Its models start when there is a file `start_when`, if
+    that is given. `run_with` changes the command that starts the server.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class ApiServer:
         urls: Mapping[str, Sequence[str]] | None = None,
         token: str | None = TOKEN,
         port: int = 0,
+        start_when: Path | None = None,
         run_with: Callable[[list[str], Path], list[str]] = lambda command, _: command,
         **settings: Any,
     ) -> None:
@@ -89,8 +91,11 @@ class ApiServer:
             if (MODELS / name / "examples").exists():
                 readme, examples = (json.dumps(str(MODELS / name / path)) for path in ("README.md", "examples"))
                 lines += [f"readme = {readme}", f"examples = {examples}"]
-            command = f"command = {json.dumps(cog_command(name))}"
-            lines.append(f"urls = {json.dumps(list(model_urls))}" if model_urls else command)
+            command = cog_command(name)
+            if start_when is not None:
+                wait = 'until [ -e "$0" ]; do sleep 0.05; done; exec "$@"'
+                command = ["sh", "-c", wait, str(start_when), *command]
+            lines.append(f"urls = {json.dumps(list(model_urls))}" if model_urls else f"command = {json.dumps(command)}")
         self.config = directory / "config.toml"
         self.config.write_text("\n".join(lines))
         self.process: subprocess.Popen[str] | None = None
@@ -218,11 +223,6 @@ def post_raw(url: str, token: str, *parts: bytes, **headers: str) -> socket.sock
     for part in (f"POST {address.path} HTTP/1.1\r\n{head}\r\n".encode(), *parts):
         connection.sendall(part)
     return connection
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @contextmanager

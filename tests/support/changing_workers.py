@@ -9,19 +9,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
-from api_server import cog_at, free_port
+from api_server import cog_at
 from name_server import Names
+from ports import free_port
 
-DRAIN_SECONDS = 6.0  # until all API servers have asked for the addresses again; deploy/kubernetes/ waits 10 s
+DRAIN_SECONDS = 10.0  # until all API servers have asked for the addresses again; deploy/kubernetes/ waits 10 s
 START_TIMEOUT = 60.0
 
 
 class ChangingWorkers:
-    """Workers, each at an address of its own. `spans`: when the name had each ready worker, URL -> [from, until]."""
+    """Workers, each at an address of its own."""
 
     def __init__(self, names: Names, name: str, directory: Path) -> None:
         self.port = free_port()
-        self.spans: dict[str, list[float]] = {}
         self._addresses = names.addresses.setdefault(name, [])
         self._directory = directory
         self._starts: list[Future[str]] = []
@@ -44,18 +44,16 @@ class ChangingWorkers:
         while self._status(host) != "READY":
             assert time.monotonic() < deadline, f"no Cog server at {host} within {START_TIMEOUT:.0f} s"
             time.sleep(0.1)
-        self.spans[self._url(host)] = [time.time(), float("inf")]
         self._addresses.append(host)
         return host
 
     def _drain(self, start: Future[str]) -> None:
         host = start.result()
         self._addresses.remove(host)
-        self.spans[self._url(host)][1] = time.time()
         time.sleep(DRAIN_SECONDS)
         while self._status(host) == "BUSY":
             time.sleep(0.1)
-        httpx.post(f"{self._url(host)}/shutdown")
+        httpx.post(f"{self._url(host)}/shutdown", timeout=60)
 
     def wait(self) -> None:
         """Wait until all changes are complete."""
@@ -67,7 +65,7 @@ class ChangingWorkers:
 
     def _status(self, host: str) -> str:
         try:
-            return str(httpx.get(f"{self._url(host)}/health-check").json()["status"])
+            return str(httpx.get(f"{self._url(host)}/health-check", timeout=60).json()["status"])
         except httpx.HTTPError:
             return "GONE"
 

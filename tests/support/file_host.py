@@ -55,7 +55,7 @@ class FileHost(LocalServer):
                     self.send(302, None, location=parse_qs(urlsplit(self.path).query)["to"][0])
                     self.pour()
                 elif kind == "together":
-                    host._barrier.wait(20)
+                    host._barrier.wait(60)
                     self.send(200, b"ok")
                 elif kind == "short":
                     self.send(200, b"abc", length=10)
@@ -84,7 +84,7 @@ class FileHost(LocalServer):
 
     def wait_until(self, *, open_count: int) -> None:
         """Wait until this many connections are open."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while self.open_count != open_count:
             assert time.monotonic() < deadline, f"{self.open_count} connections are open"
             time.sleep(0.02)

@@ -47,7 +47,7 @@ def run_to_the_end(page: Page, model: str, **inputs: str) -> None:
 def newest_prediction(url: str) -> Any:
     """Return the newest prediction of a server after its end."""
     while True:
-        prediction = httpx.get(f"{url}/v1/predictions").json()["results"][0]
+        prediction = httpx.get(f"{url}/v1/predictions", timeout=60).json()["results"][0]
         if prediction["status"] not in ("starting", "processing"):
             return prediction
         time.sleep(0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ class Terminal:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
         self.screen = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def wait_for(self, text: str) -> None:
         """Wait until the program has shown a text."""
@@ -29,7 +31,7 @@ class Terminal:
         while text not in self.screen:
             shown = os.read(self.process.stdout.fileno(), 4096)
             assert shown, f"{text!r} is not in {self.screen!r}"
-            self.screen += shown.decode()
+            self.screen += self._decoder.decode(shown)
 
     def press(self, keys: bytes) -> None:
         assert self.process.stdin is not None
@@ -39,7 +41,7 @@ class Terminal:
     def status(self) -> int:
         """Wait for the end of the program and return its exit status."""
         assert self.process.stdout is not None
-        self.screen += self.process.stdout.read().decode()
+        self.screen += self._decoder.decode(self.process.stdout.read())
         return self.process.wait() % 256
 
     def lines(self) -> list[str]:

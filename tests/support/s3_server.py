@@ -6,8 +6,8 @@ import re
 from typing import Self
 
 import httpx
-from api_server import free_port
 from moto.server import ThreadedMotoServer
+from ports import free_port
 
 
 class S3Server:
@@ -39,5 +39,5 @@ class S3Server:
 
     def keys(self, bucket: str) -> list[str]:
         """Return the keys of all objects in a bucket."""
-        answer = httpx.get(f"{self.url}/{bucket}?list-type=2")
+        answer = httpx.get(f"{self.url}/{bucket}?list-type=2", timeout=60)
         return re.findall("<Key>(.*?)</Key>", answer.raise_for_status().text)

@@ -37,9 +37,12 @@ class Predictor(BaseRunner):
         seconds: float = Input(description="Time per step", ge=0, le=1, default=0),
         image: Optional[Path] = Input(description="A file"),
         seed: Optional[int] = Input(description="Seed"),
+        hold: Optional[str] = Input(description="A local file to wait for before the last step"),
     ) -> Path:
-        for _ in tqdm(range(steps), miniters=1, mininterval=0):
+        for step in tqdm(range(steps), miniters=1, mininterval=0):
             time.sleep(seconds)
+            while step == steps - 1 and hold and not LocalPath(hold).exists():
+                time.sleep(0.02)
         if mode == "fail":
             raise ValueError("an error of the model")
         if mode == "refuse":

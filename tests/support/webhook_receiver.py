@@ -65,14 +65,14 @@ class WebhookReceiver(LocalServer):
             self._changed.notify_all()
         behaviour = call.path.split("/")[1]
         if behaviour == "wait":
-            self.release.wait(30)
+            self.release.wait(60)
         if behaviour == "twice-500":
             return 500 if len(self.calls(call.path)) <= 2 else 200
         return int(behaviour) if behaviour.isdecimal() else 200
 
     def next(self) -> Call:
         """Return the next call of any path, and wait for it."""
-        return self._queue.get(timeout=30)
+        return self._queue.get(timeout=60)
 
     def calls(self, path: str) -> list[Call]:
         """Return the calls of a path so far."""
@@ -82,5 +82,5 @@ class WebhookReceiver(LocalServer):
     def wait_for(self, path: str, enough: Callable[[list[Call]], bool]) -> list[Call]:
         """Return the calls of a path once there are enough."""
         with self._changed:
-            assert self._changed.wait_for(lambda: enough(self.calls(path)), 30), self._calls
+            assert self._changed.wait_for(lambda: enough(self.calls(path)), 60), self._calls
             return self.calls(path)

@@ -26,9 +26,15 @@ def python(script: str) -> list[str]:
     return [sys.executable, "-c", script, str(ROOT / "tools")]
 
 
-def test_a_line_moves_and_is_gone_at_the_end() -> None:
-    with terminal(*python(SCRIPT + "with MovingLine('working'):\n    time.sleep(1.5)\nprint('done')")) as shown:
-        shown.wait_for("working  1 s")
+def test_a_line_moves_and_is_gone_at_the_end(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    script = (
+        SCRIPT + f"import os\nwith MovingLine('working'):\n    while not os.path.exists({str(go)!r}): time.sleep(0.02)"
+    )
+    with terminal(*python(f"{script}\nprint('done')")) as shown:
+        for text in ("⠋", "⠙", "⠹", "working  "):
+            shown.wait_for(text)
+        go.touch()
         assert shown.status() == 0
     assert shown.lines() == ["done", ""]
 

@@ -3,6 +3,9 @@
 
 import http from "node:http";
 import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import Replicate, { parseProgressFromLogs, validateWebhook } from "replicate";
 
 const { BASE_URL, TOKEN, VERSIONS } = process.env;
@@ -85,11 +88,15 @@ async function abort() {
 
 async function progress() {
   const seen = [];
-  const options = { input: { steps: 8, sleep: 1.6 }, wait: { mode: "poll", interval: 20 } };
+  const directory = mkdtempSync(join(tmpdir(), "replicate-"));
+  const hold = join(directory, "hold"); // the model waits for it before its last step
+  const options = { input: { steps: 8, hold }, wait: { mode: "poll", interval: 20 } };
   await replicate.run(reference("text"), options, ({ status, logs }) => {
     const current = parseProgressFromLogs(logs ?? "");
     if (current) seen.push({ status, ...current });
+    if (current?.current === 7) writeFileSync(hold, "");
   });
+  rmSync(directory, { recursive: true });
   return { between: seen.find(({ status }) => status === "processing"), last: seen.at(-1) };
 }
 

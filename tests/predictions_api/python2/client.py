@@ -29,7 +29,7 @@ def record(response: httpx.Response) -> None:
 client = replicate.Replicate(
     bearer_token=os.environ["TOKEN"],
     base_url=os.environ["BASE_URL"] + "/v1",
-    http_client=httpx.Client(event_hooks={"response": [record]}),
+    http_client=httpx.Client(event_hooks={"response": [record]}, timeout=60),
     max_retries=0,
 )
 
@@ -78,7 +78,7 @@ def examples() -> dict[str, Any]:
     (example,) = client.models.examples.list(**EXAMPLES).results
     return {
         "id": example.id,
-        "content": httpx.get(example.output).text,
+        "content": httpx.get(example.output, timeout=60).text,
         "readme": client.models.readme.get(**EXAMPLES),
     }
 

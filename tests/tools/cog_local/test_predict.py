@@ -41,10 +41,12 @@ def test_the_log_is_shown_if_it_is_asked_for(repository: Path, tmp_path: Path) -
 
 
 def test_a_terminal_shows_progress_and_keeps_only_the_result(repository: Path, tmp_path: Path) -> None:
-    arguments = ["one-file", "-i", "steps=9", "-i", "seconds=0.3"]
+    go = tmp_path / "go"
+    arguments = ["one-file", "-i", f"hold={go}"]
     with terminal(repository / "script" / "predict", *arguments, cwd=tmp_path, NO_COLOR="1") as shown:
         for text in ("starting one-file", "%|"):
             shown.wait_for(text)
+        go.touch()
         assert shown.status() == 0
     _, *lines = shown.lines()
     assert lines == ["warning: it is cold", f"{tmp_path}/one-file.mp4: 0 KB, 16 frames, 2.00 s, seed 7", ""]

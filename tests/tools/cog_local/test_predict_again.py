@@ -14,7 +14,7 @@ from videokit.video.encode import encode_gif, encode_mp4
 from videokit.video.provenance import Provenance
 
 SOFTWARE = f"one-file 1.0, videokit {videokit.__version__}"
-INPUTS = {"mode": "clip", "steps": 3, "seconds": 0.0, "image": None, "seed": None}
+INPUTS = {"mode": "clip", "steps": 3, "seconds": 0.0, "image": None, "seed": None, "hold": None}
 DIGEST = f"sha256:{hashlib.sha256(b'a picture').hexdigest()}"
 
 

@@ -195,7 +195,7 @@ def test_the_same_frames_give_the_same_bytes_in_any_process_and_on_any_number_of
     assert len({path.read_bytes() for path in paths}) == 1
 
 
-ENCODE_2000_FRAMES = """
+ENCODE_700_FRAMES = """
 import sys
 from pathlib import Path
 import numpy as np
@@ -204,7 +204,7 @@ from videokit.video.encode import encode_gif, encode_mp4
 encode = encode_mp4 if sys.argv[1] == "mp4" else encode_gif
 scene = np.zeros((512, 1024, 3), np.uint8)
 scene[100:200, 600:700] = 255, 0, 0
-frames = (scene[:, index % 512 : index % 512 + 512] for index in range(2000))
+frames = (scene[:, index % 512 : index % 512 + 512] for index in range(700))
 print("ready", flush=True)
 sys.stdin.readline()
 encode(frames, Path(sys.argv[2]), fps=8)
@@ -221,8 +221,8 @@ def peak_memory(process: int) -> int:
 
 
 @both_formats
-def test_2000_frames_of_512x512_take_less_than_300_mb_of_memory(encode, suffix: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", ENCODE_2000_FRAMES, suffix, tmp_path / f"clip.{suffix}"]
+def test_700_frames_of_512x512_take_less_than_300_mb_of_memory(encode, suffix: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ENCODE_700_FRAMES, suffix, tmp_path / f"clip.{suffix}"]
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TEST_ENCODE": str(tmp_path)}
     with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         parent.stdout.readline()
@@ -235,7 +235,7 @@ def test_2000_frames_of_512x512_take_less_than_300_mb_of_memory(encode, suffix: 
                 peaks[process] = max(peaks.get(process, 0), peak_memory(process))
             time.sleep(0.05)
     assert parent.returncode == 0
-    # The processes of a GIF run one after the other. The frames together are 1573 MB.
+    # The processes of a GIF run one after the other. The frames together are 551 MB.
     assert peaks.pop(parent.pid) - start + max(peaks.values()) < 300e6
 
 
@@ -384,7 +384,7 @@ print("ready", flush=True)
 
 @both_formats
 @pytest.mark.parametrize("path", [os.environ["PATH"], ""], ids=["setpriv", "no_setpriv"])
-@pytest.mark.parametrize("milliseconds", [0, 30, 60, 100, 200, 1500])
+@pytest.mark.parametrize("milliseconds", [0, 60, 200, 1500])
 def test_no_process_is_left_when_the_parent_is_killed(
     encode, suffix: str, path: str, milliseconds: int, tmp_path: Path
 ) -> None:

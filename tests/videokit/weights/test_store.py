@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 import huggingface_hub
 import pytest
 import weight_server
+from ports import free_port
 from videokit.errors import DownloadFailed, WeightsError, WeightsMissing
 from videokit.weights import transfer
 from videokit.weights.store import WeightStore
@@ -75,9 +75,9 @@ def part_path(store: WeightStore) -> Path:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline, "timed out after 20 s"
+        assert time.monotonic() < deadline, "timed out after 60 s"
         time.sleep(0.01)
 
 
@@ -269,17 +269,27 @@ class TestSources:
 
 class TestFaults:
     @pytest.mark.parametrize("size", [len(CONTENT), None])
-    @pytest.mark.parametrize("fault", ["truncate", "stall"])
-    def test_a_transfer_that_breaks_or_stalls_is_resumed(
-        self, server: WeightServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, size: int | None
-    ) -> None:
-        if fault == "stall":
-            monkeypatch.setattr(transfer, "STALL_SECONDS", 1.0)
-        server.plan(f"/{NAME}", fault, fault)
+    def test_a_transfer_that_breaks_is_resumed(self, server: WeightServer, tmp_path: Path, size: int | None) -> None:
+        server.plan(f"/{NAME}", "truncate", "truncate")
         store = WeightStore([entry(server, size)], directories=[], cache=tmp_path)
         assert store.get(NAME).read_bytes() == CONTENT
         assert [request.start for request in server.requests] == [0, 200_000, 300_000]
         assert sum(request.sent for request in server.requests) == len(CONTENT)
+        assert files_in(tmp_path) == [NAME]
+
+    @pytest.mark.parametrize("size", [len(CONTENT), None])
+    def test_a_transfer_that_stalls_is_resumed(
+        self, server: WeightServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int | None
+    ) -> None:
+        monkeypatch.setattr(transfer, "STALL_SECONDS", 1.0)
+        monkeypatch.setattr(transfer, "BACK_OFF", (0.01,) * 100)
+        server.plan(f"/{NAME}", "stall", "stall")
+        store = WeightStore([entry(server, size)], directories=[], cache=tmp_path)
+        assert store.get(NAME).read_bytes() == CONTENT
+        starts = [request.start for request in server.requests]
+        assert len(starts) >= 3  # more if a busy machine stalls a transfer, too
+        assert starts == sorted(starts)
+        assert starts[-1] >= 200_000  # the half that came before a stall
         assert files_in(tmp_path) == [NAME]
 
     def test_an_early_end_without_content_length_is_detected(self, server: WeightServer, store: WeightStore) -> None:
@@ -542,9 +552,7 @@ class TestProcesses:
 
     def test_a_server_that_is_killed_and_restarted_sends_the_rest(self, tmp_path: Path) -> None:
         content, log, cache = write_file(tmp_path / "content", CONTENT), tmp_path / "log", tmp_path / "cache"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         command = [sys.executable, weight_server.__file__, str(port), str(content), f"/{NAME}", str(log)]
         part = cache / f"{NAME}.part"
         with start_fetch(f"http://127.0.0.1:{port}", cache) as process:

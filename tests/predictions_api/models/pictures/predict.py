@@ -31,6 +31,11 @@ def png(size: int, shade: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
+def letters_in(path: str) -> int:
+    file = LocalPath(path)
+    return file.stat().st_size if file.exists() else 0
+
+
 class Predictor(BaseRunner):
     def run(
         self,
@@ -42,6 +47,9 @@ class Predictor(BaseRunner):
         init_video: Optional[Path] = Input(description="A file, whose SHA-256 is in the logs"),
         sleep: float = Input(description="Seconds for each step", ge=0, le=10, default=0),
         seed: Optional[int] = Input(description="Seed"),
+        hold: Optional[str] = Input(
+            description="A local file with a letter for each picture that may follow the first"
+        ),
     ) -> Iterator[Path]:
         if strength < 0:
             raise InvalidInput(f"strength={strength} is out of range (0 to 1); try 0\nsize={size} is only a test")
@@ -55,6 +63,8 @@ class Predictor(BaseRunner):
             print(f"{100 * step // steps}%|{bar:20}| {step}/{steps} denoise [00:00<00:{steps - step:02}]", flush=True)
             if step < steps:
                 time.sleep(sleep)
+                while hold and letters_in(hold) < step:
+                    time.sleep(0.02)
                 path = directory / f"{step}.png"
                 path.write_bytes(png(size, (seed + step) % 256))
                 yield Path(path)

@@ -12,6 +12,16 @@ from typing import Optional
 from cog import BaseRunner, Input, Path
 
 
+def is_held(path: Optional[str]) -> bool:
+    return bool(path) and not os.path.exists(path)
+
+
+def show_progress(step: int, steps: int) -> None:
+    percent = 100 * step // steps
+    sys.stderr.write(f"\r{percent:3d}%|{'#' * (percent // 10):10s}| {step}/{steps}")
+    sys.stderr.flush()
+
+
 class Predictor(BaseRunner):
     def run(
         self,
@@ -21,21 +31,22 @@ class Predictor(BaseRunner):
         end: str = Input(description="how it ends", choices=["well", "fail", "crash"], default="well"),
         file: Optional[Path] = Input(description="a file, whose text comes back instead"),
         mark: Optional[str] = Input(description="a local file that gets one line for each run"),
-        hold: Optional[str] = Input(description="a local file to wait for before the end"),
+        hold: Optional[str] = Input(description="a local file to wait for before the last step, or before the end"),
     ) -> str:
         if mark:
             with open(mark, "a") as runs:
                 runs.write(f"{text}\n")
         print(f"text: {text}")
         for step in range(steps):
-            percent = 100 * (step + 1) // steps
-            sys.stderr.write(f"\r{percent:3d}%|{'#' * (percent // 10):10s}| {step + 1}/{steps}")
-            sys.stderr.flush()
+            while step == steps - 1 and is_held(hold):
+                show_progress(step, steps)  # again, as Cog reports logs when there is another line
+                time.sleep(0.1)
+            show_progress(step + 1, steps)
             time.sleep(sleep / steps)
         deadline = time.monotonic() + (0 if steps else sleep)
         while time.monotonic() < deadline:  # Cog cancels between two Python instructions, not within time.sleep
             time.sleep(0.02)
-        while hold and not os.path.exists(hold):
+        while is_held(hold):
             time.sleep(0.02)
         if end == "fail":
             raise ValueError("failed on request")
