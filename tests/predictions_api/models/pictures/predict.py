@@ -60,11 +60,13 @@ class Predictor(BaseRunner):
         directory = LocalPath(tempfile.mkdtemp())
         for step in range(steps + 1):
             bar = "#" * (20 * step // steps)
-            print(f"{100 * step // steps}%|{bar:20}| {step}/{steps} denoise [00:00<00:{steps - step:02}]", flush=True)
+            line = f"{100 * step // steps}%|{bar:20}| {step}/{steps} denoise [00:00<00:{steps - step:02}]"
+            print(line, flush=True)
             if step < steps:
                 time.sleep(sleep)
                 while hold and letters_in(hold) < step:
-                    time.sleep(0.02)
+                    print(line, flush=True)  # again, as Cog reports logs when there is another line
+                    time.sleep(0.1)
                 path = directory / f"{step}.png"
                 path.write_bytes(png(size, (seed + step) % 256))
                 yield Path(path)
