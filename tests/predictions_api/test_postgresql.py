@@ -118,7 +118,9 @@ def test_a_transaction_of_a_stopped_server_does_not_block_the_others(database: s
     asyncio.run(other.close())
 
 
-def test_servers_that_all_paused_do_not_take_over_from_each_other(new_server: NewServer, tmp_path: Path) -> None:
+def test_servers_that_all_paused_do_not_take_over_from_each_other(
+    database: str, new_server: NewServer, tmp_path: Path
+) -> None:
     # As after an outage of the database, when the first one to continue finds no new heartbeat of the others.
     runs, go = tmp_path / "runs", tmp_path / "go"
     servers = [new_server(name) for name in "ab"]
