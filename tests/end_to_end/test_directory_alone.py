@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from _bootstrap import CPU_BUILDS, uv_options
+from _bootstrap import CPU_BUILDS, uv_environ
 from cog_local.schema import read_schema
 from cog_local.server import CogServer
 from tree import ROOT, models
@@ -59,8 +59,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Pa
         if requirements not in environments:
             python = tmp_path_factory.mktemp("environment") / "bin" / "python"
             subprocess.run([sys.executable, "-m", "venv", "--without-pip", python.parent.parent], check=True)
-            uv = [sys.executable, "-m", "uv", "pip", "install", "--python", python, *uv_options(), *requirements]
-            environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+            uv = [sys.executable, "-m", "uv", "pip", "install", "--python", python, *requirements]
+            environ = {name: value for name, value in uv_environ().items() if not name.startswith("PYTHON")}
             if subprocess.run(uv, cwd=alone, env=environ, capture_output=True, check=False).returncode:
                 subprocess.run([*uv, CPU_BUILDS], cwd=alone, env=environ, check=True)
             environments[requirements] = python

@@ -74,6 +74,21 @@ def test_the_history_is_paged_and_filtered_and_loads_only_the_clips_that_are_see
     assert len([url for url in loaded if "/delivery/" in url]) < 100
 
 
+LATE = """async id => {
+    const {state} = await import("/playground/state.js");
+    const running = {...state.predictions.get(id), id: "running", status: "processing"};
+    for (const output of [running.output, null, running.output]) state.put({...running, output});
+}"""
+
+
+def test_an_answer_that_arrives_late_takes_no_output_away(open_page: Callable[..., Page], api_with_clip: str) -> None:
+    page = open_page(api_with_clip)
+    known = page.locator("#gallery .card").first.get_attribute("data-id")
+    page.evaluate(LATE, known)
+    card = page.locator("#gallery .card[data-id=running]")
+    expect(card.get_by_role("checkbox")).to_have_count(1)
+
+
 def test_a_clip_plays_while_the_pointer_is_on_its_card(open_page: Callable[..., Page], api_with_clip: str) -> None:
     page = open_page(api_with_clip)
     card = page.locator("#gallery .card").first

@@ -17,6 +17,7 @@ CHANGES = "# Changelog\n\n## [Unreleased]\n\n### Added\n- A thing.\n\n## [0.0.1]
 def repository(changed_repository: Path) -> Path:
     (changed_repository / "CHANGELOG.md").write_text(CHANGES)
     shutil.copy(ROOT / "CITATION.cff", changed_repository)
+    shutil.copytree(ROOT / "deploy", changed_repository / "deploy")
     return changed_repository
 
 
@@ -34,6 +35,8 @@ def test_a_release_has_one_version_everywhere(repository: Path) -> None:
     assert (repository / "one-file/one_file/__init__.py").read_text() == '__version__ = "7.8.9"\n'
     assert (repository / "one-file/requirements.txt").read_text() == "./wheels/videokit-7.8.9-py3-none-any.whl\n"
     assert (repository / "one-file/wheels/videokit-7.8.9-py3-none-any.whl").exists()
+    kustomization = (repository / "deploy/kubernetes/kustomization.yaml").read_text()
+    assert re.findall(r'newTag: "(.+)"', kustomization) == ["7.8.9"] * 4
     assert re.findall(r"^(?:version|date-released): (.+)", (repository / "CITATION.cff").read_text(), re.MULTILINE) == [
         "7.8.9",
         "2026-12-24",

@@ -57,19 +57,25 @@ def test_an_environment_that_is_up_to_date_is_not_touched(repository: Path) -> N
     assert (repository / ".venv" / "made-from").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize(
-    "changed", ["lock/packages.txt", "lock/torch.txt", "lock/torch-cpu.txt", "script/_bootstrap.py"]
-)
-def test_a_changed_lock_makes_the_environment_stale(repository: Path, changed: str) -> None:
-    ask = [sys.executable, "-c", "import _bootstrap; print(_bootstrap.is_stale())"]
-    path = repository / changed
+@pytest.mark.parametrize("changed", [*sorted(ROOT.glob("lock/*")), ROOT / "script" / "_bootstrap.py"])
+def test_an_environment_is_stale_when_what_it_was_made_from_has_changed(repository: Path, changed: Path) -> None:
+    ask = [sys.executable, "-c", "import _bootstrap; print(_bootstrap.fingerprint())"]
+    path = repository / changed.relative_to(ROOT)
     text = path.read_text()
-    assert call(*ask, cwd=repository / "script").stdout == "False\n"
+    made_from = (repository / ".venv" / "made-from").read_text()
+    assert call(*ask, cwd=repository / "script").stdout == f"{made_from}\n"
     try:
         path.write_text(text + "\n# changed\n")
-        assert call(*ask, cwd=repository / "script").stdout == "True\n"
+        assert call(*ask, cwd=repository / "script").stdout != f"{made_from}\n"
     finally:
         path.write_text(text)
+
+
+def test_a_running_script_does_not_stop_another_one(repository: Path) -> None:
+    script = "import subprocess, _bootstrap; _bootstrap.in_environment()"
+    script += "; subprocess.run([_bootstrap.ROOT / 'script' / 'setup'], check=True, timeout=60)"
+    done = call(repository / ".venv" / "bin" / "python", "-c", script, cwd=repository / "script")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_missing_cog_is_reported_with_its_address(repository: Path) -> None:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import ViewportSize
 
-RUNS = (  # as in animate-diff/example.gif
+RUNS = (
     ("a red circle moving right", "toonyou_beta3.safetensors", "2"),
-    ("a blue square moving down", "lyriel_v16.safetensors", "1"),
+    ("a purple circle moving up", "lyriel_v16.safetensors", "10"),
     ("a yellow cross moving left", "majicmixRealistic_v5Preview.safetensors", "1"),
 )
 WINDOW: ViewportSize = {"width": 1280, "height": 820}

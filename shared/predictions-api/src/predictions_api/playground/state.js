@@ -14,8 +14,11 @@ class State extends EventTarget {
   /** Add what is known about a prediction. Members that `news` lacks stay, as lists have no logs. */
   put(news) {
     const old = this.predictions.get(news.id);
-    if (old && hasEnded(old) && !hasEnded(news)) return old; // an older answer that arrived later
     const prediction = {...old, ...news};
+    if (old && !hasEnded(news)) { // `news` may be an older answer that arrived later
+      if (hasEnded(old)) return old;
+      if (outputsOf(old).length > outputsOf(news).length) prediction.output = old.output;
+    }
     this.predictions.set(prediction.id, prediction);
     if (this.selected?.id === prediction.id) this.selected = prediction;
     this.#tell("prediction", prediction);
