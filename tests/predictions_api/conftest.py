@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import postgres
 import pytest
 from api_in_process import ApiInProcess
-from api_server import ApiServer
+from api_server import ApiServer, cog_server
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +21,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     with ApiServer(tmp_path_factory.mktemp("predictions-api")) as running:
         yield running
     assert running.logged_errors() == []
+
+
+@pytest.fixture(scope="module")
+def cog() -> Iterator[str]:
+    """Return the URL of a Cog server of the model `text`."""
+    with cog_server("text") as running:
+        yield running.url
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -14,8 +12,8 @@ import postgres
 import pytest
 import replicate
 import sqlalchemy as sa
-from api_in_process import TOKEN, ApiInProcess
-from api_server import ApiServer
+from api_in_process import PIXEL, PIXEL_URI, TOKEN, ApiInProcess
+from api_server import ApiServer, wait_until
 from file_host import FileHost
 from playwright.sync_api import Browser
 from predictions_api.errors import Problem, StartFault
@@ -24,12 +22,8 @@ from predictions_api.store.database import files as table
 from replicate.helpers import FileOutput
 from s3_server import S3Server
 
-PIXEL = base64.b64decode(  # a PNG of one pixel
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
-)
 BUCKET = "s3://files/of/tests"
 ADVICE = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL"
-PIXEL_URI = "data:image/png;base64," + base64.b64encode(PIXEL).decode()
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +36,8 @@ def s3() -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    with postgres.cluster() as url:
-        yield url
+def database(postgresql: str) -> str:
+    return postgres.new_database(postgresql)
 
 
 @pytest.fixture(scope="module")
@@ -64,19 +57,12 @@ def every_object_has_a_row(request: pytest.FixtureRequest, s3: S3Server) -> Iter
         assert set(s3.keys("files")) <= {f"of/tests/{row.id}" for row in rows}
 
 
-def upload(api: ApiInProcess, content: bytes, name: str = "a.txt", content_type: str = "text/plain") -> dict[str, Any]:
-    answer = api.http.post("/v1/files", files={"content": (name, content, content_type)})
-    assert answer.status_code == 201, answer.text
-    file: dict[str, Any] = answer.json()
-    return file
-
-
 def follow(url: str, method: str = "GET", **headers: str) -> httpx.Response:
     return httpx.request(method, url, headers=headers, follow_redirects=True)
 
 
 def test_an_upload_is_listed_downloaded_and_deleted(api: ApiInProcess, s3: S3Server) -> None:
-    file = upload(api, b"in the bucket", "notes ü.txt")
+    file = api.upload(b"in the bucket", "notes ü.txt")
     assert f"of/tests/{file['id']}" in s3.keys("files")
     assert file["id"] in [item["id"] for item in api.http.get("/v1/files").json()["results"]]
     answer = follow(file["urls"]["download"])
@@ -90,13 +76,13 @@ def test_an_upload_is_listed_downloaded_and_deleted(api: ApiInProcess, s3: S3Ser
 
 def test_an_upload_in_several_parts_has_the_same_bytes(api: ApiInProcess) -> None:
     content = bytes(range(256)) * 50_000  # 12.8 MB, in three parts of at most 5 MiB
-    assert follow(upload(api, content)["urls"]["download"]).content == content
+    assert follow(api.upload(content)["urls"]["download"]).content == content
 
 
 def test_an_output_is_a_redirect_to_a_url_that_is_valid_longer_than_the_redirect(
     api: ApiInProcess, s3: S3Server
 ) -> None:
-    url = api.url + api.run(api.service.files.store_output("a" * 26, PIXEL_URI))
+    url = api.url + api.store_output(PIXEL_URI, "a" * 26)
     redirect = httpx.get(url)
     assert (redirect.status_code, redirect.content) == (307, b"")
     assert redirect.headers["location"].startswith(f"{s3.url}/files/of/tests/")
@@ -117,12 +103,12 @@ def test_an_output_is_a_redirect_to_a_url_that_is_valid_longer_than_the_redirect
 def test_an_uploaded_page_is_saved_and_does_not_run_with_the_origin_of_the_bucket(
     api: ApiInProcess, content_type: str
 ) -> None:
-    answer = follow(upload(api, b"<script>1</script>", "page", content_type)["urls"]["download"])
+    answer = follow(api.upload(b"<script>1</script>", "page", content_type)["urls"]["download"])
     assert answer.headers["content-disposition"] == 'attachment; filename="page"'
 
 
 def test_the_python_client_1_reads_a_file_although_it_follows_no_redirect(api: ApiInProcess) -> None:
-    url = api.url + api.run(api.service.files.store_output("b" * 26, PIXEL_URI))
+    url = api.url + api.store_output(PIXEL_URI, "b" * 26)
     client = replicate.Client(api_token=TOKEN, base_url=api.url)
     assert FileOutput(url, client).read() == PIXEL
     client._client.close()
@@ -132,7 +118,7 @@ def test_equal_outputs_are_stored_once_in_a_prediction_and_removed_with_their_ow
     api: ApiInProcess, s3: S3Server
 ) -> None:
     before = len(s3.keys("files"))
-    first, again, other = (api.run(api.service.files.store_output(name * 26, PIXEL_URI)) for name in "ccd")
+    first, again, other = (api.store_output(PIXEL_URI, name * 26) for name in "ccd")
     assert first == again
     assert len(s3.keys("files")) == before + 2
     change = sa.update(table).where(table.c.prediction_id == "c" * 26).values(expires_at=1)
@@ -144,7 +130,7 @@ def test_equal_outputs_are_stored_once_in_a_prediction_and_removed_with_their_ow
 
 
 def test_outputs_are_inline_over_plain_http(api: ApiInProcess) -> None:
-    path = api.run(api.service.files.store_output("e" * 26, PIXEL_URI))
+    path = api.store_output(PIXEL_URI, "e" * 26)
     assert api.run(api.service.files.inline({"image": path})) == {"image": PIXEL_URI}
 
 
@@ -168,8 +154,8 @@ def test_a_file_that_was_fetched_for_an_input_is_in_the_bucket_until_its_predict
 
 def test_while_the_bucket_is_unavailable_requests_are_503_and_leave_nothing(api: ApiInProcess, s3: S3Server) -> None:
     files = api.service.files
-    kept = upload(api, b"before")
-    output = api.run(files.store_output("f" * 26, PIXEL_URI))
+    kept = api.upload(b"before")
+    output = api.store_output(PIXEL_URI, "f" * 26)
     keys = s3.keys("files")
     s3.stop()
     answer = api.http.post("/v1/files", files={"content": ("a.txt", b"lost")}, timeout=60)
@@ -177,14 +163,13 @@ def test_while_the_bucket_is_unavailable_requests_are_503_and_leave_nothing(api:
     assert "Retry-After" in answer.headers
     assert api.http.get("/v1/files").json()["results"][0]["id"] == kept["id"]
     assert api.http.delete(kept["urls"]["get"], timeout=60).status_code == 503
-    assert (
-        api.run(files.inline(output)) == output
-    )  # a URL, as an answer must not fail for a prediction that is recorded
+    # A URL, as an answer must not fail for a prediction that is recorded.
+    assert api.run(files.inline(output)) == output
     with pytest.raises(Problem, match="files cannot be used"):  # so Cog is answered 503, and reports again
-        api.run(files.store_output("g" * 26, PIXEL_URI))
+        api.store_output(PIXEL_URI, "g" * 26)
     s3.start()
-    assert follow(api.url + api.run(files.store_output("g" * 26, PIXEL_URI))).content == PIXEL
-    assert follow(upload(api, b"after")["urls"]["download"]).content == b"after"
+    assert follow(api.url + api.store_output(PIXEL_URI, "g" * 26)).content == PIXEL
+    assert follow(api.upload(b"after")["urls"]["download"]).content == b"after"
     assert follow(kept["urls"]["download"]).content == b"before"
     api.run(files.sweep())
     assert len(s3.keys("files")) == len(keys) + 2
@@ -193,7 +178,7 @@ def test_while_the_bucket_is_unavailable_requests_are_503_and_leave_nothing(api:
 def test_the_playground_may_load_files_from_the_bucket_and_from_nowhere_else(
     api: ApiInProcess, s3: S3Server, browser: Browser
 ) -> None:
-    url = api.url + api.run(api.service.files.store_output("h" * 26, PIXEL_URI))
+    url = api.url + api.store_output(PIXEL_URI, "h" * 26)
     policy = httpx.get(api.url).headers["content-security-policy"]
     sources = dict(part.strip().split(" ", 1) for part in policy.split(";"))
     bucket = f"{s3.url}/files/of/tests/"
@@ -263,7 +248,7 @@ def test_two_servers_share_a_bucket_and_their_workers_download_from_it(
     api: ApiInProcess, second: ApiServer, s3: S3Server
 ) -> None:
     before = len(s3.keys("files"))
-    uploaded = upload(api, b"from the bucket")
+    uploaded = api.upload(b"from the bucket")
     given = second.http.get(f"/files/{uploaded['id']}").json()["urls"]["get"]
     assert second.create("text", wait=True, file=given)["output"] == "from the bucket"
     long = "data:text/plain," + "x" * 300_000  # so long that it is stored
@@ -281,8 +266,7 @@ def test_an_output_that_could_not_be_stored_is_stored_when_cog_reports_it_again(
 ) -> None:
     s3.stop()
     prediction = second.create("file", content="late")
-    while "callbacks/{prediction_id}/{key} 503" not in second.log.read_text():
-        assert second.get(prediction["id"])["status"] in ("starting", "processing")
-        time.sleep(0.05)
+    wait_until(lambda: "callbacks/{prediction_id}/{key} 503" in second.log.read_text())
+    assert second.get(prediction["id"])["status"] in ("starting", "processing")
     s3.start()
     assert follow(second.wait_for(prediction["id"])["output"]).text == "late"

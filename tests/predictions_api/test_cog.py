@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-from api_server import CogProcess
 from predictions_api.run import cog_client
 from predictions_api.run.cog_client import (
     Busy,
@@ -20,7 +19,6 @@ from predictions_api.run.cog_client import (
     split_progress_lines,
     strip_error_prefixes,
 )
-from replicate.prediction import Prediction
 from webhook_receiver import WebhookReceiver
 
 # Recorded from coglet 0.23.1. The model shows a tqdm bar (shortened here) and returns one file.
@@ -41,12 +39,6 @@ FAILED = {
     "metrics": {"predict_time": 0.3},
     "status": "failed",
 }
-
-
-@pytest.fixture(scope="module")
-def model() -> Iterator[CogProcess]:
-    with CogProcess("text") as process:
-        yield process
 
 
 @pytest.fixture
@@ -71,25 +63,8 @@ def use(url: str, work: Callable[[CogClient], Awaitable[Any]]) -> Any:
     return asyncio.run(run())
 
 
-def test_progress_is_sent_to_the_webhook(model: CogProcess, receiver: WebhookReceiver) -> None:
-    inputs = {"text": "hello", "sleep": 0.2, "steps": 2}
-    assert use(model.url, lambda server: server.start("one", inputs, receiver.url)) is True
-    progress = wait_for_end(receiver)
-    assert (progress.status, progress.output, progress.error) == ("succeeded", "hello", None)
-    assert progress.logs.splitlines()[0] == "text: hello"
-    assert [line[:5] for line in progress.logs.splitlines()[1:]] == [" 50%|", "100%|"]
-    assert progress.metrics["predict_time"] >= 0.2
-
-
-def test_a_failure_has_the_models_error_and_logs(model: CogProcess, receiver: WebhookReceiver) -> None:
-    use(model.url, lambda server: server.start("two", {"end": "fail"}, receiver.url))
-    progress = wait_for_end(receiver)
-    assert (progress.status, progress.error) == ("failed", "ValueError: failed on request")
-    assert progress.logs == "text: hello\n"
-
-
 def test_a_running_prediction_is_not_started_twice_and_another_is_refused(
-    model: CogProcess, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+    cog: str, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cog_client, "_SLOT_TIMEOUT", 0.2)
 
@@ -102,32 +77,23 @@ def test_a_running_prediction_is_not_started_twice_and_another_is_refused(
         while not await server.cancel("three"):
             pass
 
-    use(model.url, work)
+    use(cog, work)
     assert wait_for_end(receiver).status == "canceled"
 
 
-def test_a_prediction_started_right_after_the_last_has_ended_is_accepted(
-    model: CogProcess, receiver: WebhookReceiver
-) -> None:
-    # Cog reports an end a moment before it accepts the next prediction.
-    for number in range(5):
-        use(model.url, lambda server, number=number: server.start(f"five-{number}", {}, receiver.url))
-        assert wait_for_end(receiver).status == "succeeded"
+def test_cancel_returns_false_for_a_prediction_that_is_not_running(cog: str) -> None:
+    assert use(cog, lambda server: server.cancel("unknown")) is False
 
 
-def test_cancel_returns_false_for_a_prediction_that_is_not_running(model: CogProcess) -> None:
-    assert use(model.url, lambda server: server.cancel("unknown")) is False
-
-
-def test_inputs_that_cog_refuses_are_named(model: CogProcess, receiver: WebhookReceiver) -> None:
+def test_inputs_that_cog_refuses_are_named(cog: str, receiver: WebhookReceiver) -> None:
     with pytest.raises(InvalidInputs, match=r"^sleep: -1 is less than the minimum of 0$"):
-        use(model.url, lambda server: server.start("six", {"sleep": -1}, receiver.url))
+        use(cog, lambda server: server.start("six", {"sleep": -1}, receiver.url))
 
 
-def test_a_server_has_a_schema_and_a_version(model: CogProcess) -> None:
-    schema = use(model.url, lambda server: server.schema())
+def test_a_server_has_a_schema_and_a_version(cog: str) -> None:
+    schema = use(cog, lambda server: server.schema())
     assert "text" in schema["components"]["schemas"]["Input"]["properties"]
-    assert use(model.url, lambda server: server.cog_version()) == "0.23.1"  # pyproject.toml's
+    assert use(cog, lambda server: server.cog_version()) == "0.23.1"  # pyproject.toml's
 
 
 def test_a_refused_connection_is_gone_and_unreachable(receiver: WebhookReceiver) -> None:
@@ -184,13 +150,6 @@ def test_an_invalid_webhook_is_refused(payload: dict[str, Any]) -> None:
 def test_only_the_prefixes_of_an_error_are_removed() -> None:
     assert strip_error_prefixes("Prediction failed: Generator iteration error: ValueError: x") == "ValueError: x"
     assert strip_error_prefixes("ValueError: Prediction failed: x") == "ValueError: Prediction failed: x"
-
-
-def test_the_official_client_reads_the_last_progress_from_the_logs() -> None:
-    for end, current in ((36, 0), (76, 1), (len(BARS), 2)):
-        progress = Prediction.Progress.parse(split_progress_lines(BARS[:end]))
-        assert progress is not None
-        assert (progress.current, progress.total) == (current, 2)
 
 
 def test_the_lines_of_longer_logs_start_with_those_of_shorter_ones() -> None:

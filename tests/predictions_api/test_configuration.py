@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import subprocess
 import sys
@@ -48,10 +49,21 @@ def test_tokens_are_read_from_file_and_environment_and_are_not_in_repr(tmp_path:
         ('[[models]]\nname = "text"\nversions = ["1"]\nurls = ["x"]', "owner/name"),
         ('[[models]]\nname = "a/b"\nversions = ["1"]', "either a command"),
         (MODEL + MODEL, "two models have one name"),
+        ("port = 70000", "port is 70000; give 0 to 65535"),
+        ('tokens = "secret"', "tokens is 'secret'; give a list of texts"),
+        ("tokens = [1]", "tokens is [1]; give a list of texts"),
+        ('public_url = "example.com/ai"', "public_url is 'example.com/ai'; give an http:// or https:// URL"),
+        ('internal_url = "http://[1/"', "internal_url is 'http://[1/'; give an http:// or https:// URL"),
+        ('bucket = "https://minio/files"', "bucket is 'https://minio/files'; give s3://NAME or s3://NAME/PREFIX"),
+        ("idle = true", "idle is True; give a number"),
+        ("[models]\nname = 1", "models is {'name': 1}; give a table [[models]] for each model"),
+        (MODEL.replace('"test/text"', "1"), "name is 1; give a text"),
+        (MODEL.replace('["http://127.0.0.1:1"]', '"http://a"'), "urls is 'http://a'; give a list of texts"),
+        (MODEL + "nonsense = 1", "model test/text: unknown nonsense; known are"),
     ],
 )
 def test_an_invalid_configuration_is_refused_with_the_reason(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(BadConfiguration, match=message):
+    with pytest.raises(BadConfiguration, match=re.escape(message)):
         settings(tmp_path, text)
 
 
@@ -62,15 +74,6 @@ def test_help_lists_the_flags_and_a_missing_file_exits_with_status_2(tmp_path: P
     missing = subprocess.run([*module, "--config", str(tmp_path / "none")], capture_output=True, text=True, check=False)
     assert missing.returncode == 2
     assert "none" in missing.stderr and "Traceback" not in missing.stderr
-
-
-def test_a_server_without_a_token_answers_only_requests_to_localhost(tmp_path: Path) -> None:
-    with ApiServer(tmp_path, models=["text"], token=None) as server:
-        assert server.create("text", wait=True)["status"] == "succeeded"
-        # DNS rebinding: another site's name resolves to 127.0.0.1.
-        answer = server.http.get("/predictions", headers={"Host": "evil.example"})
-        assert (answer.status_code, answer.json()["status"]) == (403, 403)
-        assert server.http.get("/predictions", headers={"Host": "["}).status_code == 403
 
 
 def test_with_a_certificate_the_server_and_output_urls_use_https(tmp_path: Path) -> None:

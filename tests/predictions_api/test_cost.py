@@ -14,13 +14,13 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from api_in_process import ApiInProcess
-from api_server import MODELS, VERSIONS, CogProcess
+from api_server import MODELS, VERSIONS, cog_server
 from predictions_api.settings import ModelSettings
 
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiInProcess]:
-    with CogProcess("text") as text, CogProcess("words") as words:
+    with cog_server("text") as text, cog_server("words") as words:
         models = tuple(
             ModelSettings(f"test/{name}", (VERSIONS[name],), schema=MODELS / name / "openapi.json", urls=(process.url,))
             for name, process in {"text": text, "words": words}.items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from api_in_process import ApiInProcess
+from api_names import resolve
 from api_server import ApiServer
 from file_host import FileHost
 from predictions_api.errors import Problem
@@ -195,7 +195,7 @@ def test_the_total_time_of_a_fetch_is_bounded(
 def test_every_redirect_is_checked(
     api: ApiInProcess, host: FileHost, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
-    resolve_to(monkeypatch, {"here.test": "127.0.0.1", "public.test": "93.184.215.14"})
+    resolve(monkeypatch, {"here.test": ["127.0.0.1"]})
     forbid_private(api, monkeypatch)
     assert "not a public address; inputs are fetched from there only" in error_of(
         api, f"{host.url}/redirect?to={target}"
@@ -205,7 +205,7 @@ def test_every_redirect_is_checked(
 def test_the_connection_goes_to_the_checked_address(
     api: ApiInProcess, host: FileHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lookups = resolve_to(monkeypatch, {"here.test": "127.0.0.1"})
+    lookups = resolve(monkeypatch, {"here.test": ["127.0.0.1"]})
     _, inputs = prepare(api, image=f"http://here.test:{host.port}/text/a")
     assert api.anonymous_http.get(inputs["image"]).text == "a"
     assert host.requests[0]["host"] == f"here.test:{host.port}"
@@ -213,7 +213,7 @@ def test_the_connection_goes_to_the_checked_address(
 
 
 def test_a_name_that_cannot_be_resolved_is_an_error(api: ApiInProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    resolve_to(monkeypatch, {})
+    resolve(monkeypatch, {})
     assert "the name nowhere.test cannot be resolved" in error_of(api, "https://nowhere.test/")
 
 
@@ -228,22 +228,6 @@ def forbid_private(api: ApiInProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     transport: Any = api.service.fetcher._http._transport
     rules = PublicHost("inputs are fetched from there", "--allow-private-inputs", transport.rules.resolver)
     monkeypatch.setattr(transport, "rules", rules)
-
-
-def resolve_to(monkeypatch: pytest.MonkeyPatch, addresses: dict[str, str]) -> list[str]:
-    """Resolve names below .test (RFC 6761) to these addresses. Return the list of names that were looked up."""
-    getaddrinfo, lookups = socket.getaddrinfo, []
-
-    def resolve(host: Any, *args: Any, **options: Any) -> Any:
-        if not str(host).endswith(".test"):
-            return getaddrinfo(host, *args, **options)
-        lookups.append(host)
-        if host not in addresses:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (addresses[host], 0))]
-
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    return lookups
 
 
 # Removal
@@ -263,7 +247,7 @@ def test_nothing_of_a_fetched_input_is_left_after_the_end_of_its_prediction(api:
 
 def test_an_output_equal_to_a_fetched_input_is_kept(api: ApiInProcess, host: FileHost) -> None:
     prediction, _ = prepare(api, image=f"{host.url}/text/same")
-    path = api.run(api.service.files.store_output(prediction.id, "data:text/plain,same"))
+    path = api.store_output("data:text/plain,same", prediction.id)
     api.update(prediction, status="succeeded", output=path)
     api.run(api.service.files.sweep())
     assert api.anonymous_http.get(api.url + path).text == "same"

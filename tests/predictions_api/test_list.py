@@ -80,6 +80,7 @@ def test_the_list_for_source_web_is_empty(server: ApiServer) -> None:
     [
         ("cursor", "nonsense", 400),
         ("cursor", "cD0xMjM0", 400),
+        ("cursor", "cD0xLiUwMA==", 400),  # p=1.%00; PostgreSQL refuses NUL
         ("cursor", "cD05OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTkueA==", 400),
         ("created_after", "yesterday", 422),
         ("created_before", "2026-99-01T00:00:00Z", 422),

@@ -8,18 +8,17 @@ import re
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor as Threads
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import postgres
-import psycopg
 import pytest
 import sqlalchemy as sa
 from api_in_process import ApiInProcess
-from api_server import ApiServer, CogProcess, failed_start
+from api_server import ApiServer, failed_start
 from dbos._migration import get_dbos_migrations, sqlite_migrations
 from predictions_api.errors import StartFault
 from predictions_api.store import migrations
@@ -205,12 +204,6 @@ def test_two_processes_that_start_at_once_upgrade_once(new_database: NewDatabase
     assert versions(url) == [NEWEST]
 
 
-@pytest.fixture(scope="module")
-def cog() -> Iterator[str]:
-    with CogProcess("text") as process:
-        yield process.url
-
-
 def test_servers_that_start_at_once_on_an_empty_postgresql_all_serve_and_go_on_after_an_upgrade(
     postgresql: str, cog: str, tmp_path: Path
 ) -> None:
@@ -223,7 +216,7 @@ def test_servers_that_start_at_once_on_an_empty_postgresql_all_serve_and_go_on_a
         list(threads.map(ApiServer.start, servers))  # also the tables of DBOS
         before = servers[0].create("text", wait=True, text="before")
         # What a newer release may add, while both servers of this one run.
-        with psycopg.connect(database.replace("+psycopg", "")) as connection:
+        with postgres.connect(database) as connection:
             connection.execute("ALTER TABLE predictions ADD COLUMN added TEXT DEFAULT 'x' NOT NULL")
             connection.execute("ALTER TABLE files ADD COLUMN added TEXT")
             connection.execute("CREATE TABLE added (id INTEGER)")

@@ -6,18 +6,19 @@ import asyncio
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor as Threads
 from pathlib import Path
 from typing import Any
 
 import postgres
-import psycopg
 import pytest
 import sqlalchemy as sa
-from api_server import ApiServer, CogProcess, wait_for_runs
+from api_server import ApiServer, wait_for_runs, wait_until
 from predictions_api.run import heartbeat
 from predictions_api.store.database import Database, predictions
+
+NewServer = Callable[..., ApiServer]
 
 
 @pytest.fixture
@@ -25,26 +26,27 @@ def database(postgresql: str) -> str:
     return postgres.new_database(postgresql)
 
 
-@pytest.fixture(scope="module")
-def cog() -> Iterator[str]:
-    with CogProcess("text") as process:
-        yield process.url
+@pytest.fixture
+def new_server(database: str, cog: str, tmp_path: Path) -> NewServer:
+    """Return a function that makes a server of the database and of one Cog server of the model `text`."""
+    return lambda name, models=("text",), **settings: ApiServer(
+        tmp_path / name, models=models, urls={"text": [cog]}, database=database, **settings
+    )
 
 
 def query_value(database: str, query: str) -> Any:
-    with psycopg.connect(database.replace("+psycopg", "")) as connection:
+    with postgres.connect(database) as connection:
         row = connection.execute(query.encode()).fetchone()
     assert row is not None
     return row[0]
 
 
 def test_a_prediction_created_on_one_server_is_read_and_canceled_on_another(
-    database: str, cog: str, tmp_path: Path
+    database: str, new_server: NewServer
 ) -> None:
-    urls = {"text": [cog]}
     with (
-        ApiServer(tmp_path / "a", models=["text", "words"], urls=urls, database=database) as first,
-        ApiServer(tmp_path / "b", models=["text"], urls=urls, database=database) as second,
+        new_server("a", models=["text", "words"]) as first,
+        new_server("b") as second,
     ):
         words = [first.create("words")["id"] for _ in range(8)]  # a model that the second server does not have
         succeeded = first.create("text", wait=True, text="\u0000 PostgreSQL refuses NUL")
@@ -63,30 +65,27 @@ def test_a_prediction_created_on_one_server_is_read_and_canceled_on_another(
 
 
 def test_a_paused_server_writes_nothing_of_a_prediction_that_another_has_taken_over(
-    database: str, cog: str, tmp_path: Path
+    database: str, new_server: NewServer, tmp_path: Path
 ) -> None:
-    urls = {"text": [cog]}
     runs, go = tmp_path / "runs", tmp_path / "go"
     # The paused one misses callbacks for longer than `silence`, after which it would send the prediction again.
-    paused = ApiServer(tmp_path / "a", models=["text"], urls=urls, database=database, silence=1.0)
-    with paused:
+    with new_server("a", silence=1.0) as paused:
         running = paused.create("text", text="x", mark=str(runs), hold=str(go))["id"]
         wait_for_runs(runs)
-        with ApiServer(tmp_path / "b", models=["text"], urls=urls, database=database) as other:
+        with new_server("b") as other:
             assert paused.process is not None
             paused.process.send_signal(signal.SIGSTOP)
             try:
                 query_value(database, "UPDATE servers SET seen_at = now() - interval '1 min' RETURNING 1")
                 wait_for_runs(runs, 2)
-                while not other.get(running)["logs"].endswith("text: x\n"):
-                    time.sleep(0.02)
+                wait_until(lambda: other.get(running)["logs"].endswith("text: x\n"))
                 row = f"SELECT predictions::text FROM predictions WHERE id = '{running}'"
                 before = query_value(database, row)
             finally:
                 paused.process.send_signal(signal.SIGCONT)
             paused.create("text", text="y")  # its answer shows that the server runs again
-            while f'waits: another server has taken it over", "prediction": "{running}"' not in paused.log.read_text():
-                time.sleep(0.02)
+            taken_over = f'waits: another server has taken it over", "prediction": "{running}"'
+            wait_until(lambda: taken_over in paused.log.read_text())
             assert query_value(database, row) == before
             go.touch()
             assert other.wait_for(running)["status"] == "succeeded"
@@ -105,11 +104,10 @@ def test_a_transaction_of_a_stopped_server_does_not_block_the_others(database: s
     asyncio.run(other.close())
 
 
-def test_servers_that_all_paused_do_not_take_over_from_each_other(database: str, cog: str, tmp_path: Path) -> None:
+def test_servers_that_all_paused_do_not_take_over_from_each_other(new_server: NewServer, tmp_path: Path) -> None:
     # As after an outage of the database, when the first one to continue finds no new heartbeat of the others.
-    urls = {"text": [cog]}
     runs, go = tmp_path / "runs", tmp_path / "go"
-    servers = [ApiServer(tmp_path / name, models=["text"], urls=urls, database=database) for name in "ab"]
+    servers = [new_server(name) for name in "ab"]
     with servers[0], servers[1]:
         running = servers[0].create("text", text="x", mark=str(runs), hold=str(go))["id"]
         wait_for_runs(runs)
@@ -124,26 +122,20 @@ def test_servers_that_all_paused_do_not_take_over_from_each_other(database: str,
         go.touch()
         assert servers[1].wait_for(running)["status"] == "succeeded"
         assert runs.read_text().split() == ["x"]
-        assert [
-            line for server in servers for line in server.log.read_text().splitlines() if "no heartbeat" in line
-        ] == []
+        assert "no heartbeat" not in "".join(server.log.read_text() for server in servers)
 
 
-def test_all_predictions_succeed_when_one_of_two_servers_is_killed(database: str, cog: str, tmp_path: Path) -> None:
-    urls = {"text": [cog]}
+def test_all_predictions_succeed_when_one_of_two_servers_is_killed(
+    database: str, new_server: NewServer, tmp_path: Path
+) -> None:
     runs, go = tmp_path / "runs", tmp_path / "go"
-    first = ApiServer(tmp_path / "a", models=["text"], urls=urls, database=database)
-    with first, ApiServer(tmp_path / "b", models=["text"], urls=urls, database=database) as second:
+    with new_server("a") as first, new_server("b") as second:
         running = first.create("text", text="running", mark=str(runs), hold=str(go))["id"]
         wait_for_runs(runs)
         queued = [first.create("text", text=str(number), mark=str(runs))["id"] for number in range(10)]
         # Kill the server that runs the prediction.
-        log = "sent to"
-        killed, alive = (
-            (first, second)
-            if f'"{running}"' in "".join(line for line in first.log.read_text().splitlines() if log in line)
-            else (second, first)
-        )
+        sent = [line for line in first.log.read_text().splitlines() if "sent to" in line]
+        killed, alive = (first, second) if running in "".join(sent) else (second, first)
         killed.kill()
         # As after a kill between the insert of a prediction and its place in the queue.
         delete = f"DELETE FROM dbos.workflow_status WHERE workflow_uuid = '{queued[-1]}' RETURNING 1"
@@ -158,11 +150,9 @@ def test_all_predictions_succeed_when_one_of_two_servers_is_killed(database: str
     assert sorted(runs.read_text().split()) == sorted(["running", "running", *map(str, range(10))])
 
 
-def test_a_server_that_gets_sigterm_hands_over_within_10_s(database: str, cog: str, tmp_path: Path) -> None:
-    urls = {"text": [cog]}
+def test_a_server_that_gets_sigterm_hands_over_within_10_s(new_server: NewServer, tmp_path: Path) -> None:
     runs, go = tmp_path / "runs", tmp_path / "go"
-    first = ApiServer(tmp_path / "a", models=["text"], urls=urls, database=database)
-    second = ApiServer(tmp_path / "b", models=["text"], urls=urls, database=database)
+    first, second = new_server("a"), new_server("b")
     with first, Threads() as threads:
         answer = threads.submit(first.create, "text", wait=True, mark=str(runs), hold=str(go))
         wait_for_runs(runs)
@@ -178,19 +168,17 @@ def test_a_server_that_gets_sigterm_hands_over_within_10_s(database: str, cog: s
 
 
 def test_a_backup_from_before_an_upgrade_is_restored_with_its_predictions(
-    postgresql: str, cog: str, tmp_path: Path
+    postgresql: str, database: str, new_server: NewServer, tmp_path: Path
 ) -> None:
-    database, data = postgres.new_database(postgresql), tmp_path / "data"
-    options = {"models": ["text"], "urls": {"text": [cog]}, "database": database, "data": str(data)}
-    with ApiServer(tmp_path / "a", **options) as server:
+    with new_server("a") as server:
         before = server.create("text", wait=True, text="before")
     url, other = (url.replace("+psycopg", "") for url in (database, postgresql))
     subprocess.run([postgres.program("pg_dump"), "-Fc", "-f", tmp_path / "dump", url], check=True)
-    with psycopg.connect(url) as connection:
+    with postgres.connect(database) as connection:
         connection.execute("CREATE TABLE added (id INTEGER)")  # by a newer release
     restore = ["--clean", "--if-exists", "--create", "-d", other, tmp_path / "dump"]  # as deploy/README.md says
     subprocess.run([postgres.program("pg_restore"), *restore], check=True)
     assert query_value(database, "SELECT count(*) FROM pg_tables WHERE tablename = 'added'") == 0
-    with ApiServer(tmp_path / "a", **options) as server:
+    with new_server("a") as server:
         assert server.get(before["id"])["output"] == "before"
         assert server.create("text", wait=True, text="after")["output"] == "after"

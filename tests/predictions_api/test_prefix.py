@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -16,96 +15,84 @@ from webhook_receiver import WebhookReceiver
 
 
 @pytest.fixture(scope="module")
-def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the public URL of a server behind a proxy."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """Return a server behind a proxy, to which its `http` connects. `url` is the public URL."""
     port = free_port()
     with (
         PrefixProxy("/ai", port) as proxy,
-        ApiServer(tmp_path_factory.mktemp("server"), port=port, public_url=proxy.url),
+        ApiServer(tmp_path_factory.mktemp("server"), port=port, public_url=proxy.url) as running,
     ):
-        yield proxy.url
-
-
-@pytest.fixture
-def client(public: str) -> Iterator[httpx.Client]:
-    headers = {"Authorization": f"Bearer {TOKEN}"}
-    with httpx.Client(base_url=f"{public}/v1", headers=headers, timeout=90) as running:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        running.http = httpx.Client(base_url=f"{proxy.url}/v1", headers=headers, timeout=90)
         yield running
 
 
-def create(client: httpx.Client, name: str, prefer: str = "wait", **inputs: Any) -> Any:
-    body = {"version": VERSIONS[name], "input": inputs}
-    answer = client.post("/predictions", json=body, headers={"Prefer": prefer})
-    assert answer.status_code == 201, answer.text
-    return answer.json()
-
-
-def test_the_url_of_an_upload_is_an_input(client: httpx.Client, public: str) -> None:
-    urls = client.post("/files", files={"content": ("a.txt", b"uploaded")}).json()["urls"]
-    assert urls["get"].startswith(f"{public}/v1/files/")
+def test_the_url_of_an_upload_is_an_input(server: ApiServer) -> None:
+    urls = server.http.post("/files", files={"content": ("a.txt", b"uploaded")}).json()["urls"]
+    assert urls["get"].startswith(f"{server.url}/v1/files/")
     assert httpx.get(urls["download"]).content == b"uploaded"
-    assert client.get(urls["get"]).status_code == 200
+    assert server.http.get(urls["get"]).status_code == 200
     for url in urls.values():
-        body = create(client, "text", file=url)
+        body = server.create("text", wait=True, file=url)
         assert (body["output"], body["error"]) == ("uploaded", None)
 
 
-def test_a_large_data_uri_and_an_output_are_inputs(client: httpx.Client, public: str) -> None:
-    body = create(client, "text", file="data:text/plain," + "x" * 300_000)
+def test_a_large_data_uri_and_an_output_are_inputs(server: ApiServer) -> None:
+    body = server.create("text", wait=True, file="data:text/plain," + "x" * 300_000)
     assert body["output"] == "x" * 300_000
-    assert body["input"]["file"].startswith(f"{public}/v1/delivery/")
+    assert body["input"]["file"].startswith(f"{server.url}/v1/delivery/")
     assert httpx.get(body["input"]["file"]).text == "x" * 300_000
-    output = client.get(create(client, "file")["urls"]["get"]).json()["output"]
-    assert output.startswith(f"{public}/v1/delivery/")
+    output = server.http.get(server.create("file", wait=True)["urls"]["get"]).json()["output"]
+    assert output.startswith(f"{server.url}/v1/delivery/")
     assert httpx.get(output).text == "abc"
-    assert create(client, "text", file=output)["output"] == "abc"
+    assert server.create("text", wait=True, file=output)["output"] == "abc"
 
 
-def test_the_urls_of_a_prediction_work(client: httpx.Client, public: str) -> None:
-    body = create(client, "words", prefer="", text="a b", sleep=0.1)
-    assert all(url.startswith(f"{public}/v1/") for url in body["urls"].values())
+def test_the_urls_of_a_prediction_work(server: ApiServer) -> None:
+    body = server.create("words", text="a b", sleep=0.1)
+    assert all(url.startswith(f"{server.url}/v1/") for url in body["urls"].values())
     events = httpx.get(body["urls"]["stream"], headers={"Accept": "text/event-stream"}, timeout=60).text
     assert "event: output" in events
     assert "event: done" in events
-    assert client.get(body["urls"]["get"]).json()["status"] == "succeeded"
-    running = create(client, "words", prefer="", sleep=60)
-    assert client.post(running["urls"]["cancel"]).json()["status"] == "canceled"
+    assert server.http.get(body["urls"]["get"]).json()["status"] == "succeeded"
+    running = server.create("words", sleep=60)
+    assert server.http.post(running["urls"]["cancel"]).json()["status"] == "canceled"
 
 
 @pytest.mark.parametrize("path", ["/files", "/predictions"])
-def test_the_links_between_pages_work(client: httpx.Client, public: str, path: str, tmp_path: Path) -> None:
+def test_the_links_between_pages_work(server: ApiServer, path: str, tmp_path: Path) -> None:
     for number in range(101):
         if path == "/files":
-            client.post("/files", files={"content": (str(number), b"x")}).raise_for_status()
+            server.http.post("/files", files={"content": (str(number), b"x")}).raise_for_status()
         else:
-            create(client, "text", prefer="", hold=str(tmp_path / "never"))
-    first = client.get(path).json()
-    assert first["next"].startswith(f"{public}/v1{path}?")
-    second = client.get(first["next"]).json()
+            server.create("text", hold=str(tmp_path / "never"))
+    first = server.http.get(path).json()
+    assert first["next"].startswith(f"{server.url}/v1{path}?")
+    second = server.http.get(first["next"]).json()
     seen = [item["id"] for item in first["results"] + second["results"]]
     assert len(seen) == len(set(seen)) > 100
     for item in first["results"] + second["results"]:
         if item.get("status") in ("starting", "processing"):
-            client.post(item["urls"]["cancel"]).raise_for_status()
+            server.http.post(item["urls"]["cancel"]).raise_for_status()
 
 
-def test_a_webhook_has_public_urls(client: httpx.Client, public: str) -> None:
+def test_a_webhook_has_public_urls(server: ApiServer) -> None:
     with WebhookReceiver() as receiver:
         body = {"version": VERSIONS["file"], "input": {}, "webhook": receiver.url + "/200/x"}
-        client.post("/predictions", json=body).raise_for_status()
+        server.http.post("/predictions", json=body).raise_for_status()
         call = receiver.wait_for("/200/x", lambda calls: bool(calls) and calls[-1].json["status"] == "succeeded")[-1]
-    assert call.json["output"].startswith(f"{public}/v1/delivery/")
+    assert call.json["output"].startswith(f"{server.url}/v1/delivery/")
     assert httpx.get(call.json["output"]).text == "abc"
-    assert client.get(call.json["urls"]["get"]).json()["id"] == call.json["id"]
+    assert server.http.get(call.json["urls"]["get"]).json()["id"] == call.json["id"]
 
 
-def test_the_python_client_works(public: str) -> None:
-    client = replicate.Client(api_token=TOKEN, base_url=public)
+def test_the_python_client_works(server: ApiServer) -> None:
+    client = replicate.Client(api_token=TOKEN, base_url=server.url)
     output = client.run(f"test/text:{VERSIONS['text']}", input={"file": io.BytesIO(b"from the client")})
     assert output == "from the client"
 
 
-def test_the_documents_name_the_public_url(public: str) -> None:
-    document = httpx.get(f"{public}/openapi.json").json()
-    assert document["servers"] == [{"url": f"{public}/v1"}]
-    assert f'href="{public}/v1/openapi.json"' in httpx.get(f"{public}/docs").text
+def test_the_documents_name_the_public_url(server: ApiServer) -> None:
+    document = httpx.get(f"{server.url}/openapi.json").json()
+    assert document["servers"] == [{"url": f"{server.url}/v1"}]
+    assert f'href="{server.url}/v1/openapi.json"' in httpx.get(f"{server.url}/docs").text

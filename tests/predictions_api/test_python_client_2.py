@@ -7,17 +7,15 @@ process of its own uses it.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from api_server import MODEL_FILES, TOKEN, VERSIONS, ApiServer
-from replicate_contract import check_answer, is_documented
+from api_server import MODEL_FILES, VERSIONS, ApiServer
+from replicate_contract import check_answers
 
 SOURCES = Path(__file__).parent / "python2"
 
@@ -37,15 +35,9 @@ def packages(pytestconfig: pytest.Config) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def report(server: ApiServer, packages: Path) -> Any:
     """Return the output of client.py: the `results` of each use and all `answers` of the server."""
-    with ApiServer(tmp_path_factory.mktemp("python2")) as server:
-        environ = {**os.environ, "BASE_URL": server.url, "TOKEN": TOKEN, "VERSIONS": json.dumps(VERSIONS)}
-        environ["PYTHONPATH"] = str(packages)
-        command = [sys.executable, str(SOURCES / "client.py")]
-        process = subprocess.run(command, env=environ, stdout=subprocess.PIPE, timeout=120, check=True)
-    output: dict[str, Any] = json.loads(process.stdout)
-    yield output
+    return server.report_of_client([sys.executable, "client.py"], SOURCES, PYTHONPATH=str(packages))
 
 
 @pytest.mark.parametrize(
@@ -84,10 +76,7 @@ def test_the_client_is_the_pre_release(report: dict[str, Any]) -> None:
 
 
 def test_every_answer_matches_replicates_openapi_document(report: dict[str, Any]) -> None:
-    answers = [answer for answer in report["answers"] if is_documented(answer["url"])]
-    assert len(answers) > 30
-    for answer in answers:
-        check_answer(answer["method"], answer["url"], answer["status"], answer["type"], answer["body"].encode())
+    assert check_answers(report["answers"]) > 30
 
 
 def test_the_metadata_of_an_upload_is_kept(report: dict[str, Any]) -> None:

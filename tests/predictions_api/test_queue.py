@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import sqlite3
 import subprocess
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 import uvicorn
-from api_server import VERSIONS, ApiServer, CogProcess, wait_for_runs
+from api_server import VERSIONS, ApiServer, cog_server, wait_for_runs, wait_until
 from predictions_api.__main__ import BaseServer
 from predictions_api.run.engine import _sqlite_engine
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+NOWHERE = "http://127.0.0.1:9"  # the discard port, where nothing listens
 
 
 def test_predictions_run_in_the_order_of_their_creation(server: ApiServer, tmp_path: Path) -> None:
@@ -55,9 +59,9 @@ def test_a_create_to_a_full_queue_is_429_with_retry_after(tmp_path: Path) -> Non
 def test_several_cog_servers_serve_the_queue_of_a_model(tmp_path: Path) -> None:
     go = tmp_path / "go"
     with (
-        CogProcess("text") as first_cog,
-        CogProcess("text") as second_cog,
-        ApiServer(tmp_path, models=["text"], urls={"text": [first_cog.url, second_cog.url]}) as server,
+        cog_server("text") as first_cog,
+        cog_server("text") as second_cog,
+        ApiServer(tmp_path, models=["text"], urls={"text": [NOWHERE, first_cog.url, second_cog.url]}) as server,
     ):
         running = [server.create("text", hold=str(go))["id"] for _ in range(2)]
         for prediction_id in running:  # both at the same time
@@ -73,45 +77,44 @@ def test_the_data_of_a_prediction_is_removed_after_keep_seconds(tmp_path: Path) 
         body = server.create("file", wait=True)
         url = server.get(body["id"])["output"]
         assert server.http.get(url).text == "abc"
-        for _ in range(500):
-            after = server.get(body["id"])
-            if after["data_removed"]:
-                break
-            time.sleep(0.02)
+        wait_until(lambda: server.get(body["id"])["data_removed"])
+        after = server.get(body["id"])
         # OpenAPI, predictions.get: input, output and logs are removed; "The `output` key will still be present".
-        assert (after["data_removed"], after["output"], after["input"], after["logs"]) == (True, None, {}, "")
+        assert (after["output"], after["input"], after["logs"]) == (None, {}, "")
         assert after["status"] == "succeeded"
         assert server.http.get(url).status_code == 404
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock for writing of a SQLite database."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
 
 
 def test_a_create_with_a_locked_database_is_503_and_records_nothing(tmp_path: Path) -> None:
     with ApiServer(tmp_path, models=["text"]) as server:
         server.create("text", wait=True)
-        lock = sqlite3.connect(tmp_path / "data" / "predictions.sqlite", isolation_level=None)
-        lock.execute("BEGIN IMMEDIATE")
-        answer = server.http.post("/predictions", json={"version": VERSIONS["text"], "input": {}})
-        assert (answer.status_code, answer.json()["status"]) == (503, 503)
-        assert int(answer.headers["retry-after"]) > 0
-        assert answer.json()["detail"] == "The database cannot be used now"
-        assert "locked" in server.log.read_text()
-        assert len(server.http.get("/predictions").json()["results"]) == 1  # a read does not wait for a writer
-        lock.execute("ROLLBACK")
-        lock.close()
+        with locked(tmp_path / "data" / "predictions.sqlite"):
+            answer = server.http.post("/predictions", json={"version": VERSIONS["text"], "input": {}})
+            assert (answer.status_code, answer.json()["status"]) == (503, 503)
+            assert int(answer.headers["retry-after"]) > 0
+            assert answer.json()["detail"] == "The database cannot be used now"
+            assert "locked" in server.log.read_text()
+            assert len(server.http.get("/predictions").json()["results"]) == 1  # a read does not wait for a writer
         assert server.create("text", wait=True)["status"] == "succeeded"
         assert len(server.http.get("/predictions").json()["results"]) == 2
 
 
 def test_a_locked_queue_database_delays_predictions_but_neither_answers_nor_cancels(tmp_path: Path) -> None:
     with ApiServer(tmp_path, models=["text"]) as server:
-        lock = sqlite3.connect(tmp_path / "data" / "queue.sqlite", isolation_level=None)
-        lock.execute("BEGIN IMMEDIATE")
         server.http.timeout = 6.0
-        late, canceled = (server.create("text", text="late")["id"] for _ in range(2))
-        assert server.http.post(f"/predictions/{canceled}/cancel").json()["status"] == "canceled"
-        time.sleep(7.0)  # the server fails after 5 s and tries again
-        assert server.get(late)["status"] == "starting"
-        lock.execute("ROLLBACK")
-        lock.close()
+        with locked(tmp_path / "data" / "queue.sqlite"):
+            late, canceled = (server.create("text", text="late")["id"] for _ in range(2))
+            assert server.http.post(f"/predictions/{canceled}/cancel").json()["status"] == "canceled"
+            time.sleep(7.0)  # the server fails after 5 s and tries again
+            assert server.get(late)["status"] == "starting"
         assert server.wait_for(late)["output"] == "late"
         assert len(server.http.get("/predictions").json()["results"]) == 2
 
@@ -147,8 +150,7 @@ def test_a_cog_server_killed_during_a_prediction_fails_it_and_the_next_one_runs(
 
 
 def test_running_and_queued_predictions_end_after_two_restarts(tmp_path: Path) -> None:
-    server = ApiServer(tmp_path, models=["text", "words"])
-    with server:
+    with ApiServer(tmp_path, models=["text", "words"]) as server:
         runs, go = tmp_path / "runs", tmp_path / "go"
         running = server.create("text", mark=str(runs), hold=str(go), text="again")["id"]
         words = server.create("words", text="a " * 600, sleep=0.1)["id"]
@@ -199,13 +201,6 @@ def test_a_connection_accepted_during_shutdown_does_not_delay_it(
     accepted: list[Accepted] = []
     asyncio.run(connect_and_stop())
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
-
-
-def test_a_second_server_with_the_same_sqlite_database_does_not_start(tmp_path: Path) -> None:
-    with ApiServer(tmp_path, models=["text"]):
-        second = ApiServer(tmp_path, models=["text"])
-        with pytest.raises(RuntimeError, match=r"another server uses .*--database"):
-            second.start()
 
 
 def test_the_logs_say_that_a_model_starts_and_the_model_shows_its_status(tmp_path: Path) -> None:

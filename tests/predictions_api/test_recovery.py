@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import httpx
 import pytest
-from api_server import ApiServer, CogProcess, wait_for_runs
+from api_server import ApiServer, cog_server, wait_for_runs
+from local_server import LocalServer
 
 
 def test_a_hundred_queued_predictions_and_a_running_one_succeed_after_a_kill(tmp_path: Path) -> None:
-    server = ApiServer(tmp_path, models=["text"])
     runs, go = tmp_path / "runs", tmp_path / "go"
-    with server:
+    with ApiServer(tmp_path, models=["text"]) as server:
         running = server.create("text", text="running", mark=str(runs), hold=str(go))["id"]
         queued = [server.create("text", text=str(number), mark=str(runs))["id"] for number in range(100)]
         server.wait_for(running, "processing")
@@ -36,9 +33,8 @@ def test_a_hundred_queued_predictions_and_a_running_one_succeed_after_a_kill(tmp
 
 
 def test_a_prediction_interrupted_by_two_kills_fails(tmp_path: Path) -> None:
-    server = ApiServer(tmp_path, models=["text"])
     runs = tmp_path / "runs"
-    with server:
+    with ApiServer(tmp_path, models=["text"]) as server:
         running = server.create("text", text="x", mark=str(runs), hold=str(tmp_path / "never"))["id"]
         for attempt in (1, 2):
             wait_for_runs(runs, attempt)
@@ -54,24 +50,21 @@ def test_a_prediction_interrupted_by_two_kills_fails(tmp_path: Path) -> None:
 def test_a_remote_cog_server_cancels_the_prediction_of_a_killed_server(tmp_path: Path) -> None:
     # Otherwise the second attempt would wait for the end of the first.
     runs = tmp_path / "runs"
-    with CogProcess("text") as cog:
-        server = ApiServer(tmp_path, models=["text"], urls={"text": [cog.url]})
-        with server:
-            running = server.create("text", text="x", mark=str(runs), hold=str(tmp_path / "go"))["id"]
-            wait_for_runs(runs)
-            server.kill()
-            server.start()
-            wait_for_runs(runs, 2)
-            (tmp_path / "go").touch()
-            assert server.wait_for(running)["status"] == "succeeded"
-            # A kill during a cancel leaves a prediction that has ended in the database only.
-            stuck = server.create("text", hold=str(tmp_path / "never"))["id"]
-            server.wait_for(stuck, "processing")
-            server.kill()
-            with contextlib.closing(sqlite3.connect(tmp_path / "data" / "predictions.sqlite")) as database, database:
-                database.execute("UPDATE predictions SET status = 'canceled', completed_at = 1 WHERE id = ?", [stuck])
-            server.start()
-            assert server.create("text", wait=True, text="next")["output"] == "next"
+    with cog_server("text") as cog, ApiServer(tmp_path, models=["text"], urls={"text": [cog.url]}) as server:
+        running = server.create("text", text="x", mark=str(runs), hold=str(tmp_path / "go"))["id"]
+        wait_for_runs(runs)
+        server.kill()
+        server.start()
+        wait_for_runs(runs, 2)
+        (tmp_path / "go").touch()
+        assert server.wait_for(running)["status"] == "succeeded"
+        # A kill during a cancel leaves a prediction that has ended in the database only.
+        stuck = server.create("text", hold=str(tmp_path / "never"))["id"]
+        server.wait_for(stuck, "processing")
+        server.kill()
+        server.execute("UPDATE predictions SET status = 'canceled', completed_at = 1 WHERE id = ?", stuck)
+        server.start()
+        assert server.create("text", wait=True, text="next")["output"] == "next"
 
 
 def test_an_invalid_webhook_from_cog_fails_its_prediction_with_the_reason(tmp_path: Path) -> None:
@@ -79,8 +72,7 @@ def test_an_invalid_webhook_from_cog_fails_its_prediction_with_the_reason(tmp_pa
     with ApiServer(tmp_path, models=["text"]) as server:
         running = server.create("text", hold=str(tmp_path / "never"))["id"]
         server.wait_for(running, "processing")
-        with contextlib.closing(sqlite3.connect(tmp_path / "data" / "predictions.sqlite")) as database:
-            (key,) = database.execute("SELECT callback_key FROM predictions").fetchone()
+        ((key,),) = server.execute("SELECT callback_key FROM predictions")
         callback = f"{server.url}/callbacks/{running}/{key}"
         answer = httpx.post(callback, content="{", headers={"Content-Type": "application/json"})
         assert answer.status_code == 400
@@ -91,18 +83,19 @@ def test_an_invalid_webhook_from_cog_fails_its_prediction_with_the_reason(tmp_pa
 
 def test_predictions_fail_if_cogs_webhooks_cannot_reach_the_server(tmp_path: Path) -> None:
     # For example in a container, where 127.0.0.1 is the container itself.
-    with CogProcess("text") as cog:
-        nowhere = "http://127.0.0.1:9"  # the discard port (RFC 863), where nothing listens
-        server = ApiServer(tmp_path, models=["text"], urls={"text": [cog.url]}, internal_url=nowhere, silence=1.0)
-        with server:
-            first, second = server.create("text", text="x")["id"], server.create("text", text="y")["id"]
-            for prediction in (server.wait_for(first), server.wait_for(second)):
-                assert prediction["status"] == "failed"
-                assert prediction["error"] == (
-                    f"Prediction interrupted: the Cog server at {cog.url} has ended it, "
-                    f"but its result did not reach {nowhere}; if the Cog server has a proxy in its environment "
-                    "(HTTP_PROXY, ALL_PROXY), add 127.0.0.1 to its NO_PROXY"
-                )
+    nowhere = "http://127.0.0.1:9"  # the discard port (RFC 863), where nothing listens
+    with (
+        cog_server("text") as cog,
+        ApiServer(tmp_path, models=["text"], urls={"text": [cog.url]}, internal_url=nowhere, silence=1.0) as server,
+    ):
+        first, second = server.create("text", text="x")["id"], server.create("text", text="y")["id"]
+        for prediction in (server.wait_for(first), server.wait_for(second)):
+            assert prediction["status"] == "failed"
+            assert prediction["error"] == (
+                f"Prediction interrupted: the Cog server at {cog.url} has ended it, "
+                f"but its result did not reach {nowhere}; if the Cog server has a proxy in its environment "
+                "(HTTP_PROXY, ALL_PROXY), add 127.0.0.1 to its NO_PROXY"
+            )
 
 
 def test_a_proxy_in_the_environment_of_the_server_is_used_for_no_callback_and_no_file(
@@ -122,30 +115,23 @@ def test_a_proxy_in_the_environment_of_the_server_is_used_for_no_callback_and_no
 
 
 def test_a_completed_webhook_that_arrives_after_cog_is_ready_is_accepted(tmp_path: Path) -> None:
-    never = threading.Event()
-
     class SlowProxy(BaseHTTPRequestHandler):  # between Cog and the server, like a slow network
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if b'"succeeded"' in body:
-                never.wait(0.6)
+                time.sleep(0.6)
             headers = {"Content-Type": "application/json"}
             status = httpx.post(server.url + self.path, content=body, headers=headers).status_code
             self.send_response(status)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), SlowProxy) as proxy:
-        threading.Thread(target=proxy.serve_forever).start()
-        url = f"http://127.0.0.1:{proxy.server_port}"
-        with CogProcess("text") as cog:
-            server = ApiServer(tmp_path, models=["text"], urls={"text": [cog.url]}, internal_url=url, silence=0.2)
-            with server:
-                body = server.create("text", wait=True)
-        proxy.shutdown()
+    with (
+        LocalServer(SlowProxy) as proxy,
+        cog_server("text") as cog,
+        ApiServer(tmp_path, models=["text"], urls={"text": [cog.url]}, internal_url=proxy.url, silence=0.2) as server,
+    ):
+        body = server.create("text", wait=True)
     assert (body["status"], body["error"]) == ("succeeded", None)
 
 

@@ -13,8 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import postgres
-import psycopg
-from api_server import ApiServer
+from api_server import ApiServer, wait_until
 from changing_workers import ChangingWorkers, changing_workers
 from name_server import name_server, with_name_server
 from predictions_api.run.heartbeat import TIMEOUT
@@ -34,15 +33,11 @@ QUERY = """SELECT input->>'text' AS text, status, error, logs, attempts, worker,
     FROM predictions ORDER BY created_at"""
 
 
-def connect(database: str) -> psycopg.Connection[tuple[object, ...]]:
-    return psycopg.connect(database.replace("+psycopg", ""), autocommit=True)
-
-
 def find_running(servers: list[ApiServer], database: str) -> ApiServer:
     """Return a server that runs a prediction now, as soon as there is one."""
     query = "SELECT count(*) FROM predictions WHERE status = 'processing' AND id = ANY(%s)"
     deadline = time.monotonic() + 30
-    with connect(database) as connection:
+    with postgres.connect(database) as connection:
         while time.monotonic() < deadline:
             for server in servers:
                 lines = [line for line in server.log.read_text().splitlines() if "sent to http" in line]
@@ -55,11 +50,8 @@ def find_running(servers: list[ApiServer], database: str) -> ApiServer:
 
 def wait_for_ends(database: str) -> None:
     query = "SELECT count(*) FROM predictions WHERE status IN ('starting', 'processing')"
-    deadline = time.monotonic() + 120
-    with connect(database) as connection:
-        while connection.execute(query).fetchone() != (0,):
-            assert time.monotonic() < deadline, "predictions have not ended for 120 s"
-            time.sleep(0.1)
+    with postgres.connect(database) as connection:
+        wait_until(lambda: connection.execute(query).fetchone() == (0,))
 
 
 def simulate(servers: list[ApiServer], workers: ChangingWorkers, database: str, runs: Path) -> None:
@@ -112,18 +104,16 @@ def simulate(servers: list[ApiServer], workers: ChangingWorkers, database: str, 
                     server.process.send_signal(signal.SIGCONT)
 
 
-def test_all_predictions_succeed_in_order_while_workers_and_servers_come_and_go(tmp_path: Path) -> None:
-    runs = tmp_path / "runs"
-    with (
-        postgres.cluster() as database,
-        name_server() as names,
-        changing_workers(names, MODEL, tmp_path / "workers") as workers,
-    ):
+def test_all_predictions_succeed_in_order_while_workers_and_servers_come_and_go(
+    postgresql: str, tmp_path: Path
+) -> None:
+    database, runs = postgres.new_database(postgresql), tmp_path / "runs"
+    with name_server() as names, changing_workers(names, MODEL, tmp_path / "workers") as workers:
         options = {"models": ["text"], "urls": {"text": [f"dns+http://{MODEL}:{workers.port}"]}, "database": database}
         servers = [ApiServer(tmp_path / name, run_with=with_name_server, **options) for name in "ab"]
         with servers[0], servers[1]:
             simulate(servers, workers, database, runs)
-            with connect(database) as connection:
+            with postgres.connect(database) as connection:
                 rows = connection.cursor(row_factory=namedtuple_row).execute(QUERY).fetchall()
         assert [server.logged_errors() for server in servers] == [[], []]
     assert [(row.status, row.error) for row in rows] == [("succeeded", None)] * COUNT

@@ -11,10 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from api_server import API, VERSIONS, ApiServer, failed_start, free_port
-
-MODEL = f'[[models]]\nname = "a/b"\nversions = ["{VERSIONS["text"]}"]\nurls = ["http://127.0.0.1:1"]\n'
-
+from api_server import API, ApiServer, failed_start, free_port, wait_until
 
 # Paths
 
@@ -49,26 +46,11 @@ def test_a_second_server_of_a_data_directory_is_refused_in_one_line(tmp_path: Pa
         ('database = "nonsense://host/name"', 2, "database: "),
         ('database = "postgresql+psycopg://user:secret@127.0.0.1:9/name"', 1, "the database cannot be used: "),
         ('database = "sqlite:////nowhere/at/all.sqlite"', 1, "the database cannot be used: "),
-        ("port = 70000", 2, "port is 70000; give 0 to 65535"),
         ('host = "nowhere.invalid"\ntokens = ["a"]', 2, "cannot listen at nowhere.invalid"),
         ('certfile = "no.pem"\nkeyfile = "no.pem"', 2, "certfile"),
         ('certfile = "config.toml"\nkeyfile = "config.toml"', 2, "certfile"),
-        ('tokens = "secret"', 2, "tokens is 'secret'; give a list of texts"),
         ('tokens_file = "none"', 2, "tokens_file: [Errno 2] No such file or directory: "),
-        ("tokens = [1]", 2, "tokens is [1]; give a list of texts"),
-        ('public_url = "example.com/ai"', 2, "public_url is 'example.com/ai'; give an http:// or https:// URL"),
-        ('internal_url = "http://[1/"', 2, "internal_url is 'http://[1/'; give an http:// or https:// URL"),
-        ('bucket = "https://minio/files"', 2, "bucket is 'https://minio/files'; give s3://NAME or s3://NAME/PREFIX"),
         ('keep = "60"', 2, "keep is '60'; give a number"),
-        ("idle = true", 2, "idle is True; give a number"),
-        ("[models]\nname = 1", 2, "models"),
-        (MODEL.replace('"a/b"', "1"), 2, "name"),
-        (
-            MODEL.replace('["http://127.0.0.1:1"]', '"http://127.0.0.1:1"'),
-            2,
-            "urls is 'http://127.0.0.1:1'; give a list",
-        ),
-        (MODEL + "nonsense = 1", 2, "nonsense"),
     ],
 )
 def test_a_fault_is_one_line_with_the_reason(tmp_path: Path, config: str, status: int, fault: str) -> None:
@@ -103,11 +85,7 @@ def shell(directory: Path, command: str, port: int):  # type: ignore[no-untyped-
         subprocess.Popen(["sh", "-c", command, "sh", *API, *data], stderr=log) as process,
     ):
         try:
-            deadline = time.monotonic() + 60
-            while not answers(port):
-                assert process.poll() is None, (directory / "log").read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            wait_until(lambda: process.poll() is not None or answers(port))
             yield process
         finally:
             process.terminate()
@@ -135,7 +113,5 @@ def test_a_server_without_free_descriptors_logs_little_and_recovers(tmp_path: Pa
         time.sleep(4)  # 28 s wrote 53 MB
         size = (tmp_path / "log").stat().st_size
         idle.close()
-        deadline = time.monotonic() + 60
-        while not answers(port):
-            assert time.monotonic() < deadline
+        wait_until(lambda: answers(port))
     assert size < 100_000

@@ -147,23 +147,12 @@ def test_a_second_attempt_keeps_the_ignored_inputs_in_the_logs(api: ApiInProcess
 
 
 def test_an_output_object_is_sent_as_json_and_a_file_as_its_url(api: ApiInProcess, prediction: Prediction) -> None:
-    path = api.run(api.service.files.store_output(prediction.id, "data:text/plain,x"))
+    path = api.store_output("data:text/plain,x", prediction.id)
     api.update(prediction, output=[{"a": 1}, path], status="succeeded")
     events = kind_and_data(read(api, prediction))
     assert events[0] == ("output", '{"a": 1}')
     assert events[1] == ("output", api.url + path)
     assert api.anonymous_http.get(events[1][1]).content == b"x"
-
-
-def test_the_url_of_a_file_stream_has_the_path_that_the_javascript_client_expects(api: ApiInProcess) -> None:
-    prediction = api.add_prediction(stream_key=random_key(), streams_files=True, status="processing")
-    api.update(prediction, output=["a"], status="succeeded")
-    url = api.http.get(f"/v1/predictions/{prediction.id}").json()["urls"]["stream"]
-    # replicate-javascript 1.4.0, isFileStream in lib/stream.js: the path starts with /v1/files/
-    assert url == f"{api.url}/v1/files/stream-{prediction.stream_key}"
-    answer = api.anonymous_http.get(url)
-    assert answer.headers["content-type"].partition(";")[0] == "text/event-stream"
-    assert "event: done\n" in answer.text
 
 
 def test_a_stream_is_read_with_its_key_and_without_a_token(api: ApiInProcess, prediction: Prediction) -> None:

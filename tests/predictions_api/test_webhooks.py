@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import signal
-import socket
-import sqlite3
 import ssl
 import subprocess
 import time
@@ -20,7 +17,8 @@ import httpx
 import pytest
 import standardwebhooks
 from api_in_process import RETRY_DELAYS, TOKEN, ApiInProcess
-from api_server import VERSIONS, ApiServer, free_port
+from api_names import resolve
+from api_server import VERSIONS, ApiServer, free_port, wait_until
 from predictions_api.errors import Problem
 from predictions_api.run.addresses import AddressRules, CheckedTransport, Resolver
 from predictions_api.run.webhooks import MIN_INTERVAL, Delivery, signature_headers
@@ -28,7 +26,6 @@ from predictions_api.store.database import Database, now, random_key
 from predictions_api.store.predictions import Prediction, new_id
 from predictions_api.store.records import Records
 from programs import needs
-from replicate.webhook import Webhooks, WebhookSigningSecret
 from webhook_receiver import Call, WebhookReceiver
 
 
@@ -59,11 +56,12 @@ def deliver_end(api: ApiInProcess, url: str, *, attempts: int = 1 + len(RETRY_DE
     """Return the record of the calls for the end of a prediction, once there were this many attempts."""
     prediction = begin(api, url)
     api.update(prediction, status="succeeded")
-    deadline = time.monotonic() + 30
-    while (record := api.run(api.service.webhooks.delivery(prediction.id, "completed"))).attempts < attempts:
-        assert time.monotonic() < deadline, record
-        time.sleep(0.02)
-    return record
+
+    def delivery() -> Delivery:
+        return api.run(api.service.webhooks.delivery(prediction.id, "completed"))
+
+    wait_until(lambda: delivery().attempts >= attempts)
+    return delivery()
 
 
 # Signatures
@@ -84,9 +82,7 @@ def test_the_test_vector_of_replicates_clients_gets_the_same_signature() -> None
     }
 
 
-def test_the_official_client_and_standard_webhooks_accept_our_signature(
-    api: ApiInProcess, receiver: WebhookReceiver
-) -> None:
+def test_standard_webhooks_accept_our_signature(api: ApiInProcess, receiver: WebhookReceiver) -> None:
     prediction = begin(api, receiver.url + "/200/signed?customer=7")
     api.update(prediction, status="succeeded", output="£")
     call = receiver.wait_for("/200/signed?customer=7", has_end)[-1]
@@ -94,10 +90,6 @@ def test_the_official_client_and_standard_webhooks_accept_our_signature(
     assert key.startswith("whsec_")
     assert "_" not in key.removeprefix("whsec_")  # replicate-python refuses an underscore
     assert standardwebhooks.Webhook(key).verify(call.body, call.headers)["id"] == prediction.id
-    secret = WebhookSigningSecret(key=key)
-    Webhooks.validate(headers=call.headers, body=call.body, secret=secret, tolerance=300)
-    with pytest.raises(Exception, match="signature"):
-        Webhooks.validate(headers=call.headers, body=call.body + " ", secret=secret)
 
 
 # Which events
@@ -219,9 +211,7 @@ def test_an_output_event_is_not_repeated_if_it_fails(api: ApiInProcess, receiver
 
 
 def test_a_refused_connection_is_recorded(api: ApiInProcess) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    delivery = deliver_end(api, f"http://127.0.0.1:{port}/down")
+    delivery = deliver_end(api, f"http://127.0.0.1:{free_port()}/down")
     assert delivery.last_status is None
     assert "ConnectError" in str(delivery.error)
 
@@ -337,23 +327,14 @@ def test_public_and_loopback_addresses_are_allowed(api: ApiInProcess, names: dic
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """Return names below .test (RFC 6761) and their addresses, which getaddrinfo then resolves."""
+    """Return names and their addresses, which this process then resolves."""
     addresses = {
         "public.test": ["93.184.215.14"],
         "internal.test": ["10.0.0.5"],
         "one-of-two.test": ["93.184.215.14", "10.0.0.5"],
         "here.test": ["127.0.0.1"],
     }
-    getaddrinfo = socket.getaddrinfo
-
-    def resolve(host: Any, *args: Any, **options: Any) -> Any:
-        if not str(host).endswith(".test"):
-            return getaddrinfo(host, *args, **options)
-        if host not in addresses:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses[host]]
-
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    resolve(monkeypatch, addresses)
     return addresses
 
 
@@ -474,21 +455,12 @@ def record(directory: Path, **members: Any) -> Prediction:
     return asyncio.run(add())
 
 
-def attempts(directory: Path) -> list[Any]:
-    """Return the attempts of each delivery in the database of a running server."""
-    with contextlib.closing(sqlite3.connect(directory / "data" / "predictions.sqlite")) as database:
-        return database.execute("SELECT attempts FROM deliveries").fetchall()
-
-
 def test_attempts_continue_after_a_restart(tmp_path: Path, receiver: WebhookReceiver) -> None:
     prediction = record(tmp_path, webhook=receiver.url + "/500/ends")
     with ApiServer(tmp_path, models=(), webhook_retry_delays=[3600.0, 3600.0]) as server:
         server.http.post(f"/predictions/{prediction.id}/cancel").raise_for_status()
         for count, sign in enumerate((signal.SIGKILL, signal.SIGTERM), start=1):
-            deadline = time.monotonic() + 60
-            while attempts(tmp_path) != [(count,)]:
-                assert time.monotonic() < deadline, attempts(tmp_path)
-                time.sleep(0.02)
+            wait_until(lambda count=count: server.execute("SELECT attempts FROM deliveries") == [(count,)])
             server.stop(sign)
             server.config.write_text(server.config.read_text().replace("3600.0", "0.0", 1))
             server.start()

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from api_server import CogProcess, cog_command
+from api_server import cog_at, cog_command, cog_server, free_port
 from predictions_api.run import external
 from predictions_api.run.addresses import Resolver
 from predictions_api.run.cog_client import NotConnected
@@ -41,12 +41,13 @@ def use(
     urls: tuple[str, ...] = (),
     idle: float = IDLE,
     setup_timeout: float = IDLE,
+    transport: httpx.AsyncBaseTransport | None = None,
 ) -> Any:
     model_command = () if urls else tuple(command or cog_command("text"))
     model = ModelSettings("test/text", ("1" * 64,), command=model_command, urls=urls)
 
     async def run() -> Any:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(transport=transport) as client:
             url = "http://api.internal:8000"
             workers: Workers = (
                 ExternalWorkers(model, client, Resolver())
@@ -59,6 +60,13 @@ def use(
                 await workers.close()
 
     return asyncio.run(run())
+
+
+async def lend_once(workers: Workers) -> str:
+    """Lend a server, which is ready. Return its URL."""
+    async with workers.lend() as server:
+        assert await server.health() == "READY"
+        return server.url
 
 
 async def wait_until_gone(mark: str) -> None:
@@ -80,11 +88,7 @@ def test_a_server_starts_at_the_first_lend_without_secrets_and_is_lent_again(
 
     async def work(workers: Workers) -> None:
         assert processes_with(mark) == []
-        async with workers.lend() as server:
-            assert await server.health() == "READY"
-            first = server.url
-        async with workers.lend() as server:
-            assert server.url == first
+        assert await lend_once(workers) == await lend_once(workers)
         assert len(cog_servers(mark)) == 1
         environ = Path(f"/proc/{cog_servers(mark)[0]}/environ").read_text()
         assert [name for name in secrets if name in environ] == []  # a model is third-party code
@@ -119,8 +123,7 @@ def test_a_killed_server_is_reported_immediately_and_started_again(mark: str, ki
             async with asyncio.timeout(5):  # the worker of a killed server ends by itself after 12 s
                 assert "ended while it ran this prediction" in await server.wait_for_failure()
                 await wait_until_gone(mark)
-        async with workers.lend() as server:
-            assert await server.health() == "READY"
+        await lend_once(workers)
 
     use(work)
 
@@ -134,9 +137,7 @@ def test_a_server_with_a_crashed_worker_is_started_again(mark: str) -> None:
                     os.kill(pid, signal.SIGKILL)
             while await server.health() == "READY":
                 await asyncio.sleep(0.02)
-        async with workers.lend() as server:
-            assert await server.health() == "READY"
-            assert server.url != before
+        assert await lend_once(workers) != before
 
     use(work)
 
@@ -144,8 +145,7 @@ def test_a_server_with_a_crashed_worker_is_started_again(mark: str) -> None:
 def test_an_idle_server_is_stopped_and_started_again_at_the_next_lend(mark: str) -> None:
     async def work(workers: Workers) -> None:
         for _ in range(2):
-            async with workers.lend() as server:
-                assert await server.health() == "READY"
+            await lend_once(workers)
             await wait_until_gone(mark)
 
     use(work, idle=0.1)
@@ -153,8 +153,7 @@ def test_an_idle_server_is_stopped_and_started_again_at_the_next_lend(mark: str)
 
 def test_a_lent_server_is_not_stopped_as_idle() -> None:
     async def work(workers: Workers) -> None:
-        async with workers.lend() as server:
-            before = server.url
+        before = await lend_once(workers)
         async with workers.lend() as server:
             await asyncio.sleep(0.5)
             assert (server.url, await server.health()) == (before, "READY")
@@ -173,39 +172,28 @@ def test_a_failed_start_raises_its_reason_and_the_next_lend_tries_again(tmp_path
 
     async def work(workers: Workers) -> None:
         with pytest.raises(StartFailed, match=r"did not start\nno weights in /nowhere"):
-            async with workers.lend():
-                pass
-        async with workers.lend() as server:
-            assert await server.health() == "READY"
+            await lend_once(workers)
+        await lend_once(workers)
 
     use(work, command=[sys.executable, "-c", script])
 
 
 def test_a_missing_command_is_a_failed_start() -> None:
-    async def work(workers: Workers) -> None:
-        async with workers.lend():
-            pass
-
     with pytest.raises(StartFailed, match=r"/nowhere/serve cannot be started: .*No such file"):
-        use(work, command=["/nowhere/serve"])
+        use(lend_once, command=["/nowhere/serve"])
 
 
 @pytest.mark.parametrize("moment", ["before the process starts", "while Cog starts"])
 def test_a_start_whose_borrower_is_cancelled_serves_the_next_borrower(mark: str, moment: str) -> None:
     async def work(workers: Workers) -> None:
-        async def lend() -> None:
-            async with workers.lend():
-                pass
-
-        waiting = asyncio.create_task(lend())
+        waiting = asyncio.create_task(lend_once(workers))
         await asyncio.sleep(0)
         while moment == "while Cog starts" and not cog_servers(mark):
             await asyncio.sleep(0.01)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        async with workers.lend() as server:
-            assert await server.health() == "READY"
+        await lend_once(workers)
         assert len(cog_servers(mark)) == 1
 
     use(work)
@@ -230,8 +218,7 @@ def test_a_command_that_does_not_end_is_killed_with_its_child_processes(
 def test_the_child_processes_of_a_command_that_has_ended_are_killed(mark: str) -> None:
     async def work(workers: Workers) -> None:
         with pytest.raises(StartFailed):
-            async with workers.lend():
-                pass
+            await lend_once(workers)
         await wait_until_gone(mark)
 
     use(work, command=["sh", "-c", "sleep 600 & exit 1"])
@@ -259,11 +246,7 @@ def test_a_server_may_log_long_lines_and_invalid_utf_8() -> None:
         f"os.execv({sys.executable!r}, {cog_command('text')!r})\n"
     )
 
-    async def work(workers: Workers) -> None:
-        async with workers.lend() as server:
-            assert await server.health() == "READY"
-
-    use(work, command=[sys.executable, "-c", script])
+    use(lend_once, command=[sys.executable, "-c", script])
 
 
 def test_the_servers_of_a_killed_parent_end(mark: str) -> None:
@@ -294,27 +277,8 @@ def short_poll_interval(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short_poll_interval")
-def test_the_first_idle_server_is_lent_and_unreachable_ones_are_skipped() -> None:
-    with CogProcess("text") as one, CogProcess("text") as two:
-
-        async def work(workers: Workers) -> None:
-            await workers.refresh()
-            assert workers.size == 2
-            async with workers.lend() as first, workers.lend() as second:
-                assert (first.url, second.url) == (one.url, two.url)
-                third = asyncio.create_task(workers.lend().__aenter__())
-                await asyncio.sleep(0.2)
-                assert not third.done()
-                third.cancel()
-            async with workers.lend() as again:
-                assert again.url == one.url
-
-        use(work, urls=(NOWHERE, one.url, two.url))
-
-
-@pytest.mark.usefixtures("short_poll_interval")
 def test_lend_waits_for_a_server_that_is_busy_with_another_client() -> None:
-    with CogProcess("text") as one:
+    with cog_server("text") as one:
 
         async def work(workers: Workers) -> None:
             async with httpx.AsyncClient() as other:
@@ -323,32 +287,26 @@ def test_lend_waits_for_a_server_that_is_busy_with_another_client() -> None:
                 )
                 while (await other.get(f"{one.url}/health-check")).json()["status"] != "BUSY":
                     pass
-                waiting = asyncio.create_task(workers.lend().__aenter__())
+                waiting = asyncio.create_task(lend_once(workers))
                 await asyncio.sleep(0.2)
                 assert not waiting.done()
                 await other.post(f"{one.url}/predictions/x/cancel", json={})
                 await busy
-                assert (await waiting).url == one.url
+                assert await waiting == one.url
 
         use(work, urls=(one.url,))
 
 
 @pytest.mark.usefixtures("short_poll_interval")
-def test_lend_waits_for_an_unreachable_server_to_start(mark: str) -> None:
+def test_lend_waits_for_an_unreachable_server_to_start(mark: str, tmp_path: Path) -> None:
     async def work(workers: Workers) -> None:
-        waiting = asyncio.create_task(workers.lend().__aenter__())
+        waiting = asyncio.create_task(lend_once(workers))
         await asyncio.sleep(0.2)
         assert not waiting.done()
-        command = [sys.executable, "-m", "cog.server.http", "--host", "127.0.0.1"]
-        environ = {**os.environ, "PORT": str(port), "COG_PREDICT_TYPE_STUB": "predict.py:Predictor"}
-        environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        directory = Path(cog_command("text")[-1])
-        with subprocess.Popen(command, cwd=directory, env=environ, stdout=subprocess.DEVNULL) as process:
-            assert (await waiting).url == f"http://127.0.0.1:{port}"
-            process.terminate()
+        with cog_at("127.0.0.1", port, tmp_path):
+            await waiting
 
-    with CogProcess("text") as one:
-        port = int(one.url.rpartition(":")[2])
+    port = free_port()
     use(work, urls=(f"http://127.0.0.1:{port}",))
     asyncio.run(wait_until_gone(mark))
 
@@ -371,14 +329,7 @@ class Requests(httpx.AsyncBaseTransport):
     health = "READY"
 
 
-def use_requests(requests: Requests, work: Callable[[Workers], Awaitable[Any]]) -> Any:
-    model = ModelSettings("test/text", ("1" * 64,), urls=("http://one", "http://two"))
-
-    async def run() -> Any:
-        async with httpx.AsyncClient(transport=requests) as client:
-            return await work(ExternalWorkers(model, client, Resolver()))
-
-    return asyncio.run(run())
+TWO_URLS = ("http://one", "http://two")
 
 
 def test_a_server_is_asked_for_its_state_unless_a_prediction_has_just_succeeded_there() -> None:
@@ -391,7 +342,7 @@ def test_a_server_is_asked_for_its_state_unless_a_prediction_has_just_succeeded_
                 if number < 2:
                     server.note("READY")  # as after a success
 
-    use_requests(requests, work)
+    use(work, urls=TWO_URLS, transport=requests)
     puts = [f"PUT /predictions/{number}" for number in range(4)]
     assert requests.paths == ["GET /health-check", *puts[:3], "GET /health-check", puts[3]]
 
@@ -414,32 +365,18 @@ def test_a_server_that_does_not_answer_any_more_is_passed_over_until_it_is_ready
         requests.down = set()
         assert await start(workers) == "http://one"
 
-    use_requests(requests, work)
+    use(work, urls=TWO_URLS, transport=requests)
 
 
 def test_a_native_server_that_does_not_become_ready_is_stopped_with_an_error(mark: str) -> None:
     async def work(workers: Workers) -> None:
         assert workers.status() == "cold"
         with pytest.raises(StartFailed, match=r"not ready within 0\.5 s"):
-            async with workers.lend():
-                pass
+            await lend_once(workers)
         assert workers.status() == "cold"
         await wait_until_gone(mark)
 
     use(work, command=[sys.executable, "-c", "import sys; sys.stdin.read()"], setup_timeout=0.5)
-
-
-def test_the_status_of_a_native_server_is_cold_starting_and_then_ready() -> None:
-    async def work(workers: Workers) -> None:
-        assert workers.status() == "cold"
-        waiting = asyncio.create_task(workers.lend().__aenter__())
-        while workers.status() == "cold":
-            await asyncio.sleep(0)
-        assert workers.status() == "starting"
-        await waiting
-        assert workers.status() == "ready"
-
-    use(work)
 
 
 @pytest.mark.parametrize(("health", "status"), [("READY", "ready"), ("STARTING", "starting"), ("DEFUNCT", "cold")])
@@ -452,4 +389,4 @@ def test_the_status_of_servers_at_urls_is_what_they_report(health: str, status: 
         await workers.refresh()
         return workers.status()
 
-    assert use_requests(requests, work) == status
+    assert use(work, urls=TWO_URLS, transport=requests) == status

@@ -6,6 +6,7 @@ Requests go over real connections. `run` runs a coroutine on the event loop of t
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 import threading
 import time
@@ -22,6 +23,10 @@ from predictions_api.store.database import random_key
 from predictions_api.store.predictions import Prediction, new_id
 
 T = TypeVar("T")
+PIXEL = base64.b64decode(  # a PNG of one pixel
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
+)
+PIXEL_URI = "data:image/png;base64," + base64.b64encode(PIXEL).decode()
 TOKEN = "r8_test"
 RETRY_DELAYS = (0.05, 0.05, 0.05)  # seconds between the calls of a webhook
 
@@ -74,6 +79,16 @@ class ApiInProcess:
         prediction = Prediction(id=new_id(), callback_key=random_key(), **{**defaults, **members})
         assert self.run(self.service.records.add(prediction, queue_limit=10**6))
         return prediction
+
+    def store_output(self, output: Any, prediction_id: str = "p" * 26) -> Any:
+        """Return an output of a prediction with its files stored and replaced by their paths."""
+        return self.run(self.service.files.store_output(prediction_id, output))
+
+    def upload(self, content: bytes, name: str = "a.txt", content_type: str = "text/plain") -> Any:
+        """Upload a file and return the JSON of the answer."""
+        answer = self.http.post("/v1/files", files={"content": (name, content, content_type)})
+        assert answer.status_code == 201, answer.text
+        return answer.json()
 
     def update(self, prediction: Prediction, **changes: Any) -> None:
         """Record what a model would report."""

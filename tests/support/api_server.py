@@ -7,16 +7,18 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx
+from cog_local.server import CogServer
 from replicate_contract import check_response
 from tree import ROOT
 
@@ -35,10 +37,22 @@ def cog_command(name: str) -> list[str]:
     return [sys.executable, str(COG_MODEL), str(MODELS / name)]
 
 
+def cog_server(name: str) -> CogServer:
+    """Return the Cog server of a test model, a context manager, whose `url` is for the `urls` of an ApiServer."""
+    return CogServer(MODELS / name)
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait until a condition is true, for two minutes at most."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def wait_for_runs(mark: Path, count: int = 1) -> None:
     """Wait until a test model has begun this many runs, which it records in the file `mark`."""
-    while not mark.exists() or len(mark.read_text().split()) < count:
-        time.sleep(0.02)
+    wait_until(lambda: mark.exists() and len(mark.read_text().split()) >= count)
 
 
 class ApiServer:
@@ -152,11 +166,24 @@ class ApiServer:
             time.sleep(0.02)
         raise AssertionError(f"not {wanted} within 60 s: {prediction}\n{self.log.read_text()[-3000:]}")
 
+    def execute(self, statement: str, *values: Any) -> list[Any]:
+        """Execute a statement in the SQLite database of the server, running or not. Return its rows."""
+        with closing(sqlite3.connect(self.directory / "data" / "predictions.sqlite")) as connection, connection:
+            return connection.execute(statement, values).fetchall()
+
     def metric(self, name: str, model: str) -> float:
         """Return the value of a metric of a test model."""
         line = f'{name}{{model="test/{model}"}} '
         (value,) = [rest for rest in self.http.get("/metrics").text.splitlines() if rest.startswith(line)]
         return float(value.removeprefix(line))
+
+    def report_of_client(self, command: Sequence[str], directory: Path, **environ: str) -> Any:
+        """Run a program with another client of this server. Return the JSON that it prints."""
+        values = {"BASE_URL": self.url, "TOKEN": TOKEN, "VERSIONS": json.dumps(VERSIONS)}
+        done = subprocess.run(
+            command, cwd=directory, env=os.environ | values | environ, stdout=subprocess.PIPE, timeout=180, check=True
+        )
+        return json.loads(done.stdout)
 
     def logged_errors(self) -> list[dict[str, Any]]:
         """Return the lines of the log that are errors."""
@@ -178,33 +205,24 @@ def failed_start(directory: Path, config: str = "") -> tuple[int, str]:
     return done.returncode, lines[0].removeprefix("predictions_api: ")
 
 
+def post_raw(url: str, token: str, *parts: bytes, **headers: str) -> socket.socket:
+    """Send the head of a POST and parts of its body. Return the connection. content_length: the header Content-Length.
+
+    The content type is JSON by default.
+    """
+    address = urlsplit(url)
+    members = {"host": address.netloc, "authorization": f"Bearer {token}", "content-type": "application/json"}
+    members |= {name.replace("_", "-"): value for name, value in headers.items()}
+    head = "".join(f"{name}: {value}\r\n" for name, value in members.items())
+    connection = socket.create_connection((address.hostname or "", address.port or 80), timeout=60)
+    for part in (f"POST {address.path} HTTP/1.1\r\n{head}\r\n".encode(), *parts):
+        connection.sendall(part)
+    return connection
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
-
-
-class CogProcess:
-    """A running Cog server of a test model, for the `urls` of an ApiServer."""
-
-    def __init__(self, name: str) -> None:
-        self.process = subprocess.Popen(
-            cog_command(name), stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", start_new_session=True
-        )
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().strip().split(" is ready at ")[1]
-        self._reader = threading.Thread(target=self.process.stdout.read, daemon=True)
-        self._reader.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        self.process.wait(60)
-        self._reader.join()
-        self.process.stdout.close()
 
 
 @contextmanager

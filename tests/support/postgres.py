@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 import pytest
@@ -31,9 +32,14 @@ def cluster() -> Iterator[str]:
         yield url
 
 
+def connect(url: str) -> psycopg.Connection[tuple[Any, ...]]:
+    """Connect to a database, given by its SQLAlchemy URL. Each statement is a transaction."""
+    return psycopg.connect(url.replace("+psycopg", ""), autocommit=True)
+
+
 def new_database(url: str) -> str:
     """Make an empty database in a running server, given by the URL of another one. Return its URL."""
     name = f"test_{secrets.token_hex(8)}"
-    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+    with connect(url) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
     return f"{url.rpartition('/')[0]}/{name}"

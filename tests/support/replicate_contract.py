@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -66,6 +67,14 @@ def check_answer(method: str, url: str, status: int, content_type: str, body: by
     assert kind in content, f"{method} {url}: {content_type} is not documented"
     if kind == "application/json":
         _validator(json.dumps(content[kind]["schema"])).validate(json.loads(body))
+
+
+def check_answers(answers: Iterable[Mapping[str, Any]]) -> int:
+    """Check the answers that a program has printed. Return how many of them Replicate's document covers."""
+    documented = [answer for answer in answers if is_documented(answer["url"])]
+    for answer in documented:
+        check_answer(answer["method"], answer["url"], answer["status"], answer["type"], answer["body"].encode())
+    return len(documented)
 
 
 def is_documented(url: str) -> bool:

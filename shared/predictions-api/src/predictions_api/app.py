@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
-from predictions_api.http import file_routes, playground, prediction_routes, problems, service_routes, streams
-from predictions_api.http.catalogue_routes import catalogue_router
+from predictions_api.http import (
+    file_routes,
+    model_routes,
+    playground,
+    prediction_routes,
+    problems,
+    service_routes,
+    streams,
+)
 from predictions_api.http.gate import Gate
-from predictions_api.http.model_routes import models_router
 from predictions_api.http.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -37,18 +43,14 @@ def create_app(service: Service) -> ASGIApp:
         redoc_url=None,
         servers=[{"url": f"{(settings.public_url or '').rstrip('/')}/v1"}],
     )
-    app.state.settings = settings
     app.state.service = service
     for router in (
         streams.router,  # before files, as /files/stream-KEY also matches /files/{file_id}
         prediction_routes.router,
-        models_router(service.catalogue, service.database),
-        catalogue_router(service.catalogue),
+        model_routes.router,
         file_routes.router,
-        file_routes.open_router,
         service_routes.webhook_router,
         service_routes.router,
-        service_routes.open_router,
         playground.router,
         prediction_routes.callbacks,
     ):

@@ -1,4 +1,4 @@
-"""The routes of files. Uploads need a token (`router`), downloads only the URL (`open_router`)."""
+"""The routes of files. Uploads need a token, downloads only the URL: access.py."""
 
 from __future__ import annotations
 
@@ -21,22 +21,21 @@ from starlette.exceptions import HTTPException
 
 from predictions_api.errors import Problem, unavailable
 from predictions_api.http.form_metadata import MAX_PARTS, MAX_SIZE, read_metadata
-from predictions_api.http.requests import base_url, service_of
+from predictions_api.http.requests import base_url, service_of, with_limit
 from predictions_api.run.representation import rfc3339
 from predictions_api.store.data_uris import DEFAULT_TYPE, media_type
-from predictions_api.store.files import UPLOAD_LIMIT, too_large_problem
 from predictions_api.store.paging import PAGE_SIZE, Cursor, page_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from starlette.datastructures import FormData
-    from starlette.types import Message
 
     from predictions_api.store.files import Files
     from predictions_api.store.stored_file import File
 
 OWNER: Final = "local"  # the only account
+UPLOAD_LIMIT: Final = 100 * 2**20  # 100 MiB by the JavaScript client's README; "100MB" in Replicate's error
 STALL_TIMEOUT: Final = 30.0  # seconds without a byte
 UPLOAD_TIMEOUT: Final = 3600.0
 FORM_OVERHEAD: Final = 2**20  # bytes of a request besides the file
@@ -56,7 +55,6 @@ FORM_SCHEMA: Final[dict[str, Any]] = {
 }
 
 router = APIRouter(tags=["files"])
-open_router = APIRouter(tags=["files"])
 
 
 @router.post(
@@ -70,11 +68,14 @@ async def create_file(request: Request) -> JSONResponse:
         content = form.get("content")
         if not isinstance(content, UploadFile):
             raise Problem(400, "The part content is missing or has no filename; send the file as content")
+        metadata = read_metadata(await _part(form, "metadata"), _fields(form))
+        if (content.size or 0) > UPLOAD_LIMIT:
+            raise _too_large_problem()
         file = await _files(request).upload(
             content.file,
             name=await _part_text(form, "filename") or content.filename or "",
             content_type=media_type(await _part_text(form, "type") or content.content_type),
-            metadata=read_metadata(await _part(form, "metadata"), _fields(form)),
+            metadata=metadata,
         )
     return JSONResponse(await _file_body(request, file), 201)
 
@@ -108,7 +109,7 @@ async def delete_file(request: Request, file_id: str) -> Response:
     return Response(status_code=204)
 
 
-@open_router.get("/files/{file_id}/download")
+@router.get("/files/{file_id}/download")
 async def download_file(
     request: Request,
     file_id: str,
@@ -123,7 +124,7 @@ async def download_file(
     return await _file_response(request, await _upload(request, file_id))
 
 
-@open_router.get("/delivery/{file_id}/{name}")
+@router.get("/delivery/{file_id}/{name}")
 async def deliver(request: Request, file_id: str, name: str) -> Response:
     """Return the bytes of a file. `name` is ignored; it gives the URL a readable name and an extension."""
     file = await _files(request).get(file_id)
@@ -165,25 +166,11 @@ async def _read_form(request: Request) -> AsyncIterator[FormData]:
     """Read the parts, and files to a temporary file. Raises Problem 413 as soon as the body is too large."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise Problem(415, "Send the file as multipart/form-data, in a part named content")
-    limit, size = UPLOAD_LIMIT + FORM_OVERHEAD, 0
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise too_large_problem()
-
-    async def receive_counted() -> Message:
-        nonlocal size
-        async with asyncio.timeout(STALL_TIMEOUT):
-            message = await request.receive()
-        size += len(message.get("body", b""))
-        if size > limit:
-            raise too_large_problem()
-        return message
-
+    limit = UPLOAD_LIMIT + FORM_OVERHEAD
+    limited = with_limit(request, limit, _too_large_problem(), stall_timeout=STALL_TIMEOUT)
     try:
         async with asyncio.timeout(UPLOAD_TIMEOUT):
-            form = await Request(request.scope, receive_counted).form(
-                max_files=4, max_fields=4 + MAX_PARTS, max_part_size=MAX_SIZE
-            )
+            form = await limited.form(max_files=4, max_fields=4 + MAX_PARTS, max_part_size=MAX_SIZE)
     except TimeoutError:
         raise Problem(408, f"The upload stalled for {STALL_TIMEOUT:g} seconds, or took over an hour") from None
     except HTTPException as error:
@@ -255,3 +242,8 @@ def _files(request: Request) -> Files:
 
 def _file_not_found() -> Problem:
     return Problem(404, "File not found")
+
+
+def _too_large_problem() -> Problem:
+    """Return the 413 of `files.create` in Replicate's OpenAPI document."""
+    return Problem(413, "Files must be less than 100MB in size")

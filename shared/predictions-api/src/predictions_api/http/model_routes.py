@@ -1,98 +1,124 @@
-"""The routes of models and their versions. All are read-only."""
+"""The routes of models, their versions, READMEs and examples; and of lists that are empty here. All are read-only."""
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import quote
 
-import sqlalchemy as sa
 from fastapi import APIRouter, Request
+from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 
 from predictions_api.errors import Problem
-from predictions_api.http.catalogue_routes import page_body
-from predictions_api.http.requests import base_url, read_body
+from predictions_api.http.markdown import render_markdown
+from predictions_api.http.requests import base_url, read_body, service_of
 from predictions_api.run.representation import rfc3339
-from predictions_api.store.database import predictions
+from predictions_api.run.upkeep import count_predictions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from predictions_api.run.catalogue import Catalogue, Model, Version
-    from predictions_api.store.database import Database
+    from predictions_api.run.catalogue import Catalogue, Version
+    from predictions_api.settings import ModelSettings
 
 SEARCH_LIMIT: Final = 4096  # bytes
 
+router = APIRouter(tags=["models"])
 
-def models_router(catalogue: Catalogue, database: Database) -> APIRouter:
-    router = APIRouter(tags=["models"])
 
-    async def model_bodies(models: Iterable[Model], request: Request) -> list[dict[str, Any]]:
-        return [
-            _model_body(
-                model,
-                await newest_version(model),
-                await run_count(model),
-                await first_example(model, request),
-                catalogue.worker_status(model),
-                base_url(request),
-            )
-            for model in models
-        ]
+@router.get("/models")
+async def list_models(
+    request: Request,
+    sort_by: Literal["model_created_at", "latest_version_created_at"] = "latest_version_created_at",
+    sort_direction: Literal["asc", "desc"] = "desc",
+) -> dict[str, Any]:
+    """List all models on one page. Both values of `sort_by` give the same order."""
+    models = [await _model_body(model, request) for model in _catalogue(request).models]
+    return _page_body(sorted(models, key=lambda model: str(model["created_at"]), reverse=sort_direction == "desc"))
 
-    async def run_count(model: Model) -> int:
-        query = sa.select(sa.func.count()).select_from(predictions).where(predictions.c.model == model.full_name)
-        return int((await database.rows(query))[0][0])
 
-    async def newest_version(model: Model) -> Version | None:
-        try:
-            return await catalogue.version(model, model.versions[0])
-        except Problem:  # no schema, as its Cog server is unavailable: list the model without a version
-            return None
+@router.api_route("/models", methods=["QUERY"], include_in_schema=False)  # QUERY is not in OpenAPI 3.1
+async def search_models(request: Request) -> dict[str, Any]:
+    """List the models whose name and description contain all words of the body."""
+    # The JavaScript client sends the text in quotes.
+    words = (await read_body(request, SEARCH_LIMIT)).decode("utf-8", "replace").strip().strip('"').lower().split()
+    models = [
+        await _model_body(model, request)
+        for model in _catalogue(request).models
+        if all(word in f"{model.name} {model.description}".lower() for word in words)
+    ]
+    return _page_body(models)
 
-    async def first_example(model: Model, request: Request) -> dict[str, Any] | None:
-        try:
-            return next(iter(await catalogue.examples.list(model.full_name, base_url(request))), None)
-        except Problem:  # its files cannot be read: list the model without an example
-            return None
 
-    @router.get("/models")
-    async def list_models(
-        request: Request,
-        sort_by: Literal["model_created_at", "latest_version_created_at"] = "latest_version_created_at",
-        sort_direction: Literal["asc", "desc"] = "desc",
-    ) -> dict[str, Any]:
-        """List all models on one page. Both values of `sort_by` give the same order."""
-        models = await model_bodies(catalogue.models, request)
-        return page_body(sorted(models, key=lambda model: str(model["created_at"]), reverse=sort_direction == "desc"))
+@router.get("/models/{owner}/{name}")
+async def get_model(owner: str, name: str, request: Request) -> dict[str, Any]:
+    """Return one model with its newest version."""
+    return await _model_body(_catalogue(request).model(owner, name), request)
 
-    @router.api_route("/models", methods=["QUERY"], include_in_schema=False)  # QUERY is not in OpenAPI 3.1
-    async def search_models(request: Request) -> dict[str, Any]:
-        """List the models whose name and description contain all words of the body."""
-        # The JavaScript client sends the text in quotes.
-        words = (await read_body(request, SEARCH_LIMIT)).decode("utf-8", "replace").strip().strip('"').lower().split()
-        matches = [
-            model
-            for model in catalogue.models
-            if all(word in f"{model.full_name} {model.description}".lower() for word in words)
-        ]
-        return page_body(await model_bodies(matches, request))
 
-    @router.get("/models/{owner}/{name}")
-    async def get_model(owner: str, name: str, request: Request) -> dict[str, Any]:
-        """Return one model with its newest version."""
-        return (await model_bodies([catalogue.model(owner, name)], request))[0]
+@router.get("/models/{owner}/{name}/versions")
+async def list_versions(owner: str, name: str, request: Request) -> dict[str, Any]:
+    """List a model's versions, newest first."""
+    catalogue = _catalogue(request)
+    model = catalogue.model(owner, name)
+    return _page_body([_version_body(await catalogue.version(model, version)) for version in model.versions])
 
-    @router.get("/models/{owner}/{name}/versions")
-    async def list_versions(owner: str, name: str) -> dict[str, Any]:
-        """List a model's versions, newest first."""
-        model = catalogue.model(owner, name)
-        return page_body([_version_body(await catalogue.version(model, version)) for version in model.versions])
 
-    @router.get("/models/{owner}/{name}/versions/{version_id}")
-    async def get_version(owner: str, name: str, version_id: str) -> dict[str, Any]:
-        """Return one version. Its schema describes the inputs."""
-        return _version_body(await catalogue.version(catalogue.model(owner, name), version_id))
+@router.get("/models/{owner}/{name}/versions/{version_id}")
+async def get_version(owner: str, name: str, version_id: str, request: Request) -> dict[str, Any]:
+    """Return one version. Its schema describes the inputs."""
+    catalogue = _catalogue(request)
+    return _version_body(await catalogue.version(catalogue.model(owner, name), version_id))
 
-    return router
+
+@router.get(
+    "/models/{owner}/{name}/readme",
+    response_class=PlainTextResponse,
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+)
+async def get_readme(owner: str, name: str, request: Request) -> Response:
+    """Return the README of a model: in Markdown, or as sanitized HTML for `Accept: text/html`."""
+    catalogue = _catalogue(request)
+    model = catalogue.model(owner, name)
+    text = await catalogue.examples.readme(model)
+    headers = {"vary": "Accept"}
+    if "text/html" not in request.headers.get("accept", ""):
+        return PlainTextResponse(text, headers=headers)
+    urls = await catalogue.examples.file_urls(model, base_url(request))
+    links = {f"examples/{quote(file)}": url for file, url in urls.items()}
+    html = await asyncio.to_thread(render_markdown, text, links)
+    return HTMLResponse(html, headers={**headers, "content-security-policy": "default-src 'none'"})
+
+
+@router.get("/models/{owner}/{name}/examples")
+async def list_examples(owner: str, name: str, request: Request) -> dict[str, Any]:
+    """List the examples of a model on one page."""
+    catalogue = _catalogue(request)
+    return _page_body(await catalogue.examples.list(catalogue.model(owner, name), base_url(request)))
+
+
+@router.get("/models/{owner}/{name}/examples/{file}", response_class=FileResponse)
+async def get_example_file(owner: str, name: str, file: str, request: Request) -> FileResponse:
+    """Return a file of an example."""
+    catalogue = _catalogue(request)
+    path = await catalogue.examples.file(catalogue.model(owner, name), file)
+    return FileResponse(path, headers={"x-content-type-options": "nosniff"})
+
+
+@router.get("/collections")
+@router.get("/deployments")
+@router.get("/trainings")
+async def list_nothing() -> dict[str, Any]:
+    """Return an empty page: this server has no collections, deployments and trainings."""
+    return _page_body([])
+
+
+def _catalogue(request: Request) -> Catalogue:
+    return service_of(request).catalogue
+
+
+def _page_body(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a list that is complete on one page."""
+    return {"next": None, "previous": None, "results": results}
 
 
 def _version_body(version: Version) -> dict[str, Any]:
@@ -104,18 +130,18 @@ def _version_body(version: Version) -> dict[str, Any]:
     }
 
 
-def _model_body(
-    model: Model,
-    newest_version: Version | None,
-    run_count: int,
-    example: dict[str, Any] | None,
-    worker_status: str,
-    base_url: str,
-) -> dict[str, Any]:
+async def _model_body(model: ModelSettings, request: Request) -> dict[str, Any]:
+    service, base = service_of(request), base_url(request)
+    newest_version, examples = None, []
+    with suppress(Problem):  # its Cog server is unavailable, so there is no schema: no version now
+        newest_version = _version_body(await service.catalogue.version(model, model.versions[0]))
+    with suppress(Problem):  # its files cannot be read: no example now
+        examples = await service.catalogue.examples.list(model, base)
+    owner, _, name = model.name.partition("/")
     return {
-        "url": f"{base_url}/v1/models/{model.full_name}",
-        "owner": model.owner,
-        "name": model.name,
+        "url": f"{base}/v1/models/{model.name}",
+        "owner": owner,
+        "name": name,
         "description": model.description or None,
         "visibility": "public",
         "is_official": False,
@@ -123,9 +149,9 @@ def _model_body(
         "paper_url": None,
         "license_url": None,
         "cover_image_url": None,
-        "run_count": run_count,
-        "default_example": example,
-        "worker_status": worker_status,  # not at Replicate
-        "created_at": None if newest_version is None else rfc3339(newest_version.created_at),
-        "latest_version": None if newest_version is None else _version_body(newest_version),
+        "run_count": await count_predictions(service.database, model.name),
+        "default_example": next(iter(examples), None),
+        "worker_status": service.workers[model.name].status(),  # not at Replicate
+        "created_at": None if newest_version is None else newest_version["created_at"],
+        "latest_version": newest_version,
     }

@@ -25,7 +25,7 @@ from predictions_api.http.validation import (
     CreateRequest,
     check_inputs,
     check_request,
-    ignored_inputs,
+    describe_ignored_inputs,
 )
 from predictions_api.store.database import now, random_key
 from predictions_api.store.file_urls import with_absolute_urls
@@ -68,7 +68,7 @@ async def create_model_prediction(
     catalogue = service_of(request).catalogue
     model = catalogue.model(owner, name)
     create_request = check_request(await read_json(request), needs_version=False)
-    return await _create(request, create_request, await catalogue.find(model.full_name), prefer, cancel_after, arrived)
+    return await _create(request, create_request, await catalogue.find(model.name), prefer, cancel_after, arrived)
 
 
 @router.post("/models/{segment}/predictions", include_in_schema=False)
@@ -97,12 +97,12 @@ async def _create(
     prediction = Prediction(
         id=prediction_id,
         created_at=moment,
-        model=version.model.full_name,
+        model=version.model,
         version=version.id,
         input=dict(sorted(inputs.items())),  # in the order in which Replicate returns them
         callback_key=random_key(),
-        logs=ignored_inputs(version.openapi_schema, version.model.full_name, create_request.input)
-        + service.notice(version.model.full_name),
+        logs=describe_ignored_inputs(version.openapi_schema, version.model, create_request.input)
+        + service.waiting_notice(version.model),
         deadline=None if lifetime is None else moment + lifetime * 1_000_000,
         webhook=create_request.webhook,
         webhook_events_filter=create_request.webhook_events_filter,
@@ -166,20 +166,19 @@ async def list_predictions(
 @router.get("/predictions/{prediction_id}")
 async def get_prediction(request: Request, prediction_id: str) -> JSONResponse:
     """Return a prediction as it is now."""
-    service = service_of(request)
-    prediction = await service.records.get(prediction_id)
-    if prediction is None:
-        return JSONResponse(await service.catalogue.examples.find(prediction_id, base_url(request)))
-    return await prediction_answer(request, prediction)
+    return await _answer_or_example(request, prediction_id, await service_of(request).records.get(prediction_id))
 
 
 @router.post("/predictions/{prediction_id}/cancel")
 async def cancel_prediction(request: Request, prediction_id: str) -> JSONResponse:
     """Cancel a queued or running prediction. A prediction that has ended is returned unchanged."""
-    service = service_of(request)
-    prediction = await service.cancel(prediction_id)
+    return await _answer_or_example(request, prediction_id, await service_of(request).cancel(prediction_id))
+
+
+async def _answer_or_example(request: Request, prediction_id: str, prediction: Prediction | None) -> JSONResponse:
+    """Return the answer with a prediction; without one, with the example that has the id. Raises Problem 404."""
     if prediction is None:
-        return JSONResponse(await service.catalogue.examples.find(prediction_id, base_url(request)))
+        return JSONResponse(await service_of(request).catalogue.examples.find(prediction_id, base_url(request)))
     return await prediction_answer(request, prediction)
 
 

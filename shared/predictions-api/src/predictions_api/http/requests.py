@@ -8,11 +8,13 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from starlette.requests import Request
+
 from predictions_api.errors import Problem
 from predictions_api.strict_json import MAX_ESCAPES, MAX_VALUES, parse
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
+    from starlette.types import Message
 
     from predictions_api.run.service import Service
 
@@ -57,24 +59,34 @@ def parse_json(text: bytes, name: str, *, max_values: int = MAX_VALUES) -> Any:
 
 async def read_body(request: Request, limit: int) -> bytes:
     """Return a request's body. Raises Problem 408 if it takes more than a minute, and 413 above `limit` bytes."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared[:20]) > limit:
-        raise _too_large_problem(limit)
-    parts, size = [], 0
+    text = f"The body has more than {limit} bytes; upload files with POST /v1/files and give their URLs"
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
-            async for part in request.stream():
-                size += len(part)
-                if size > limit:
-                    raise _too_large_problem(limit)
-                parts.append(part)
+            return await with_limit(request, limit, Problem(413, text)).body()
     except TimeoutError:
         raise Problem(408, f"The body did not arrive within {BODY_TIMEOUT:.0f} seconds") from None
-    return b"".join(parts)
 
 
-def _too_large_problem(limit: int) -> Problem:
-    return Problem(413, f"The body has more than {limit} bytes; upload files with POST /v1/files and give their URLs")
+def with_limit(request: Request, limit: int, too_large: Problem, *, stall_timeout: float | None = None) -> Request:
+    """Return a request whose body raises `too_large` above `limit` bytes. A larger Content-Length raises it at once.
+
+    The body raises TimeoutError after `stall_timeout` seconds without a byte.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:20]) > limit:
+        raise too_large
+    size = 0
+
+    async def receive() -> Message:
+        nonlocal size
+        async with asyncio.timeout(stall_timeout):
+            message = await request.receive()
+        size += len(message.get("body", b""))
+        if size > limit:
+            raise too_large
+        return message
+
+    return Request(request.scope, receive)
 
 
 def content_types(request: Request) -> list[str]:
@@ -122,5 +134,4 @@ def service_of(request: Request) -> Service:
 
 def base_url(request: Request) -> str:
     """Return scheme://host[:port] without a trailing slash, from the settings or else from the request."""
-    public_url: str | None = request.app.state.settings.public_url
-    return (public_url or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")
+    return (service_of(request).settings.public_url or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")

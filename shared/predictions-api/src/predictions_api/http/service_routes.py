@@ -13,7 +13,6 @@ from predictions_api.http.requests import service_of
 
 webhook_router = APIRouter(tags=["webhooks"])
 router = APIRouter(tags=["server"])
-open_router = APIRouter(tags=["server"])
 
 
 @webhook_router.get("/webhooks/default/secret")
@@ -40,7 +39,7 @@ async def metrics(request: Request) -> Response:
     return Response(await service_of(request).metrics_text(), media_type=CONTENT_TYPE_LATEST)
 
 
-@open_router.get("/health")
+@router.get("/health")
 async def health(request: Request) -> dict[str, str]:
     """Return ok if the server can take predictions. 503 if it has no model, or its database does not work."""
     if not service_of(request).settings.models:
@@ -49,7 +48,7 @@ async def health(request: Request) -> dict[str, str]:
     return {"status": "ok"}
 
 
-@open_router.get("/docs", include_in_schema=False)
+@router.get("/docs", include_in_schema=False)
 async def page(request: Request) -> HTMLResponse:
     """Return the documentation page, which loads nothing from other servers."""
     headers = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}

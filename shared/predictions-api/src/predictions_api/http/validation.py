@@ -110,7 +110,7 @@ def _bounded_members(body: dict[str, Any], declared: Collection[str]) -> dict[st
 
     All limits in the schemas are lower. Objects are emptied: only `input` may be one, and `check_inputs` checks it.
     """
-    members = {name: _shortened(body[name]) for name in declared if name in body}
+    members = {name: _shorten(body[name]) for name in declared if name in body}
     unknown = (name[:100] for name in body if name not in declared)
     members |= dict.fromkeys(islice(unknown, _MAX_FAULTS))
     for name in _OPTIONAL:
@@ -122,11 +122,11 @@ def _bounded_members(body: dict[str, Any], declared: Collection[str]) -> dict[st
     return members
 
 
-def _shortened(value: Any) -> Any:
+def _shorten(value: Any) -> Any:
     if isinstance(value, str):
         return value[:10_000]
     if isinstance(value, list):
-        return [_shortened(item) for item in value[:100]]
+        return [_shorten(item) for item in value[:100]]
     return {} if isinstance(value, dict) else value
 
 
@@ -140,7 +140,7 @@ def check_inputs(openapi_schema: Mapping[str, Any], inputs: Mapping[str, Any]) -
     known_inputs = {
         name: value for name, value in inputs.items() if name in properties and (value is not None or name in required)
     }
-    files = {name: map_strings(known_inputs[name], _head) for name in known_inputs if is_file(properties[name])}
+    files = {name: map_strings(known_inputs[name], _without_data) for name in known_inputs if is_file(properties[name])}
     _check_lengths({name: value for name, value in known_inputs.items() if name not in files})
     # References start at the root of the document. The empty registry prevents fetching other documents.
     schema = {**openapi_schema, "$ref": "#/components/schemas/Input"}
@@ -149,7 +149,7 @@ def check_inputs(openapi_schema: Mapping[str, Any], inputs: Mapping[str, Any]) -
     return known_inputs
 
 
-def ignored_inputs(openapi_schema: Mapping[str, Any], model: str, inputs: Mapping[str, Any]) -> str:
+def describe_ignored_inputs(openapi_schema: Mapping[str, Any], model: str, inputs: Mapping[str, Any]) -> str:
     """Return log lines that name the inputs which the model does not have, each with the nearest one of the model."""
     known = openapi_schema["components"]["schemas"]["Input"].get("properties", {})
     lines = []
@@ -169,7 +169,7 @@ def _check_lengths(texts: Mapping[str, Any]) -> None:
         raise invalid_fields([{"type": "string_lte", "field": f"input.{longest}", "description": text}])
 
 
-def _head(text: str) -> str:
+def _without_data(text: str) -> str:
     """Return a file's URL, or its data: URI without the data, which needs no check here."""
     if text[:5].lower() == "data:":
         return text[: text.find(",", 0, _MAX_DATA_HEAD) + 1]

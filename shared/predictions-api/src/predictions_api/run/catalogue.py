@@ -27,25 +27,11 @@ LOG = logging.getLogger("predictions_api.catalogue")
 
 
 @dataclass(frozen=True)
-class Model:
-    """A published model."""
-
-    owner: str
-    name: str
-    description: str
-    versions: tuple[str, ...]  # newest first
-
-    @property
-    def full_name(self) -> str:
-        return f"{self.owner}/{self.name}"
-
-
-@dataclass(frozen=True)
 class Version:
     """One version of a model."""
 
     id: str
-    model: Model
+    model: str  # owner/name
     created_at: int  # microseconds since 1970, UTC
     cog_version: str
     openapi_schema: dict[str, Any]
@@ -95,34 +81,25 @@ def _files(value: Any, schema: Mapping[str, Any], schemas: Mapping[str, Any]) ->
             yield from _files(item, schema.get("properties", {}).get(name, {}), schemas)
 
 
-def _model(settings: ModelSettings) -> Model:
-    owner, name = settings.name.split("/")
-    return Model(owner, name, settings.description, settings.versions)
-
-
 class Catalogue:
     """The models by name and by version. A schema is read when it is first needed."""
 
     def __init__(self, models: Sequence[ModelSettings], workers: Mapping[str, Workers]) -> None:
         """`workers`: Cog servers by owner/name. They are asked for the schema if the settings name no file."""
-        self.models = [_model(settings) for settings in models]
-        self._settings = {settings.name: settings for settings in models}
+        self.models = models
         self.examples = Examples(models)
         self._workers = workers
-        self._by_name = {model.full_name: model for model in self.models}
-        self._by_version = {version: model for model in reversed(self.models) for version in model.versions}
+        self._by_name = {model.name: model for model in models}
+        self._by_version = {version: model for model in reversed(models) for version in model.versions}
         self._descriptions: dict[str, tuple[dict[str, Any], str, int]] = {}
-        self._locks = {model.full_name: asyncio.Lock() for model in self.models}
+        self._locks = {model.name: asyncio.Lock() for model in models}
 
-    def model(self, owner: str, name: str) -> Model:
+    def model(self, owner: str, name: str) -> ModelSettings:
+        """Return a model. Raises Problem 404."""
         model = self._by_name.get(f"{owner}/{name}")
         if model is None:
             raise not_found()
         return model
-
-    def worker_status(self, model: Model) -> str:
-        """Return `cold`, `starting` or `ready`."""
-        return self._workers[model.full_name].status()
 
     async def find(self, reference: str) -> Version:
         """Return the version for an id, for owner/name:id, or for owner/name (the newest version).
@@ -143,44 +120,43 @@ class Catalogue:
             )
         return await self.version(model, version)
 
-    async def file_inputs(self, full_name: str) -> set[str]:
+    async def file_inputs(self, model_name: str) -> set[str]:
         """Return the names of the inputs of a model that are files or lists of files.
 
         Raises Problem 422 for a model that is not configured any more, and 503 if the schema is not available now.
         """
-        model = self._by_name.get(full_name)
+        model = self._by_name.get(model_name)
         if model is None:
-            raise Problem(422, f"The model {full_name} is not served any more")
+            raise Problem(422, f"The model {model_name} is not served any more")
         return (await self.version(model, model.versions[0])).file_inputs
 
-    async def version(self, model: Model, version_id: str) -> Version:
+    async def version(self, model: ModelSettings, version_id: str) -> Version:
         """Return a version of a model. Raises Problem 404, and 503 if the schema is not available now."""
         if version_id not in model.versions:
             raise not_found()
-        async with self._locks[model.full_name]:
-            if model.full_name not in self._descriptions:
-                self._descriptions[model.full_name] = await self._read(model)
-        schema, cog_version, newest_at = self._descriptions[model.full_name]
+        async with self._locks[model.name]:
+            if model.name not in self._descriptions:
+                self._descriptions[model.name] = await self._read(model)
+        schema, cog_version, newest_at = self._descriptions[model.name]
         # Clients sort versions by time, so each is one second older than the previous one.
         created_at = newest_at - model.versions.index(version_id) * 1_000_000
-        return Version(version_id, model, created_at, cog_version, schema)
+        return Version(version_id, model.name, created_at, cog_version, schema)
 
-    async def _read(self, model: Model) -> tuple[dict[str, Any], str, int]:
+    async def _read(self, model: ModelSettings) -> tuple[dict[str, Any], str, int]:
         """Return the schema, the version of Cog, and the time of the newest version."""
-        settings = self._settings[model.full_name]
         try:
-            if settings.schema is None:
-                schema, cog_version = await self._workers[model.full_name].describe()
+            if model.schema is None:
+                schema, cog_version = await self._workers[model.name].describe()
                 changed_at = time.time_ns() // 1000
             else:
-                schema = parse(settings.schema.read_bytes(), max_values=MAX_SCHEMA_VALUES)
-                cog_version, changed_at = settings.cog_version, settings.schema.stat().st_mtime_ns // 1000
+                schema = parse(model.schema.read_bytes(), max_values=MAX_SCHEMA_VALUES)
+                cog_version, changed_at = model.cog_version, model.schema.stat().st_mtime_ns // 1000
             schemas = schema["components"]["schemas"]
             if not isinstance(schemas["Input"], dict) or not isinstance(schemas["Output"], dict):
                 raise TypeError("Input and Output are not objects")
         except CogError as error:
-            raise unavailable(f"The model {model.full_name} is not available now: {error}") from error
+            raise unavailable(f"The model {model.name} is not available now: {error}") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
-            LOG.error("the schema of %s cannot be used: %r", model.full_name, error)
-            raise unavailable(f"The schema of {model.full_name} cannot be used; see the server's log") from error
+            LOG.error("the schema of %s cannot be used: %r", model.name, error)
+            raise unavailable(f"The schema of {model.name} cannot be used; see the server's log") from error
         return schema, cog_version, changed_at

@@ -28,7 +28,7 @@ from predictions_api.run.cog_client import (
 )
 from predictions_api.run.tasks import first_result
 from predictions_api.store.database import random_key
-from predictions_api.store.records import UNCHANGED, ignored_inputs
+from predictions_api.store.records import UNCHANGED, ignored_input_lines
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from predictions_api.run.catalogue import Version
     from predictions_api.run.inputs import Inputs
     from predictions_api.run.workers import Workers
+    from predictions_api.settings import Settings
     from predictions_api.store.changes import Changes
     from predictions_api.store.files import Files
     from predictions_api.store.predictions import Prediction
@@ -59,15 +60,13 @@ INTERRUPTED_ERROR: Final = (
 class Driver:
     """Runs the predictions of this process."""
 
+    settings: Settings
     records: Records
     changes: Changes
     files: Files
     inputs: Inputs
     workers: Mapping[str, Workers]  # by the model's owner/name
     http: httpx.AsyncClient
-    callback_url: str
-    silence: float  # seconds
-    setup_timeout: float  # seconds
 
     def __post_init__(self) -> None:
         self._attempts_by_key: dict[str, _Attempt] = {}  # callback key -> attempt
@@ -113,7 +112,7 @@ class Driver:
             try:
                 return await self._attempt(prediction, inputs)
             except (Busy, NotReady, NotConnected):  # another user was faster, or the server has stopped
-                if time.monotonic() > began + self.setup_timeout:
+                if time.monotonic() > began + self.settings.setup_timeout:
                     raise
             await asyncio.sleep(RETRY_INTERVAL)
 
@@ -125,7 +124,7 @@ class Driver:
         workers, key = self.workers[prediction.model], prediction.callback_key
         if workers.status() != "ready":
             starting = f"starting {prediction.model.partition('/')[2]} ...\n"
-            logs = ignored_inputs(prediction.logs) + starting
+            logs = ignored_input_lines(prediction.logs) + starting
             await self.records.update(prediction.id, logs=logs, callback_key=key)
         async with workers.lend() as cog:
             version = await self.inputs.catalogue.find(prediction.model)
@@ -137,7 +136,7 @@ class Driver:
             attempt = self._attempts_by_key[key] = _Attempt(recorded.logs, version)
             try:
                 LOG.info("sent to %s", cog.url, extra={"prediction": prediction.id})
-                callback = f"{self.callback_url}/callbacks/{prediction.id}/{key}"
+                callback = f"{self.settings.callback_url}/callbacks/{prediction.id}/{key}"
                 send = partial(cog.start, prediction.id, inputs, callback, streams=version.streams)
                 await send()
                 await self._follow(cog, recorded, send)
@@ -186,8 +185,8 @@ class Driver:
         key = attempted.callback_key
         while True:
             silence = time.monotonic() - self._attempts_by_key[key].last_call_at
-            if silence < self.silence:
-                await asyncio.sleep(self.silence - silence)
+            if silence < self.settings.silence:
+                await asyncio.sleep(self.settings.silence - silence)
                 continue
             current = await self.records.get(attempted.id)
             if current is not None and current.callback_key != key:  # after a pause of this server
@@ -200,10 +199,11 @@ class Driver:
                 restarted = False
             if restarted:
                 await asyncio.sleep(CALLBACK_DELAY)  # the last callback may still be on its way
+                callback_url = self.settings.callback_url
                 return (
-                    f"the Cog server at {cog.url} has ended it, but its result did not reach {self.callback_url}; "
+                    f"the Cog server at {cog.url} has ended it, but its result did not reach {callback_url}; "
                     f"if the Cog server has a proxy in its environment (HTTP_PROXY, ALL_PROXY), "
-                    f"add {urlsplit(self.callback_url).hostname} to its NO_PROXY"
+                    f"add {urlsplit(callback_url).hostname} to its NO_PROXY"
                 )
             self._attempts_by_key[key].last_call_at = time.monotonic()
 

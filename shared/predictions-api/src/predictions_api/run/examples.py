@@ -30,71 +30,56 @@ class Examples:
     """The examples by model and by id. The files of a model are read when they are first needed."""
 
     def __init__(self, models: Sequence[ModelSettings]) -> None:
-        self._models = {model.name: model for model in models}
+        self._models = models
         self._directories: dict[str, _Directory] = {}
 
-    async def readme(self, full_name: str) -> str:
+    async def readme(self, model: ModelSettings) -> str:
         """Return a model's README. Raises Problem 404 if it has none, and 503 if it cannot be read."""
-        path = self._models[full_name].readme
-        if path is None:
+        if model.readme is None:
             raise not_found()
         try:
-            return await asyncio.to_thread(path.read_text, "utf-8")
+            return await asyncio.to_thread(model.readme.read_text, "utf-8")
         except (OSError, ValueError) as error:
-            LOG.error("the README of %s cannot be read: %r", full_name, error)
-            raise unavailable(f"The README of {full_name} cannot be read; see the server's log") from error
+            LOG.error("the README of %s cannot be read: %r", model.name, error)
+            raise unavailable(f"The README of {model.name} cannot be read; see the server's log") from error
 
-    async def list(self, full_name: str, base: str) -> list[dict[str, Any]]:
+    async def list(self, model: ModelSettings, base: str) -> list[dict[str, Any]]:
         """Return a model's examples in the order of their names, with URLs below `base`.
 
         The version is the newest one. Raises Problem 503 if an example cannot be read.
         """
-        urls = await self.file_urls(full_name, base)
-        return [self._body(example, full_name, urls, base) for example in (await self._directory(full_name)).examples]
+        urls = await self.file_urls(model, base)
+        return [_body(example, model, urls, base) for example in (await self._directory(model)).examples]
 
-    async def file_urls(self, full_name: str, base: str) -> dict[str, str]:
+    async def file_urls(self, model: ModelSettings, base: str) -> dict[str, str]:
         """Return the URLs of the files of a model's examples, by their names. Raises Problem 503."""
-        files = (await self._directory(full_name)).files
-        return {name: f"{base}/v1/models/{full_name}/examples/{quote(name)}" for name in files}
+        files = (await self._directory(model)).files
+        return {name: f"{base}/v1/models/{model.name}/examples/{quote(name)}" for name in files}
 
     async def find(self, prediction_id: str, base: str) -> dict[str, Any]:
         """Return the example with an id, as `list` does. Raises Problem 404 if no model has it."""
-        for full_name in self._models:
+        for model in self._models:
             with contextlib.suppress(Problem):  # an example that cannot be read is in the log
-                for example in await self.list(full_name, base):
+                for example in await self.list(model, base):
                     if example["id"] == prediction_id:
                         return example
         raise not_found()
 
-    async def file(self, full_name: str, name: str) -> Path:
+    async def file(self, model: ModelSettings, name: str) -> Path:
         """Return the path of a file of a model's examples. Raises Problem 404 for any other name."""
-        path = (await self._directory(full_name)).files.get(name)
+        path = (await self._directory(model)).files.get(name)
         if path is None:
             raise not_found()
         return path
 
-    async def _directory(self, full_name: str) -> _Directory:
-        if full_name not in self._directories:
-            path = self._models[full_name].examples
+    async def _directory(self, model: ModelSettings) -> _Directory:
+        if model.name not in self._directories:
             try:
-                directory = _Directory([], {}) if path is None else await asyncio.to_thread(_read_directory, path)
+                self._directories[model.name] = await asyncio.to_thread(_read_directory, model.examples)
             except (OSError, ValueError) as error:
-                LOG.error("the examples of %s cannot be read: %r", full_name, error)
-                raise unavailable(f"The examples of {full_name} cannot be read; see the server's log") from error
-            self._directories[full_name] = directory
-        return self._directories[full_name]
-
-    def _body(self, example: dict[str, Any], full_name: str, files: dict[str, str], base: str) -> dict[str, Any]:
-        """Return an example in Replicate's format of a prediction. `files`: URLs by name."""
-        url = f"{base}/v1/predictions/{example['id']}"
-        return {
-            **example,
-            "model": full_name,
-            "version": self._models[full_name].versions[0],
-            "input": replace_strings(example["input"], files),
-            "output": replace_strings(example["output"], files),
-            "urls": {"cancel": f"{url}/cancel", "get": url, "web": url},
-        }
+                LOG.error("the examples of %s cannot be read: %r", model.name, error)
+                raise unavailable(f"The examples of {model.name} cannot be read; see the server's log") from error
+        return self._directories[model.name]
 
 
 @dataclass(frozen=True)
@@ -105,10 +90,10 @@ class _Directory:
     files: dict[str, Path]
 
 
-def _read_directory(directory: Path) -> _Directory:
+def _read_directory(directory: Path | None) -> _Directory:
     """Return what is in a directory. Raises OSError and ValueError."""
     examples, files = [], {}
-    for path in sorted(directory.iterdir()):
+    for path in sorted(directory.iterdir()) if directory is not None else ():
         if path.suffix != ".json":
             files[path.name] = path
             continue
@@ -117,3 +102,16 @@ def _read_directory(directory: Path) -> _Directory:
             raise ValueError(f"{path} is not a prediction with id, input and output")
         examples.append(example)
     return _Directory(examples, files)
+
+
+def _body(example: dict[str, Any], model: ModelSettings, files: dict[str, str], base: str) -> dict[str, Any]:
+    """Return an example in Replicate's format of a prediction. `files`: URLs by name."""
+    url = f"{base}/v1/predictions/{example['id']}"
+    return {
+        **example,
+        "model": model.name,
+        "version": model.versions[0],
+        "input": replace_strings(example["input"], files),
+        "output": replace_strings(example["output"], files),
+        "urls": {"cancel": f"{url}/cancel", "get": url, "web": url},
+    }

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 
 from predictions_api.run.cog_client import CogClient, CogError, Unreachable
-from predictions_api.run.workers import NativeWorkers, Workers, describe
+from predictions_api.run.workers import NativeWorkers, Workers
 from predictions_api.settings import DNS
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class ExternalWorkers(Workers):
         states = {client.state for client in self._clients}
         return "ready" if states & {"READY", "BUSY"} else "starting" if "STARTING" in states else "cold"
 
-    def fault(self, seconds: float) -> str | None:
+    def describe_outage(self, seconds: float) -> str | None:
         if time.monotonic() < self._available_at + seconds:
             return None
         states = [f"{client.url} is {client.state or 'not asked'}" for client in self._clients]
@@ -154,7 +154,7 @@ class ExternalWorkers(Workers):
         last_error: CogError = Unreachable("no Cog server has an address")
         for client in self._clients:
             try:
-                return await describe(client, self.model.cog_version)
+                return await self._describe(client)
             except CogError as error:
                 last_error = error
         raise last_error

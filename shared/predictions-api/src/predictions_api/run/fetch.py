@@ -88,9 +88,11 @@ class Fetcher:
         too_large = FetchError(f"it has more than {self._limit} bytes")
         if int(answer.headers.get("content-length", 0)) > self._limit:
             raise too_large
-        writer = self._content.create_part(at_most=self._limit, too_large=too_large)
+        writer = self._content.create_part()
         try:
             async for chunk in answer.aiter_raw(CHUNK):
+                if writer.size + len(chunk) > self._limit:
+                    raise too_large
                 await asyncio.to_thread(writer.write, chunk)
             part = await asyncio.to_thread(writer.finish)
         except BaseException as error:

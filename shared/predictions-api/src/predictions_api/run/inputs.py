@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from predictions_api.errors import Problem
@@ -46,25 +47,21 @@ def may_need_fetch(inputs: Mapping[str, Any]) -> bool:
     return any(is_http_url(text) and own_file(text) is None for text in strings_in(inputs))
 
 
+@dataclass(frozen=True)
 class Inputs:
     """Prepares the inputs of the predictions of this process. `enqueue` gets predictions that are prepared."""
 
-    def __init__(
-        self,
-        files: InputFiles,
-        catalogue: Catalogue,
-        fetcher: Fetcher,
-        records: Records,
-        changes: Changes,
-        enqueue: Callable[[str, str], Awaitable[None]],
-    ) -> None:
-        self.files = files
-        self.catalogue = catalogue
-        self.fetcher = fetcher
-        self.records = records
-        self.changes = changes
-        self._enqueue = enqueue
-        self.queues = {queue_name(model.full_name): MAX_PREDICTIONS for model in catalogue.models}
+    files: InputFiles
+    catalogue: Catalogue
+    fetcher: Fetcher
+    records: Records
+    changes: Changes
+    enqueue: Callable[[str, str], Awaitable[None]]
+
+    @property
+    def queues(self) -> dict[str, int]:
+        """Return the number of workflows at the same time, by the name of their queue."""
+        return {queue_name(model.name): MAX_PREDICTIONS for model in self.catalogue.models}
 
     async def fetch(self, prediction_id: str) -> None:
         """Fetch the files of a prediction, then queue it for its model. May be called again after a crash."""
@@ -80,7 +77,7 @@ class Inputs:
             key = prediction.callback_key
             await self.records.update(prediction_id, status="failed", error=problem.detail, callback_key=key)
         else:
-            await self._enqueue(prediction_id, prediction.model)
+            await self.enqueue(prediction_id, prediction.model)
 
     async def prepare(self, prediction: Prediction) -> dict[str, Any]:
         """Return the inputs as a Cog server gets them. Fetches what is not fetched yet.
@@ -96,7 +93,7 @@ class Inputs:
         urls = {text: name for text, name in fields.items() if is_http_url(text) and text not in own}
         in_files = {**own, **await self._fetch_all(prediction.id, urls)}
         for text in filter(is_data_uri, fields):
-            in_files[text] = await asyncio.to_thread(_rewritten, text)
+            in_files[text] = await asyncio.to_thread(_normalize_data_uri, text)
         return {
             name: replace_strings(value, in_files if name in file_inputs else own) for name, value in inputs.items()
         }
@@ -125,6 +122,6 @@ class Inputs:
         return await self.files.add(prediction_id, url, fetched.part, fetched.name, fetched.content_type)
 
 
-def _rewritten(data_uri: str) -> str:
+def _normalize_data_uri(data_uri: str) -> str:
     """Return a data: URI in the form that Cog reads."""
     return encode_data_uri(*decode_data_uri(data_uri))

@@ -66,29 +66,29 @@ class Service:
         self._resolver = Resolver()
         self.workers = create_workers(settings, self.http, self._resolver)
         self.catalogue = Catalogue(settings.models, self.workers)
-        self.files = Files(self.database, create_content(settings), retention=settings.keep)
+        self.files = Files(self.database, create_content(settings, self.database), retention=settings.keep)
         self.input_files = InputFiles(self.files, settings.callback_url)
+        rules = partial(
+            AddressRules, resolver=self._resolver, allow_loopback=settings.is_local, servers=self._server_urls
+        )
+        input_rules = rules(
+            "inputs are fetched from there", "--allow-private-inputs", allow_private=settings.allow_private_inputs
+        )
+        webhook_rules = rules(
+            "webhooks are sent there",
+            "--allow-private-webhooks",
+            allow_private=settings.allow_private_webhooks,
+            needs_https=True,
+        )
         self.fetcher = Fetcher(
-            self.files.content, self._input_addresses(), limit=settings.input_limit, seconds=settings.input_timeout
+            self.files.content, input_rules, limit=settings.input_limit, seconds=settings.input_timeout
         )
         self.inputs = Inputs(self.input_files, self.catalogue, self.fetcher, self.records, self.changes, self._enqueue)
-        self.driver = Driver(
-            self.records,
-            self.changes,
-            self.files,
-            self.inputs,
-            self.workers,
-            self.http,
-            settings.callback_url,
-            settings.silence,
-            settings.setup_timeout,
-        )
+        self.driver = Driver(settings, self.records, self.changes, self.files, self.inputs, self.workers, self.http)
         self.engine = Engine(self.database, settings.data)
         self.engine.register(PREDICT, self.driver.drive)
         self.engine.register(FETCH, self.inputs.fetch)
-        self.webhooks = Webhooks(
-            settings, self.database, self.records, self.changes, self.engine, self._webhook_addresses()
-        )
+        self.webhooks = Webhooks(settings, self.database, self.records, self.changes, self.engine, webhook_rules)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop_event = asyncio.Event()
 
@@ -163,27 +163,6 @@ class Service:
                 LOG.warning("recovery failed, trying again: %s", error)
                 await asyncio.sleep(1.0)
 
-    def _webhook_addresses(self) -> AddressRules:
-        return AddressRules(
-            purpose="webhooks are sent there",
-            flag="--allow-private-webhooks",
-            resolver=self._resolver,
-            allow_private=self.settings.allow_private_webhooks,
-            allow_loopback=self.settings.is_local,
-            needs_https=True,
-            servers=self._server_urls,
-        )
-
-    def _input_addresses(self) -> AddressRules:
-        return AddressRules(
-            purpose="inputs are fetched from there",
-            flag="--allow-private-inputs",
-            resolver=self._resolver,
-            allow_private=self.settings.allow_private_inputs,
-            allow_loopback=self.settings.is_local,
-            servers=self._server_urls,
-        )
-
     def _server_urls(self) -> list[str]:
         """Return the URLs of this server and of its Cog servers that run now."""
         cog_urls = [url for workers in self.workers.values() for url in workers.urls]
@@ -199,7 +178,7 @@ class Service:
         self._start_task(enqueue(prediction.id, prediction.model))  # not awaited: the queue may be locked
         return True
 
-    def notice(self, model: str) -> str:
+    def waiting_notice(self, model: str) -> str:
         """Return the first line of the logs of a new prediction if it has to wait for a Cog server."""
         return "" if self.workers[model].size else WAITING_NOTICE
 
@@ -211,19 +190,17 @@ class Service:
         """Queue a prediction for the fetching of its inputs, which then queues it for its model."""
         await self._enqueue_workflow(inputs.queue_name(model), FETCH, inputs.workflow_id(prediction_id), prediction_id)
 
-    async def _enqueue_workflow(
-        self, queue: str, workflow: str, workflow_id: str, prediction_id: str, *, delay: float = 0.0
-    ) -> None:
-        """Queue a workflow unless it is queued already. Try again every second if that fails.
+    async def _enqueue_workflow(self, queue: str, workflow: str, workflow_id: str, prediction_id: str) -> None:
+        """Queue a workflow unless it is queued already. Try again every second until that succeeds.
 
         The client has been promised the recorded prediction, and without a place in the queue it would wait forever.
         """
-        await asyncio.sleep(delay)
-        try:
-            await self.engine.enqueue(queue, workflow, workflow_id, prediction_id)
-        except SQLAlchemyError as error:
-            LOG.warning("queuing failed, trying again: %s", error, extra={"prediction": prediction_id})
-            self._start_task(self._enqueue_workflow(queue, workflow, workflow_id, prediction_id, delay=1.0))
+        while True:
+            try:
+                return await self.engine.enqueue(queue, workflow, workflow_id, prediction_id)
+            except SQLAlchemyError as error:
+                LOG.warning("queuing failed, trying again: %s", error, extra={"prediction": prediction_id})
+                await asyncio.sleep(1.0)
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -269,11 +246,11 @@ class Service:
         """Fail the predictions for which no Cog server has been available for `setup_timeout` seconds."""
         bound = self.settings.setup_timeout
         for name, workers in self.workers.items():
-            if fault := workers.fault(bound):
+            if outage := workers.describe_outage(bound):
                 for prediction in await list_unserved(self.database, name, since=now() - int(bound * 1e6)):
                     key = prediction.callback_key
                     await self.driver.fail(
-                        prediction.id, key, f"no Cog server became ready within {bound:g} s: {fault}"
+                        prediction.id, key, f"no Cog server became ready within {bound:g} s: {outage}"
                     )
                     await self._remove_from_queue(prediction)
 

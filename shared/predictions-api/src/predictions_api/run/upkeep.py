@@ -23,14 +23,10 @@ async def list_unended(database: Database) -> list[tuple[str, str, bool]]:
     return [(row[0], row[1], bool(row[2])) for row in rows]
 
 
-# Made once, as it is run twice a second.
-_OVERDUE = sa.select(predictions).where(predictions.c.deadline <= sa.bindparam("moment"), is_unended)
-
-
 async def list_overdue(database: Database) -> list[Prediction]:
     """Return the predictions that have not ended although their deadline has passed."""
-    rows = await database.rows(_OVERDUE.params(moment=now()))
-    return [Prediction(**row._mapping) for row in rows]
+    query = sa.select(predictions).where(predictions.c.deadline <= now(), is_unended)
+    return [Prediction(**row._mapping) for row in await database.rows(query)]
 
 
 async def list_undelivered(database: Database) -> list[str]:
@@ -52,6 +48,12 @@ async def list_unserved(database: Database, model: str, *, since: int) -> list[P
     ran = sa.exists().where(others.c.model == model, (others.c.status == "processing") | has_run)
     conditions = (predictions.c.model == model, predictions.c.status == "starting", predictions.c.created_at <= since)
     return [Prediction(**row._mapping) for row in await database.rows(sa.select(predictions).where(*conditions, ~ran))]
+
+
+async def count_predictions(database: Database, model: str) -> int:
+    """Return the number of predictions of a model, also of those whose data is removed."""
+    query = sa.select(sa.func.count()).select_from(predictions).where(predictions.c.model == model)
+    return int((await database.rows(query))[0][0])
 
 
 async def count_unended(database: Database) -> dict[tuple[str, str], int]:

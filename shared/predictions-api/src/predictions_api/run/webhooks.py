@@ -98,9 +98,7 @@ class Webhooks:
         self.engine = engine
         self.secret = ""  # set by open
         self._rules = rules
-        self._http = httpx.AsyncClient(
-            transport=CheckedTransport(rules), follow_redirects=False, timeout=RESPONSE_TIMEOUT
-        )
+        self._http = httpx.AsyncClient(transport=CheckedTransport(rules), timeout=RESPONSE_TIMEOUT)
         self._slots = asyncio.Semaphore(MAX_CALLS)
         self._host_slots: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
         self._enqueue_tasks: set[asyncio.Task[None]] = set()
@@ -141,19 +139,20 @@ class Webhooks:
 
     async def check_url(self, url: str) -> None:
         """Raise Problem 422 for a URL that is not allowed. A host name that cannot be resolved now is allowed."""
-        fault: str | None
-        try:
-            parsed = httpx.URL(url)
-            scheme, host, port = parsed.scheme, parsed.host, parsed.port or 0
-        except (httpx.InvalidURL, ValueError) as error:  # ValueError: a host or a character that cannot be encoded
-            fault = f"not a valid URL: {error}"
-        else:
-            if scheme not in ("http", "https") or not host or port > 65535:
-                fault = "not an https:// URL"
-            else:
-                fault = await self._rules.fault(parsed, await self._addresses(host))
+        fault = await self._url_fault(url)
         if fault is not None:
             raise invalid_fields([{"type": "format", "field": "webhook", "description": fault}])
+
+    async def _url_fault(self, url: str) -> str | None:
+        """Return why no webhook may be sent to a URL, or None."""
+        try:
+            parsed = httpx.URL(url)
+            host = parsed.host
+        except (httpx.InvalidURL, ValueError) as error:  # ValueError: a host or a character that cannot be encoded
+            return f"not a valid URL: {error}"
+        if parsed.scheme not in ("http", "https") or not host or (parsed.port or 0) > 65535:
+            return "not an https:// URL"
+        return await self._rules.fault(parsed, await self._addresses(host))
 
     async def _addresses(self, host: str) -> list[str]:
         try:

@@ -60,7 +60,7 @@ class Workers(ABC):
         """Return `size` after a look at the servers that run now."""
         return self.size
 
-    def fault(self, seconds: float) -> str | None:
+    def describe_outage(self, seconds: float) -> str | None:
         """Return the servers and their states if none has been available for so many seconds, or None."""
         return None
 
@@ -68,10 +68,8 @@ class Workers(ABC):
     async def describe(self) -> tuple[dict[str, Any], str]:
         """Return the model's OpenAPI schema and the version of Cog, from one server. Raises CogError."""
 
-
-async def describe(client: CogClient, default: str) -> tuple[dict[str, Any], str]:
-    """Return the schema of a server and its version of Cog, `default` if it does not report that."""
-    return await client.schema(), await client.cog_version() or default
+    async def _describe(self, client: CogClient) -> tuple[dict[str, Any], str]:
+        return await client.schema(), await client.cog_version() or self.model.cog_version
 
 
 class NativeWorkers(Workers):
@@ -153,9 +151,9 @@ class NativeWorkers(Workers):
     async def describe(self) -> tuple[dict[str, Any], str]:
         """Return the answer of the server, busy or not. It is started if it is not running."""
         if self._process is not None and self._process.client is not None:
-            return await describe(self._process.client, self.model.cog_version)
+            return await self._describe(self._process.client)
         async with self.lend() as client:
-            return await describe(client, self.model.cog_version)
+            return await self._describe(client)
 
     @property
     def urls(self) -> list[str]:

@@ -8,7 +8,6 @@ has the object's own Content-Type and Content-Disposition, which two rows with e
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -27,7 +26,7 @@ from predictions_api.store.content import Content
 from predictions_api.store.database import random_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
     from predictions_api.store.content import Part
@@ -101,16 +100,10 @@ class Bucket(Content):
             return await obstore.sign_async(self._store, "HEAD" if method == "HEAD" else "GET", file.id, URL_LIFETIME)
 
     @contextlib.asynccontextmanager
-    async def deletion(
-        self, files: Sequence[File], is_referenced: Callable[[str], Awaitable[bool]]
-    ) -> AsyncIterator[None]:
+    async def deletion(self, files: Sequence[File]) -> AsyncIterator[None]:
         with _faults():
             await obstore.delete_async(self._store, [file.id for file in files])
         yield
-
-    async def sweep(self, is_referenced: Callable[[str], Awaitable[bool]]) -> None:
-        for path, _ in await asyncio.to_thread(self.list_abandoned):
-            await asyncio.to_thread(path.unlink, missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -19,13 +19,17 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
+import sqlalchemy as sa
+
 from predictions_api.errors import unavailable
+from predictions_api.store.database import files as table
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+    from predictions_api.store.database import Database
     from predictions_api.store.stored_file import File
 
 CHUNK = 1 << 20
@@ -48,20 +52,17 @@ class Part:
 class PartWriter:
     """Writes a part. All methods block."""
 
-    def __init__(self, path: Path, *, at_most: int, too_large: Exception) -> None:
+    def __init__(self, path: Path) -> None:
+        self.size = 0
         self._path = path
-        self._at_most = at_most
-        self._too_large = too_large
-        self._sha256, self._md5, self._size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+        self._sha256, self._md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
         self._file: BinaryIO | None = None
         self._lock = threading.Lock()  # a canceled caller discards the part while a thread still writes
         self._is_discarded = False
 
     def write(self, chunk: bytes) -> None:
-        """Append bytes. Raises `too_large` above `at_most` bytes, and Problem 503 for a full disk."""
-        self._size += len(chunk)
-        if self._size > self._at_most:
-            raise self._too_large
+        """Append bytes. Raises Problem 503 for a full disk."""
+        self.size += len(chunk)
         self._sha256.update(chunk)
         self._md5.update(chunk)
         try:
@@ -77,7 +78,7 @@ class PartWriter:
             self._open().close()
         except OSError as error:
             raise unavailable(f"The file cannot be stored now: {error.strerror}") from error
-        return Part(self._path, self._sha256.hexdigest(), self._md5.hexdigest(), self._size)
+        return Part(self._path, self._sha256.hexdigest(), self._md5.hexdigest(), self.size)
 
     def discard(self) -> None:
         with self._lock:
@@ -124,21 +125,17 @@ class Content(ABC):
         """Return the path of the content, or a URL that answers `method`, GET or HEAD, for an hour."""
 
     @abstractmethod
-    def deletion(
-        self, files: Sequence[File], is_referenced: Callable[[str], Awaitable[bool]]
-    ) -> AbstractAsyncContextManager[None]:
-        """Delete the content of files around the deletion of their rows, unless it `is_referenced` by its SHA-256."""
+    def deletion(self, files: Sequence[File]) -> AbstractAsyncContextManager[None]:
+        """Delete the content of files around the deletion of their rows, unless other rows have it, too."""
 
-    @abstractmethod
-    async def sweep(self, is_referenced: Callable[[str], Awaitable[bool]]) -> None:
+    async def sweep(self) -> None:
         """Delete what crashed servers left."""
+        for path, _ in await asyncio.to_thread(self.list_abandoned):
+            await asyncio.to_thread(path.unlink, missing_ok=True)
 
-    def write(self, source: BinaryIO, *, at_most: int, too_large: Exception) -> Part:
-        """Write `source` to a part. Raises `too_large` above `at_most` bytes, and Problem 503 for a full disk.
-
-        Blocks, like `list_abandoned`.
-        """
-        writer = self.create_part(at_most=at_most, too_large=too_large)
+    def write(self, source: BinaryIO) -> Part:
+        """Write `source` to a part. Raises Problem 503 for a full disk. Blocks, like `list_abandoned`."""
+        writer = self.create_part()
         try:
             while chunk := source.read(CHUNK):
                 writer.write(chunk)
@@ -147,9 +144,9 @@ class Content(ABC):
             writer.discard()
             raise
 
-    def create_part(self, *, at_most: int, too_large: Exception) -> PartWriter:
+    def create_part(self) -> PartWriter:
         """Return the writer of a new part."""
-        return PartWriter(self._temporary_path("part"), at_most=at_most, too_large=too_large)
+        return PartWriter(self._temporary_path("part"))
 
     def list_abandoned(self) -> list[tuple[Path, str | None]]:
         """Return (path, SHA-256) of temporary files that crashed servers left. The hash is None for parts."""
@@ -168,6 +165,10 @@ class Content(ABC):
 class ContentStore(Content):
     """The content below one directory. Methods that are not coroutines block, so call them in a thread."""
 
+    def __init__(self, root: Path, database: Database) -> None:
+        super().__init__(root)
+        self._database = database
+
     async def put(self, file: File, part: Part) -> None:
         await asyncio.to_thread(self.commit, part)
 
@@ -184,27 +185,27 @@ class ContentStore(Content):
         return self.path(file.sha256)
 
     @contextlib.asynccontextmanager
-    async def deletion(
-        self, files: Sequence[File], is_referenced: Callable[[str], Awaitable[bool]]
-    ) -> AsyncIterator[None]:
+    async def deletion(self, files: Sequence[File]) -> AsyncIterator[None]:
         yield
         for sha256 in {file.sha256 for file in files}:
-            if not await is_referenced(sha256):
+            if not await self._is_referenced(sha256):
                 aside = await asyncio.to_thread(self.put_aside, sha256)
                 if aside is not None:
-                    await self._restore_or_delete(aside, sha256, is_referenced)
+                    await self._restore_or_delete(aside, sha256)
 
-    async def sweep(self, is_referenced: Callable[[str], Awaitable[bool]]) -> None:
+    async def sweep(self) -> None:
         for path, sha256 in await asyncio.to_thread(self.list_abandoned):
-            await self._restore_or_delete(path, sha256, is_referenced)
+            await self._restore_or_delete(path, sha256)
 
-    async def _restore_or_delete(
-        self, aside: Path, sha256: str | None, is_referenced: Callable[[str], Awaitable[bool]]
-    ) -> None:
-        if sha256 is not None and await is_referenced(sha256):
+    async def _restore_or_delete(self, aside: Path, sha256: str | None) -> None:
+        if sha256 is not None and await self._is_referenced(sha256):
             await asyncio.to_thread(self.put_back, aside, sha256)
         else:
             await asyncio.to_thread(aside.unlink, missing_ok=True)
+
+    async def _is_referenced(self, sha256: str) -> bool:
+        """Return whether a row of the table of files has this content."""
+        return bool(await self._database.rows(sa.select(table.c.id).where(table.c.sha256 == sha256).limit(1)))
 
     def path(self, sha256: str) -> Path:
         """Return the path for content with this hash, stored or not."""

@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 LOG = logging.getLogger("predictions_api.database")
 LOCK_TIMEOUT: Final = 5  # seconds for a write to wait for SQLite's lock, or for a connection to PostgreSQL
+THREADS: Final = 8
 METADATA = sa.MetaData()
 is_unended = sa.text("deadline IS NOT NULL AND status IN ('starting', 'processing')")
 
@@ -136,7 +137,7 @@ class Database:
     which some wait for a second and more.
     """
 
-    def __init__(self, url: str | sa.URL, *, threads: int = 8) -> None:
+    def __init__(self, url: str | sa.URL) -> None:
         self.url = sa.make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         connect_args: dict[str, Any] = {"timeout" if self.is_sqlite else "connect_timeout": LOCK_TIMEOUT}
@@ -144,9 +145,9 @@ class Database:
             options = f"{self.url.query.get('options', '')} -c idle_in_transaction_session_timeout={LOCK_TIMEOUT}s"
             connect_args["options"] = options
         self.engine = sa.create_engine(
-            self.url, pool_size=threads + 1, max_overflow=0, pool_pre_ping=not self.is_sqlite, connect_args=connect_args
+            self.url, pool_size=THREADS + 1, max_overflow=0, pool_pre_ping=not self.is_sqlite, connect_args=connect_args
         )
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="database")
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="database")
         self._writers = ThreadPoolExecutor(1, thread_name_prefix="writer") if self.is_sqlite else self._threads
         self._reader = self.engine.execution_options(reads=True)
         if self.is_sqlite:

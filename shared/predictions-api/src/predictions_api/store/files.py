@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from predictions_api.store.paging import Cursor
 
 LOG = logging.getLogger("predictions_api.files")
-UPLOAD_LIMIT: Final = 100 * 2**20  # 100 MiB by the JavaScript client's README; "100MB" in Replicate's error
 INLINE_LIMIT: Final = 10_000_000  # MAX_DATA_URI_SIZE of the JavaScript client
 UPLOAD_RETENTION: Final = 24 * 3600.0  # seconds; as in the official Python client's recording, file-operations.yaml
 BATCH: Final = 1000
@@ -53,9 +52,9 @@ class Files:
         self._signing_key = ""
 
     async def upload(self, source: BinaryIO, *, name: str, content_type: str, metadata: dict[str, Any]) -> File:
-        """Store an upload. Raises Problem 413 if it is too large, and 503 if it cannot be stored now."""
-        part = await asyncio.to_thread(self.content.write, source, at_most=UPLOAD_LIMIT, too_large=too_large_problem())
-        return await self.add(part, safe_name(name), content_type, metadata, None, UPLOAD_RETENTION, kind="upload")
+        """Store an upload. Raises Problem 503 if it cannot be stored now."""
+        part = await asyncio.to_thread(self.content.write, source)
+        return await self.add("upload", part, safe_name(name), content_type, metadata=metadata)
 
     async def signing_key(self) -> str:
         """Return the secret that signs download URLs, the same for all servers of a database."""
@@ -87,24 +86,22 @@ class Files:
         # The newest row has no content if the disk was full or the server crashed.
         if rows and await self.content.exists(rows[0]):
             return rows[0]
-        part = await asyncio.to_thread(
-            self.content.write, io.BytesIO(content), at_most=len(content), too_large=too_large_problem()
-        )
+        part = await asyncio.to_thread(self.content.write, io.BytesIO(content))
         name += mimetypes.guess_extension(content_type.partition(";")[0]) or ""
-        return await self.add(part, name, content_type, {}, prediction_id, self.retention, kind="output")
+        return await self.add("output", part, name, content_type, prediction_id=prediction_id)
 
     async def add(
         self,
+        kind: str,
         part: Part,
         name: str,
         content_type: str,
-        metadata: dict[str, Any],
-        prediction_id: str | None,
-        retention: float,
         *,
-        kind: str,
+        prediction_id: str | None = None,
+        metadata: dict[str, Any] | None = None,
     ) -> File:
-        moment = now()
+        """Store a part as a file of this kind: upload, output or input."""
+        moment, retention = now(), UPLOAD_RETENTION if kind == "upload" else self.retention
         file = File(
             id=random_key(),
             sha256=part.sha256,
@@ -112,7 +109,7 @@ class Files:
             name=name,
             content_type=content_type,
             size=part.size,
-            metadata=metadata,
+            metadata=metadata or {},
             kind=kind,
             prediction_id=prediction_id,
             created_at=moment,
@@ -168,42 +165,33 @@ class Files:
             uris[file.path] = await asyncio.to_thread(encode_data_uri, file.content_type, content)
         return map_strings(output, lambda text: uris.get(text, text))
 
-    async def sweep(self) -> int:
-        """Delete expired files and abandoned content. Return the number of deleted rows."""
+    async def sweep(self) -> None:
+        """Delete expired files and abandoned content."""
         expired = sa.select(table).where(~is_retained()).limit(BATCH)
-        deleted = 0
-        while batch := await self._delete(expired):
-            deleted += batch
-        await self.content.sweep(self._is_referenced)
-        return deleted
+        while await self._delete(expired):
+            pass
+        await self.content.sweep()
 
     async def _delete(self, chosen: sa.Select[Any]) -> int:
+        """Delete files and return their number."""
         files = await self.rows(chosen)
         if not files:
             return 0
         change = sa.delete(table).where(table.c.id.in_([file.id for file in files]))
-        async with self.content.deletion(files, self._is_referenced):
+        async with self.content.deletion(files):
             return await self.database.run(lambda connection: connection.execute(change).rowcount)
-
-    async def _is_referenced(self, sha256: str) -> bool:
-        return bool(await self.rows(sa.select(table).where(table.c.sha256 == sha256).limit(1)))
 
     async def rows(self, query: sa.Select[Any]) -> list[File]:
         return [File(**row._mapping) for row in await self.database.rows(query)]
 
 
-def create_content(settings: Settings) -> Content:
+def create_content(settings: Settings, database: Database) -> Content:
     """Return where the content of a server's files is stored."""
     if not settings.bucket:
-        return ContentStore(settings.files)
+        return ContentStore(settings.files, database)
     from predictions_api.store.bucket import Bucket  # its library takes 90 ms to import
 
     return Bucket(settings.bucket, settings.files)
-
-
-def too_large_problem() -> Problem:
-    """Return the 413 of `files.create` in Replicate's OpenAPI document."""
-    return Problem(413, "Files must be less than 100MB in size")
 
 
 def is_retained() -> sa.ColumnElement[bool]:

@@ -67,9 +67,8 @@ class InputFiles:
 
     async def add(self, prediction_id: str, url: str, part: Part, name: str, content_type: str) -> str:
         """Store a file that was fetched from `url` for a prediction, until its end. Return its URL for Cog servers."""
-        file = await self.files.add(
-            part, name, content_type, {"url": url}, prediction_id, self.files.retention, kind="input"
-        )
+        metadata = {"url": url}
+        file = await self.files.add("input", part, name, content_type, prediction_id=prediction_id, metadata=metadata)
         return self.cog_base + file.path
 
     async def fetched_urls(self, prediction_id: str) -> dict[str, str]:

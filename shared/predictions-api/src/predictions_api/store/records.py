@@ -1,7 +1,8 @@
 """Add, read, list and update predictions in the database. Each change is one transaction.
 
 Each change adds 1 to `revision`, and `change_listeners` are called. A prediction that has ended does not change, except
-that its data is removed.
+that its data is removed. A change for a `callback_key` leaves a prediction unchanged that has another key, as another
+server has then taken it over.
 """
 
 from __future__ import annotations
@@ -105,10 +106,8 @@ class Records:
     ) -> Prediction | None:
         """Update a prediction and return it, or None if it is missing.
 
-        With `callback_key` a prediction with another key, which another server has taken over, is returned unchanged.
-        `output` and `logs` are the whole values, not what was added. A prediction that has ended is returned unchanged.
-        Status `processing` sets started_at. A final status sets completed_at and the times in metrics. The events of
-        the stream are written in the same transaction.
+        `output` and `logs` are the whole values, not what was added. Status `processing` sets started_at. A final
+        status sets completed_at and the times in metrics. The events of the stream are written in the same transaction.
         """
         values: dict[str, Any] = {
             "status": status,
@@ -119,32 +118,23 @@ class Records:
         changes = {name: value for name, value in values.items() if value is not None}
         if output is not UNCHANGED:
             changes["output"] = output
-
-        def apply(old: Prediction) -> Prediction:
-            if callback_key not in (None, old.callback_key):
-                return old
-            return _with_times(dataclasses.replace(old, **changes))
-
-        return await self._change(prediction_id, apply)
+        return await self._change(
+            prediction_id, callback_key, lambda old: _with_times(dataclasses.replace(old, **changes))
+        )
 
     async def renew_key(self, prediction_id: str, *, callback_key: str, new_key: str) -> Prediction | None:
-        """Ignore callbacks of all attempts so far from now on. A prediction with another key is returned unchanged."""
-
-        def renew(old: Prediction) -> Prediction:
-            return old if old.callback_key != callback_key else dataclasses.replace(old, callback_key=new_key)
-
-        return await self._change(prediction_id, renew)
+        """Ignore callbacks of all attempts so far from now on."""
+        return await self._change(
+            prediction_id, callback_key, lambda old: dataclasses.replace(old, callback_key=new_key)
+        )
 
     async def begin_attempt(self, prediction_id: str, *, worker: str, callback_key: str) -> Prediction | None:
         """Record a new attempt as `processing`, directly before the prediction is sent to the Cog server at `worker`.
 
-        Output and logs are reset, except for the first lines, which this server wrote. A prediction with another key,
-        which another server has taken over, is returned unchanged.
+        Output and logs are reset, except for the first lines, which this server wrote.
         """
 
         def attempt(old: Prediction) -> Prediction:
-            if old.callback_key != callback_key:
-                return old
             notice = RESTART_NOTICE if old.attempts or old.status == "processing" else ""
             return dataclasses.replace(
                 old,
@@ -156,27 +146,27 @@ class Records:
                 attempts=old.attempts + 1,
             )
 
-        return await self._change(prediction_id, attempt)
+        return await self._change(prediction_id, callback_key, attempt)
 
     async def abort_attempt(self, prediction_id: str, *, callback_key: str, worker: str | None) -> None:
         """Do not count the attempt with this key. `worker` is the Cog server where it may still be running, or None."""
 
         def abort(old: Prediction) -> Prediction:
-            if old.callback_key != callback_key:
-                return old
             new = dataclasses.replace(old, worker=worker, attempts=old.attempts - 1)
             return new if worker is not None else dataclasses.replace(new, status="starting", started_at=None)
 
-        await self._change(prediction_id, abort)
+        await self._change(prediction_id, callback_key, abort)
 
-    async def _change(self, prediction_id: str, change: Callable[[Prediction], Prediction]) -> Prediction | None:
+    async def _change(
+        self, prediction_id: str, callback_key: str | None, change: Callable[[Prediction], Prediction]
+    ) -> Prediction | None:
         def work(connection: sa.Connection) -> tuple[Prediction | None, bool]:
             query = sa.select(predictions).where(predictions.c.id == prediction_id).with_for_update()
             row = connection.execute(query).mappings().one_or_none()
             if row is None:
                 return None, False
             old = Prediction(**row)
-            if old.has_ended:
+            if old.has_ended or callback_key not in (None, old.callback_key):
                 return old, False
             new = change(old)
             if new == old:
@@ -201,14 +191,14 @@ class Records:
         return [Event(*row) for row in await self.database.rows(query)]
 
 
-def ignored_inputs(logs: str) -> str:
+def ignored_input_lines(logs: str) -> str:
     """Return the first lines of logs, those about ignored inputs."""
     return "".join(takewhile(lambda line: line.startswith(IGNORED_INPUT), logs.splitlines(keepends=True)))
 
 
 def first_lines(logs: str) -> str:
     """Return the first lines of logs, those that this server wrote: ignored inputs, and the start of the model."""
-    ignored = ignored_inputs(logs)
+    ignored = ignored_input_lines(logs)
     starting = STARTING.match(logs, len(ignored))
     return ignored + (starting[0] if starting else "")
 
