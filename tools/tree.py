@@ -57,6 +57,13 @@ def model_name(text: str) -> str:
     return name
 
 
+def weights_choice(text: str) -> str:
+    """Return the choice of weights in an argument for argparse: demo, full, or a directory."""
+    if text not in ("demo", "full") and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is not demo, full, or a directory")
+    return text
+
+
 class ScriptParser(argparse.ArgumentParser):
     """A parser that names the option that is meant by one that it does not know."""
 

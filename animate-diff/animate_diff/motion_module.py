@@ -1,4 +1,4 @@
-"""AnimateDiff's motion modules: two layouts on disk, two kinds, and the norms of the UNet with each kind.
+"""AnimateDiff's motion modules: reads both layouts on disk, and sets the UNet's norms for each of the two kinds.
 
 diffusers' UNetMotionModel has every layer of AnimateDiff's network, but computes two kinds of GroupNorm over other
 axes than the original. This module sets the axes of those norms on the instances, without a fork of the network.

@@ -1,4 +1,4 @@
-"""From inputs to frames: weights into modules, prompts into embeddings, noise into latents, latents into frames.
+"""The pipeline of animate-diff: it loads weights, encodes prompts, denoises latents and decodes frames.
 
 The modules are built once. Another checkpoint or motion module replaces parameters in place, so no combination affects
 the next.

@@ -1,4 +1,4 @@
-"""From inputs to frames: prompts into a walk, noise into one latent for each keyframe, latents into frames.
+"""The pipeline of sd-animation: it encodes prompts, denoises the latents of each keyframe, and decodes frames.
 
 The steps that all keyframes share are computed once. Then every keyframe is denoised separately, from the shared
 latents and with the shared multistep history. Keyframes are stored on disk when they are decoded, so memory does not

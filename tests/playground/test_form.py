@@ -18,6 +18,14 @@ SCHEMAS = {
     model: json.loads((ROOT / model / "openapi.json").read_text())["components"]["schemas"] for model in models()
 }
 
+# The names of inputs that are wider than their fields.
+TOO_WIDE = """
+[...document.querySelectorAll("#fields input, #fields select")].filter(control => {
+    const right = element => element.getBoundingClientRect().right;
+    return right(control) > right(control.closest(".field")) + 1;
+}).map(control => control.id)
+"""
+
 
 @pytest.mark.parametrize("model", SCHEMAS)
 def test_the_fields_are_the_inputs_of_a_models_schema_in_its_order(
@@ -39,6 +47,18 @@ def test_the_fields_are_the_inputs_of_a_models_schema_in_its_order(
             expect(control(page, name)).to_have_value(str(declared.get("default", "")))
 
 
+@pytest.mark.parametrize("width", [320, 768, 1400])
+def test_every_field_of_a_real_model_is_within_the_form(
+    open_page: Callable[..., Page], models_url: str, width: int
+) -> None:
+    page = open_page(models_url, viewport={"width": width, "height": 900})
+    for model in ("animate-diff", "stable-diffusion-animation", "zeroscope-v2-xl"):
+        choose(page, model)
+        expect(page.get_by_role("tab", name=model, exact=True)).to_have_attribute("aria-selected", "true")
+        assert page.evaluate("form.scrollWidth - form.clientWidth") == 0, model
+        assert page.evaluate(TOO_WIDE) == [], model
+
+
 def test_a_slider_and_its_number_follow_each_other(page: Page) -> None:
     choose(page, "pictures")
     slider = field(page, "steps").get_by_role("slider")
@@ -50,7 +70,7 @@ def test_a_slider_and_its_number_follow_each_other(page: Page) -> None:
 
 def test_the_die_writes_a_seed_and_same_again_the_one_of_the_clip(page: Page) -> None:
     run_to_the_end(page, "pictures", seed="12")
-    field(page, "seed").get_by_role("button", name="Roll a seed").click()
+    field(page, "seed").get_by_role("button", name="New seed").click()
     rolled = int(control(page, "seed").input_value())
     assert rolled != 12
     assert 0 <= rolled < 2**31

@@ -39,7 +39,7 @@ def test_a_second_server_of_a_data_directory_is_refused_in_one_line(tmp_path: Pa
         status, fault = failed_start(tmp_path)
     assert status == 1
     assert fault == (
-        f"another server uses {tmp_path / 'data'}; to run several servers, share a PostgreSQL database (--database)"
+        f"another server uses {tmp_path / 'data'}; stop it, or choose another --data, or share PostgreSQL (--database)"
     )
 
 

@@ -25,7 +25,7 @@ def test_the_choice_of_device_is_logged_with_its_reason(caplog: pytest.LogCaptur
         assert device.dtype == torch.float16
     else:
         assert device == CPU
-        assert re.fullmatch(r"device: cpu in float32 \(no GPU, \d+ threads\), [\d.]+ GB", caplog.messages[0])
+        assert re.fullmatch(r"device: cpu in float32 \(no GPU, (1 thread|\d+ threads)\), [\d.]+ GB", caplog.messages[0])
 
 
 @pytest.mark.parametrize(

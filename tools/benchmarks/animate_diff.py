@@ -1,4 +1,4 @@
-"""animate-diff against the plain way: switching combinations, and a whole prediction against a bare loop.
+"""animate-diff against the straightforward way: a switch of weights, and a prediction against a bare loop.
 
     script/bench animate-diff [--full]     --full: also with weights of the real sizes (8 GB on disk), on a GPU if any
 

@@ -1,4 +1,4 @@
-"""What limits each model: the floating-point operations of a clip, and the seconds that they take at best.
+"""The floating-point operations of a clip of each model, and the seconds that they take at best.
 
     script/bench flops
 

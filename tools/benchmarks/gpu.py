@@ -1,4 +1,4 @@
-"""What only a GPU shows: time, share of its peak and memory, variants, and what must hold.
+"""Measures on a GPU: time, share of its peak, memory, variants, and correct clips.
 
     script/bench gpu [--model MODEL] [--out DIR] [--compare FILE]
 

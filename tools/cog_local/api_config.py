@@ -23,6 +23,8 @@ _IGNORED = re.compile(
     r"(wheels|weights|demo-weights|examples)/.*|(.*/)?(\.|__pycache__/).*|.*\.(md|gif|mp4)|cog-safe-push\.yaml"
 )
 
+_DEMO = "The demo weights draw only coloured shapes."
+
 
 def write_config(weights: str) -> Path:
     """Write the configuration for all models and return its path. Raises SchemaError for one without openapi.json."""
@@ -43,11 +45,12 @@ def _settings(model: str, weights: str) -> dict[str, Any]:
     name, _, documented = documented_name(model).partition(":")
     read_schema(ROOT / model)  # raises SchemaError
     serve = [sys.executable, str(ROOT / "script" / "serve"), model, "--port", "0", "--weights", weights]
+    demo = _DEMO if weights == "demo" and (ROOT / model / "demo-weights").is_dir() else ""
     pages = {"readme": ROOT / model / "README.md", "examples": ROOT / model / "examples"}
     return {
         "name": name,
         "versions": [content_id(model), *filter(None, [documented])],
-        "description": description(model),
+        "description": f"{description(model)} {demo}".strip(),
         "schema": str(ROOT / model / FILE_NAME),
         **{key: str(path) for key, path in pages.items() if path.exists()},
         "cog_version": importlib.metadata.version("cog"),

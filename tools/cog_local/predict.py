@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -23,10 +24,8 @@ from cog_local.usage import declared_inputs, example_outputs
 if TYPE_CHECKING:
     from videokit.video.provenance import Provenance
 
-_ADVICE = (
-    "starting the model; a running script/serve starts once for many predictions: "
-    "script/predict {model} --server http://127.0.0.1:8000\n"
-)
+_STARTING = "starting the model; --server http://127.0.0.1:8000 uses a running script/serve instead\n"
+_DEMO = "the demo weights draw only coloured shapes; --weights full selects the real weights\n"
 _NO_GPU = (
     "no NVIDIA driver: with the real weights, a CPU of 0.2 TFLOP/s takes 1 to 3 hours for a clip of the default "
     "inputs, by the operations in tools/benchmarks/README.md\n"
@@ -57,21 +56,28 @@ def predict(
     `pairs` and `json_argument` are those of `cog_local.inputs.read_inputs`. `source` is a file to make again. `url` is
     the address of a predictions API; without one, a Cog server is started. The model's log is written to stderr.
     If `target` is a directory or None, files are named after the model, and `source` is not replaced.
+    A Cog server gets the weights that the variable WEIGHTS selects if `weights` is None, or else the demo weights.
     """
     kept = None
     if target is None or target.is_dir():
         target, kept = (target or Path()) / model_dir.name, source
+    if url is None:
+        weights = weights or os.environ.get("WEIGHTS") or "demo"
     try:
         faults = _path_faults(model_dir.name, target, weights)
         if url is not None and weights is not None:
             faults.append(
                 f"--weights {weights}: the server has its own; start it with script/serve --weights {weights}"
             )
+        if url is not None and not url.startswith(("http://", "https://")):
+            faults.append(f"--server {url}: write http:// or https:// first")
         inputs, provenance = _read_inputs(model_dir, pairs, json_argument, source, faults)
         match_format(model_dir, target, inputs)
         if url is None:
-            write(_ADVICE.format(model=model_dir.name))
-            if weights not in (None, "demo") and sys.platform != "darwin" and not shutil.which("nvidia-smi"):
+            write(_STARTING)
+            if weights == "demo" and (model_dir / "demo-weights").is_dir():
+                write(_DEMO)
+            if weights != "demo" and sys.platform != "darwin" and not shutil.which("nvidia-smi"):
                 write(colour(_NO_GPU, "yellow"))
         with MovingLine(f"starting {model_dir.name}") as line:
             log = LogPrinter(line, verbose=verbose)

@@ -35,7 +35,7 @@ def add_inputs(parser: ArgumentParser, model_dir: Path) -> None:
         schema = json.loads((model_dir / "openapi.json").read_text("utf-8"))
     except (OSError, ValueError):
         return
-    group = parser.add_argument_group("inputs", "--NAME VALUE is also -i NAME=VALUE, or NAME=VALUE")
+    group = parser.add_argument_group("inputs", "each as --NAME VALUE, as -i NAME=VALUE, or as NAME=VALUE")
     required = schema["components"]["schemas"]["Input"].get("required", [])
     for name, field in declared_inputs(schema).items():
         text = ". ".join(filter(None, [field.get("description"), _values(field, name in required)]))

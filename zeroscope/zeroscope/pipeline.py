@@ -1,4 +1,4 @@
-"""From inputs to frames: prompts into embeddings, noise or a video into latents, latents into frames.
+"""The pipeline of zeroscope: it encodes prompts, denoises latents of noise or of a video, and decodes frames.
 
 Videos are computed one after the other, and frames in batches if the networks allow it. So memory does not grow with
 the batch size, and frames are decoded as the encoder consumes them.

@@ -32,9 +32,17 @@ def test_the_models_have_the_names_and_version_ids_of_their_documents() -> None:
 def test_the_configuration_lists_all_models_with_their_schemas_and_one_version(repository: Path) -> None:
     config = tomllib.loads(Path(evaluate(repository, "write_config('demo')")).read_text())
     assert [model["name"] for model in config["models"]] == ["local/one-file", "local/several-files"]
+    assert all("demo weights" not in model["description"] for model in config["models"])  # they have none
     for model, directory in zip(config["models"], ["one-file", "several-files"], strict=True):
         assert model["schema"] == str(repository / directory / "openapi.json")
         assert [len(version) for version in model["versions"]] == [64]
+
+
+def test_a_description_names_demo_weights_if_they_are_served(changed_repository: Path) -> None:
+    (changed_repository / "one-file" / "demo-weights").mkdir()
+    for weights in ("demo", "full"):
+        config = tomllib.loads(Path(evaluate(changed_repository, f"write_config('{weights}')")).read_text())
+        assert ("demo weights" in config["models"][0]["description"]) == (weights == "demo")
 
 
 def test_a_version_id_changes_only_with_the_code_of_its_model(changed_repository: Path) -> None:

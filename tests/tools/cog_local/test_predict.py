@@ -34,7 +34,7 @@ def test_a_clip_is_written_here_and_reported_with_its_facts(repository: Path, tm
 def test_the_log_is_shown_if_it_is_asked_for(repository: Path, tmp_path: Path) -> None:
     done = predict(repository, tmp_path, "one-file", "-i", "steps=2", "-v")
     advice, *lines = done.stderr.splitlines()
-    assert advice.endswith("script/predict one-file --server http://127.0.0.1:8000")
+    assert "--server http://127.0.0.1:8000" in advice
     assert lines[:2] == ["loading", "warning: it is cold"]
     assert [line.split()[0].split("%")[0] for line in lines[2:5]] == ["0", "50", "100"]
     assert predict(repository, tmp_path, "one-file", "-i", "steps=2").stderr == f"{advice}\nwarning: it is cold\n"
@@ -125,6 +125,18 @@ def test_a_checkpoint_of_ones_own_is_refused_with_its_place(repository: Path, tm
     assert "in a directory, a name that script/weights one-file --list prints" in done.stderr
     with pytest.raises(InvalidInputs, match="may have one of these names in a directory: --weights DIR"):
         read_inputs(read_schema(ROOT / "animate-diff"), ["path=mine.safetensors"], None)
+
+
+def test_weights_are_those_of_the_environment_or_the_demo_weights_which_are_named(
+    changed_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (changed_repository / "one-file" / "demo-weights").mkdir()
+    monkeypatch.delenv("WEIGHTS", raising=False)
+    assert "demo weights draw only coloured shapes" in predict(changed_repository, tmp_path, "one-file").stderr
+    monkeypatch.setenv("WEIGHTS", "nowhere")
+    done = predict(changed_repository, tmp_path, "one-file")
+    assert (done.returncode, done.stderr.startswith("--weights nowhere: it is demo, full, or a directory")) == (2, True)
+    assert "demo weights" in predict(changed_repository, tmp_path, "one-file", "--weights", "demo").stderr
 
 
 @pytest.mark.skipif(sys.platform == "darwin" or shutil.which("nvidia-smi") is not None, reason="there may be a GPU")

@@ -65,6 +65,7 @@ def test_all_models_are_served_start_when_needed_and_end_with_the_api(repository
     ("arguments", "message"),
     [
         (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--weights", "nowhere"], "'nowhere' is not demo, full, or a directory"),
         (["one-fil"], "'one-fil' is not a model; did you mean one-file?"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Every error that videokit raises on purpose, one class for each thing that a caller would do differently.
+"""The errors of videokit. There is a class for each case that a caller handles differently.
 
     VideokitError
     ├── InvalidInput       an input of the caller is invalid: change it and try again
@@ -19,7 +19,7 @@ MAX_FAULTS = 20  # in one message
 
 
 class VideokitError(Exception):
-    """Base of the errors above."""
+    """Base of all errors of videokit."""
 
 
 class InvalidInput(VideokitError):

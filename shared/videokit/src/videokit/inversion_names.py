@@ -1,8 +1,8 @@
 """The textual inversions that prompts name: which ones, and their files on this machine.
 
 A textual inversion is a file `embeddings/NAME.safetensors`, .pt or .bin below a weights directory, or an entry of
-`videokit.weights.textual_inversions`, which is fetched when a prompt first names it. A prompt that contains NAME, in
-any case, gets its vectors.
+`videokit.weights.textual_inversions`, which is fetched when a prompt first names it. NAME in a prompt, in upper or
+lower case, is replaced by its vectors.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from videokit.checks import check_choice
 from videokit.errors import OutOfMemory, raise_faults
+from videokit.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -124,7 +125,7 @@ def pick_device() -> Device:
         reason = "Apple's GPU, no CUDA"
     else:
         device = Device(torch.device("cpu"), torch.float32)
-        reason = f"no GPU, {torch.get_num_threads()} threads"
+        reason = f"no GPU, {counted(torch.get_num_threads(), 'thread')}"
     if requested is not None:
         device = Device(device.device, getattr(torch, requested))
     precision = str(device.dtype).removeprefix("torch.")

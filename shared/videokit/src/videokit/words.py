@@ -1,4 +1,4 @@
-"""Numbers in the sentences of logs."""
+"""Numbers with nouns, for messages and logs."""
 
 
 def counted(number: int, noun: str) -> str:

@@ -26,7 +26,7 @@ async function request(method, path, {body, ...headers} = {}) {
   try {
     answer = await fetch(new URL(path, root), {method, body, headers});
   } catch {
-    throw new ApiError(0, {title: "The server does not answer", detail: "Is it running? This page goes on when it is back."});
+    throw new ApiError(0, {title: "The server does not answer", detail: "Is it running? This page continues when it is back."});
   }
   if (answer.status === 401) {
     await askToken(sent);

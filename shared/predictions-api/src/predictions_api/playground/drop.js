@@ -23,7 +23,7 @@ export function acceptClips(buttons, use) {
     if (!file) return;
     const stated = await readProvenance(file);
     const model = stated && modelOf(stated);
-    if (!model) return notice({title: `${file.name} states no inputs of a model here`, detail: "Give a file as a model wrote it."});
+    if (!model) return notice({title: `${file.name} has no inputs of one of these models`, detail: "Give an unchanged file of a model."});
     const {properties} = model.latest_version.openapi_schema.components.schemas.Input;
     const input = {...stated.inputs, seed: stated.seed};
     const files = Object.keys(input).filter(name => properties[name].format === "uri" && input[name]);

@@ -74,7 +74,7 @@ function seed(id) {
     control.dispatchEvent(new Event("input", {bubbles: true}));
   };
   const roll = () => set(crypto.getRandomValues(new Uint32Array(1))[0] >>> 1);
-  const die = element("button", {type: "button", title: "A new random seed", "aria-label": "Roll a seed", onclick: roll}, "⚄");
+  const die = element("button", {type: "button", title: "A new random seed", "aria-label": "New seed", onclick: roll}, "⚄");
   const same = element("button", {type: "button", title: "The seed of the clip that is shown", onclick: () => {
     if (field.latest() !== undefined) set(field.latest());
   }}, "Same again");

@@ -10,7 +10,7 @@ import {Logs} from "./logs.js";
 import {placeInQueue, progressOf} from "./progress.js";
 import {hasEnded, outputsOf, state} from "./state.js";
 
-const WELCOME = "This clip came from these inputs. Change them or not, and press Run.";
+const WELCOME = "These inputs made this clip. Change them, or press Run to make it again.";
 const REMOVED = "The inputs and the clip were removed some time after the end. Download clips that you want to keep, or start the server with a longer --keep.";
 
 export class Stage {
@@ -46,7 +46,8 @@ export class Stage {
   #show(prediction) {
     const isOver = !prediction || hasEnded(prediction);
     const {bar, stages} = progressOf(prediction?.logs ?? "");
-    const [status, detail] = prediction ? describe(prediction) : [state.model?.default_example ? WELCOME : "Press Run."];
+    const welcome = [state.model?.default_example ? WELCOME : "Press Run.", state.model?.description];
+    const [status, detail] = prediction ? describe(prediction) : welcome;
     write(this.#status, status);
     write(this.#detail, detail ?? "");
     this.#bar.classList.toggle("idle", isOver);
@@ -113,7 +114,7 @@ export function describe(prediction) {
     if (wait === "model") return ["The model is starting.", ""];
     if (wait === "worker") return ["Waiting for a worker.", ""];
     const place = placeInQueue(prediction, [...state.predictions.values()]);
-    return ["Queued.", place ? `${place} before it` : "Next"];
+    return ["Queued.", place ? `${place} before it` : "It is next."];
   }
   if (!hasEnded(prediction)) {
     if (!bar) return ["Running.", ""];

@@ -236,7 +236,7 @@ class Engine:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise StartFault(
-                f"another server uses {self.data}; to run several servers, share a PostgreSQL database (--database)"
+                f"another server uses {self.data}; stop it, or choose another --data, or share PostgreSQL (--database)"
             ) from error
 
 

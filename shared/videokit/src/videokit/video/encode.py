@@ -1,8 +1,7 @@
-"""Frames in, one video file out: MP4 (H.264) or GIF, encoded by a process of the ffmpeg program.
+"""Encodes frames to an MP4 (H.264) or a GIF, in a process of the ffmpeg program.
 
-Both formats keep the same promises. Frames may come from a generator and are never all in memory. The process encodes
-while the caller computes the next frames. The file appears when it is whole, or not at all, also when the caller is
-cancelled. The same frames give the same bytes.
+Frames may come from a generator and are never all in memory. The process encodes while the caller computes the next
+frames. The file is written atomically, also when the caller is cancelled. The same frames give the same bytes.
 """
 
 from __future__ import annotations

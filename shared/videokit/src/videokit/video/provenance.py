@@ -1,4 +1,4 @@
-"""What a file states about its own making: model, inputs, seed and software, and that a model made it.
+"""The metadata of output files: model, inputs, seed, software, and that a model made the file.
 
 `encode` writes these texts where each file format stores them. `read_provenance` reads the comment of any file in
 bounded time and memory.

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes and its structure, before anything in it is used.
+"""The format of a file, by its first bytes and its structure. It is checked before anything in the file is used.
 
 A weights table lists safetensors, pickles of torch.save, JSON and texts. Other files are often stored under such names:
 a sign-in page, a pointer of Git LFS, the first half of a download.

@@ -1,7 +1,7 @@
-"""What a file of tensors is, by the names and shapes of its tensors: a table of marks, names and advice.
+"""The kind of network in a file, by the names and shapes of its tensors: a table of kinds, with advice for each.
 
-A model names the kinds that it reads. Any other kind is refused by its name, before a tensor is missing: files of these
-kinds are often given in place of each other.
+A model names the kinds that it reads. Any other kind is refused, and the error names it. Users often confuse files of
+these kinds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The textual inversions that prompts name by custom: source, size, hash and licence of each file.
+"""Textual inversions that are often named in prompts: source, size, hash and licence of each file.
 
 They are the negative ones that the documented example of animate-diff names. Sizes and hashes are the published ones.
 The path is `embeddings/` with the name that prompts use.
