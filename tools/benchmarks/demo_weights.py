@@ -4,21 +4,20 @@
 
 Prompts and seeds are fixed; every third prompt has a held-out combination. Steps and guidance are the models' defaults.
 The effect of guidance is measured with a quarter of the prompts. zeroscope makes 16 frames of 256x256.
-demo_weights.detector reads the frames.
+demo_weights.detector reads the frames. DIR has a folder of weights for each model.
 
 It takes about 2 hours on two idle cores.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import itertools
-import logging
 import random
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +39,7 @@ from demo_weights.pipelines import STYLE_OF, Pipelines
 from demo_weights.train.textual_inversion import NAME as INVERSION
 from demo_weights.world import COLOURS, TRAVEL, Scene, draw_clip, random_scene
 from sd_animation.interpolation import interpolate
+from tree import script_parser
 from videokit.video.encode import encode_mp4
 from videokit.video.frames import frames_from_tensor
 from zeroscope.watermark import band
@@ -139,20 +139,14 @@ def animate_diff(pipelines: Pipelines, count: int) -> None:
     for index, checkpoint in enumerate(CHECKPOINTS):
         for module in MOTION_MODULES if index == 0 else MOTION_MODULES[:1]:
             name = f"animate-diff, {checkpoint.partition('.')[0]}, {module}"
-
-            def make_clip(prompt: str, checkpoint: str = checkpoint, module: str = module, **inputs: object) -> Frame:
-                return pipelines.animate_diff(prompt, checkpoint=checkpoint, motion_module=module, **inputs)
-
+            make_clip = partial(pipelines.animate_diff, checkpoint=checkpoint, motion_module=module)
             print_accuracy(name, make_clip, prompts(count), STYLE_OF[checkpoint])
     print_effects("animate-diff", pipelines.animate_diff, prompts(count // 4))
 
 
 def zeroscope(pipelines: Pipelines, count: int) -> None:
     for model in MODELS:
-
-        def make_clip(prompt: str, model: str = model, **inputs: object) -> Frame:
-            return pipelines.zeroscope(prompt, model=model, **inputs)
-
+        make_clip = partial(pipelines.zeroscope, model=model)
         print_accuracy(f"zeroscope, {model}", make_clip, prompts(count), STYLE_OF[model])
     print_effects("zeroscope, xl", pipelines.zeroscope, prompts(count // 4))
     print_init_video(pipelines)
@@ -258,20 +252,15 @@ def psnr(frame: NDArray[Any], true: Frame) -> float:
 
 def main() -> None:
     groups = {"animate-diff": animate_diff, "sd-animation": sd_animation, "zeroscope": zeroscope}
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=groups, help="default: all")
-    parser.add_argument("--prompts", type=int, default=60, help="number of prompts (60); at least 12")
-    parser.add_argument("--weights", default="demo", help="demo, or a directory with a folder for each model")
+    parser = script_parser(__doc__)
+    parser.add_argument("--model", choices=groups)
+    parser.add_argument("--prompts", type=int, default=60)
+    parser.add_argument("--weights", default="demo")
     arguments = parser.parse_args()
     print(machine_line(), end="\n\n")
-    logging.getLogger("videokit").setLevel(logging.WARNING)
     pipelines = Pipelines(arguments.weights)
     print("| model | measure | figure | required | holds |\n|---|---|---|---|---|")
     with contextlib.redirect_stderr(io.StringIO()):  # progress bars
         for model, measure in groups.items():
             if arguments.model in (None, model):
                 measure(pipelines, arguments.prompts)
-
-
-if __name__ == "__main__":
-    main()

@@ -101,18 +101,29 @@ def text_config(size: Size, tokens: int) -> dict[str, object]:
 def write_base(directory: Path, size: Size) -> None:
     """Write the base's tokenizer, configurations, VAE and text encoder."""
     tokens = write_tokenizer(directory / BASE / "tokenizer")
-    configs = {"unet": unet_config(size), "vae": vae_config(size), "text_encoder": text_config(size, tokens)}
+    text = text_config(size, tokens)
+    write_configs(directory / BASE, unet=unet_config(size), vae=vae_config(size), text_encoder=text)
+    write_tensors(directory / BASE_VAE, half(random_tensors(vae(size), "base"), vae_keys))
+    tensors = random_tensors(text_encoder(size, tokens), "base")
+    write_tensors(directory / BASE_TEXT_ENCODER, half(tensors, text_encoder_keys))
+
+
+def write_configs(directory: Path, **configs: Mapping[str, object]) -> None:
+    """Write the config.json of each part, in a directory with its name."""
     for part, config in configs.items():
-        write_config(directory / BASE / part / "config.json", config)
-    save_file(half(random_tensors(vae(size), "base"), vae_keys), directory / BASE_VAE)
-    text = random_tensors(text_encoder(size, tokens), "base")
-    save_file(half(text, text_encoder_keys), directory / BASE_TEXT_ENCODER)
+        write_config(directory / part / "config.json", config)
 
 
 def write_config(file: Path, config: Mapping[str, object]) -> None:
     """Write a configuration as JSON, in a directory that is created if it is missing."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def write_tensors(file: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors, in a directory that is created if it is missing."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, file, metadata)
 
 
 def unet(size: Size) -> UNet2DConditionModel:

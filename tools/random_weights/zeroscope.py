@@ -18,7 +18,7 @@ from videokit.weights.keys import same_key, text_encoder_keys, vae_keys
 from zeroscope.weights import LAMA, MODELS, TEXT_ENCODER, UNET, VAE
 
 from random_weights import lama, stable_diffusion
-from random_weights.stable_diffusion import half, random_tensors, write_config
+from random_weights.stable_diffusion import half, random_tensors, write_config, write_configs
 from random_weights.tokenizer import write_tokenizer
 
 if TYPE_CHECKING:
@@ -97,20 +97,15 @@ def write_model(folder: Path, size: Size, name: str) -> None:
     # Stable Diffusion 2's tokenizer pads with "!", which only this file says
     special = folder / "tokenizer" / "special_tokens_map.json"
     special.write_text(json.dumps({**json.loads(special.read_text()), "pad_token": "!"}, indent=2) + "\n")
-    configs = {
-        "unet/config.json": unet_config(size),
-        "vae/config.json": vae_config(size),
-        "text_encoder/config.json": text_config(size, tokens),
-        "scheduler/scheduler_config.json": SCHEDULER,
-    }
-    for path, config in configs.items():
-        write_config(folder / path, config)
+    configs = {"unet": unet_config(size), "vae": vae_config(size), "text_encoder": text_config(size, tokens)}
+    write_configs(folder, **configs)
+    write_config(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
     with init_empty_weights():
-        unet = UNet3DConditionModel.from_config(configs["unet/config.json"])
-        vae = AutoencoderKL.from_config(configs["vae/config.json"])
-        text_encoder = CLIPTextModel(CLIPTextConfig(**text_config(size, tokens)))
+        unet = UNet3DConditionModel.from_config(configs["unet"])
+        vae = AutoencoderKL.from_config(configs["vae"])
+        text_encoder = CLIPTextModel(CLIPTextConfig(**configs["text_encoder"]))
     torch.save(half(random_tensors(unet, name), same_key), folder / UNET)
     torch.save(half(random_tensors(vae, "zeroscope"), vae_keys), folder / VAE)
-    text = half(random_tensors(text_encoder, "zeroscope"), text_encoder_keys)
-    text["text_model.embeddings.position_ids"] = torch.arange(77)[None]  # a buffer that transformers stored in 2023
-    torch.save(text, folder / TEXT_ENCODER)
+    tensors = half(random_tensors(text_encoder, "zeroscope"), text_encoder_keys)
+    tensors["text_model.embeddings.position_ids"] = torch.arange(77)[None]  # a buffer that transformers stored in 2023
+    torch.save(tensors, folder / TEXT_ENCODER)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import statistics
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,6 @@ SMALL = "CPU, small shapes"  # the device of all rows without a GPU
 
 def pick() -> tuple[Device, str]:
     """Return the GPU that CUDA offers, as in an image, otherwise the CPU in float32, and its name."""
-    logging.getLogger("videokit").setLevel(logging.WARNING)
     if torch.cuda.is_available():
         return pick_device(), torch.cuda.get_device_name()
     return Device(torch.device("cpu"), torch.float32), SMALL
