@@ -5,7 +5,6 @@ Inputs, checks and defaults are the models' own, except for the sizes in `ZEROSC
 
 from __future__ import annotations
 
-import os
 import tempfile
 from functools import cached_property
 from pathlib import Path
@@ -93,6 +92,5 @@ class Pipelines:
         return SdAnimation(self._store("sd-animation", SD_ANIMATION_FILES), self.device)
 
     def _store(self, model: str, files: Iterable[WeightFile]) -> WeightStore:
-        if self.weights == "demo":
-            return WeightStore.from_environment(files, model, ROOT / model, {**os.environ, "WEIGHTS": "demo"})
-        return WeightStore(files, directories=[Path(self.weights) / model], cache=None)
+        directory = ROOT / model / "demo-weights" if self.weights == "demo" else Path(self.weights) / model
+        return WeightStore(files, directories=[directory], cache=None)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from called_scripts import predict
 from cog_local.inputs import InvalidInputs, read_inputs
 from cog_local.log_printer import LogPrinter
 from cog_local.predict import match_format
@@ -17,11 +17,6 @@ from processes import processes_with
 from pseudo_terminal import CTRL_C, terminal
 from terminal import MovingLine
 from tree import ROOT
-
-
-def predict(repository: Path, cwd: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    command = [str(repository / "script" / "predict"), *arguments]
-    return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True, check=False)
 
 
 def test_a_clip_is_written_here_and_reported_with_its_facts(repository: Path, tmp_path: Path) -> None:

@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from called_scripts import predict, serving
 
 
 @pytest.fixture(scope="module")
 def url(repository: Path) -> Iterator[str]:
     """Return the address of a running script/serve."""
-    command = [sys.executable, repository / "script" / "serve", "--port", "0"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().partition(" is ready at ")[2].split()[0]
-        process.terminate()
-
-
-def command(repository: Path, *arguments: str) -> list[str]:
-    return [str(repository / "script" / "predict"), *arguments]
-
-
-def predict(repository: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(repository, *arguments), cwd=cwd, capture_output=True, text=True, check=False)
+    with serving(repository, stderr=subprocess.DEVNULL) as (_, address):
+        yield address
 
 
 def test_output_and_report_are_those_of_a_run_without_a_server(repository: Path, url: str, tmp_path: Path) -> None:
@@ -71,7 +59,8 @@ def test_a_server_that_does_not_answer_exits_1_with_the_command_that_starts_one(
 
 
 def test_ctrl_c_cancels_the_prediction_at_the_server(repository: Path, url: str, tmp_path: Path) -> None:
-    started = [*command(repository, "one-file", "-i", "steps=100", "-i", "seconds=1", "-v", "--server", url)]
+    arguments = ["one-file", "-i", "steps=100", "-i", "seconds=1", "-v", "--server", url]
+    started = [repository / "script" / "predict", *arguments]
     with subprocess.Popen(started, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert any(line.strip().startswith("0%") for line in process.stderr)

@@ -91,11 +91,7 @@ class Teacher:
     """Draws batches whose targets are exact posterior means, under one or more noise schedules."""
 
     def __init__(
-        self,
-        posterior: Posterior,
-        alphas_cumprod: torch.Tensor,
-        tokenizer: CLIPTokenizer,
-        text_encoder: CLIPTextModel,
+        self, posterior: Posterior, alphas_cumprod: torch.Tensor, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel
     ) -> None:
         """`alphas_cumprod` are (schedules, 1000); each sample uses a random schedule."""
         self.posterior = posterior
@@ -292,11 +288,6 @@ def noise_weight(snr: torch.Tensor, pixel_ratio: float) -> torch.Tensor:
 
 
 def _concatenate(batches: Sequence[Batch]) -> Batch:
-    return dataclasses.replace(
-        batches[0],
-        inputs=torch.cat([batch.inputs for batch in batches]),
-        targets=torch.cat([batch.targets for batch in batches]),
-        snr=torch.cat([batch.snr for batch in batches]),
-        timesteps=torch.cat([batch.timesteps for batch in batches]),
-        captions=[caption for batch in batches for caption in batch.captions],
-    )
+    names = ("inputs", "targets", "snr", "timesteps")
+    tensors = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in names}
+    return dataclasses.replace(batches[0], **tensors, captions=[text for batch in batches for text in batch.captions])
