@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 from tree import script_parser
 
-from benchmarks.on_gpu import networks, predictions, truths, variants
+from benchmarks.on_gpu import networks, predictions, robustness, variants
 from benchmarks.on_gpu.models import MODELS
 from benchmarks.on_gpu.table import Rows, markdown
 from benchmarks.on_gpu.timing import matmul_peak, pick
@@ -42,12 +42,12 @@ MEASUREMENTS = (
     predictions.switches,
     predictions.copies,
     predictions.cold_start,
-    truths.finite,
-    truths.sizes,
+    robustness.finite,
+    robustness.sizes,
     variants.compare,
-    truths.exhaustion,
-    truths.cancels,
-    truths.memory,
+    robustness.exhaustion,
+    robustness.cancels,
+    robustness.memory,
 )
 
 

@@ -13,7 +13,7 @@ from videokit.runtime import GB
 
 from benchmarks.measure import in_new_process, paired, seconds
 from benchmarks.on_gpu.models import MODELS
-from benchmarks.on_gpu.timing import device_seconds, peak_memory, pick
+from benchmarks.on_gpu.timing import device_seconds, peak_gpu_memory, pick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ def stages(subject: Subject) -> Iterator[Row]:
     stages, first = subject.predict()
     total = time.perf_counter() - start
     parts: Figures = {f"s {name}": value for name, value in stages.seconds.items()}
-    yield "a whole prediction", {"s": total, **parts, **peak_memory(subject.device, subject.predict)}
+    yield "a whole prediction", {"s": total, **parts, **peak_gpu_memory(subject.device, subject.predict)}
     yield "the next prediction", {"the same file": subject.predict()[1] == first}
 
 

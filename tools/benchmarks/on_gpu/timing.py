@@ -41,7 +41,7 @@ def device_seconds(device: Device, work: Callable[[], object], runs: int) -> flo
     return statistics.median(times)
 
 
-def peak_memory(device: Device, work: Callable[[], object]) -> Figures:
+def peak_gpu_memory(device: Device, work: Callable[[], object]) -> Figures:
     """Return the most bytes that a call allocates on the GPU in addition to those before it; nothing without a GPU."""
     if device.device.type != "cuda":
         return {}

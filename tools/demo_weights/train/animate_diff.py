@@ -147,8 +147,7 @@ def still_loss(base: UNet2DConditionModel, teacher: Teacher, step: int, rng: ran
         noise_pred: torch.Tensor = base(inputs[:, 0], timesteps, prompt_embeds).sample
         return noise_pred[:, None]
 
-    half = BATCH // 2
-    return teacher.loss(predict_noise, teacher.scenes(half, None, rng), teacher.random_variants(half, rng))
+    return teacher.still_loss(predict_noise, BATCH, rng)
 
 
 def clip_loss(motion_unet: UNetMotionModel, teacher: Teacher, step: int, rng: random.Random) -> torch.Tensor:

@@ -170,6 +170,10 @@ class Teacher:
         attribute = rng.choices(list(ATTRIBUTE_WEIGHTS), list(ATTRIBUTE_WEIGHTS.values()))[0]
         return self.variants(attribute, count // min(MAX_VARIANTS, len(ATTRIBUTES[attribute])), None, rng)
 
+    def still_loss(self, predict_noise: PredictNoise, count: int, rng: random.Random) -> torch.Tensor:
+        """Return the loss on `count` single pictures, half of them variants."""
+        return self.loss(predict_noise, self.scenes(count // 2, None, rng), self.random_variants(count // 2, rng))
+
     def loss(self, predict_noise: PredictNoise, *batches: Batch) -> torch.Tensor:
         """Return the sum of the losses of batches that are evaluated at once."""
         prompt_embeds = self._embed([caption for batch in batches for caption in batch.captions])

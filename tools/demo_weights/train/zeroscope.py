@@ -122,11 +122,8 @@ class Losses:
 
     def still_loss(self, step: int, rng: random.Random) -> torch.Tensor:
         """Return the loss on stills, half of them variants."""
-        half = BATCH // 2
         with only_temporal_layers(self.unet, []):
-            return self.teacher.loss(
-                self._predict_noise, self.teacher.scenes(half, None, rng), self.teacher.random_variants(half, rng)
-            )
+            return self.teacher.still_loss(self._predict_noise, BATCH, rng)
 
     def motion_loss(self, step: int, rng: random.Random) -> torch.Tensor:
         """Return the loss on one scene with different motions; on stills in every eighth step."""
