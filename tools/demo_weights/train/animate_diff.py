@@ -117,10 +117,8 @@ def train_style(style: str, first: UNetMotionModel, teacher: Teacher, folder: Pa
     for parameter in motion_parameters(motion_unet).values():
         parameter.requires_grad_(False)
     with_prior = teacher.with_caption_prior()
-    for stage, plan, n in (
-        (style, STYLE, 2),
-        (f"{style}-slowly", STYLE_SLOWLY, 4),
-    ):
+    # without clips a style would lose its motions
+    for stage, plan, n in ((style, STYLE, 2), (f"{style}-slowly", STYLE_SLOWLY, 4)):
         fit(stage, base.parameters(), plan, partial(mixed_loss, n, base, motion_unet, with_prior), folder)
     return base.requires_grad_(False)
 
