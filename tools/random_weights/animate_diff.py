@@ -106,7 +106,8 @@ def position_tables(network: nn.Module, positions: int | None = None) -> Tensors
     """
     tables = {}
     for name, sines in network.named_buffers():
-        block = name.removesuffix("pos_embed.pe")
-        for attention in ("attn1", "attn2") if block != name else ():
-            tables[f"{block}{attention}.pos_encoder.pe"] = sines[:, :positions].clone()
+        if name.endswith("pos_embed.pe"):
+            block = name.removesuffix("pos_embed.pe")
+            for attention in ("attn1", "attn2"):
+                tables[f"{block}{attention}.pos_encoder.pe"] = sines[:, :positions].clone()
     return tables

@@ -16,22 +16,13 @@ from videokit.weights.keys import safety_checker_keys, same_key
 from videokit.weights.stable_diffusion import BASE_UNET, SAFETY_CHECKER, SAFETY_CHECKER_CONFIG
 
 from random_weights import film
-from random_weights.stable_diffusion import (
-    FULL,
-    SMALL,
-    Size,
-    half,
-    random_tensors,
-    unet,
-    write_base,
-    write_config,
-    write_tensors,
-)
+from random_weights import stable_diffusion as sd
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SIZES = {"small": SMALL, "full": FULL}
+SIZES = sd.SIZES
+SMALL, FULL = sd.SMALL, sd.FULL
 
 
 def safety_config(
@@ -55,21 +46,23 @@ def safety_config(
     }
 
 
-def write(directory: Path, size: Size) -> None:
+def write(directory: Path, size: sd.Size) -> None:
     """Write the files for predictions with any input; about 9 MB for `SMALL`."""
-    write_base(directory, size)
-    write_tensors(directory / BASE_UNET, half(random_tensors(unet(size), "base"), same_key))
+    sd.write_base(directory, size)
+    sd.write_tensors(directory / BASE_UNET, sd.half(sd.random_tensors(sd.unet(size), "base"), same_key))
     write_safety_checker(directory, size)
     film.write(directory / FILM, film.FULL if size == FULL else film.SMALL)
 
 
-def write_safety_checker(directory: Path, size: Size) -> None:
+def write_safety_checker(directory: Path, size: sd.Size) -> None:
     """Write a safety checker that passes everything; with random thresholds its result would be random."""
-    config = safety_config(1024, 4096, 24, 16, 14, 768) if size == FULL else safety_config(64, 128, 2, 4, 32, 32)
-    write_config(directory / SAFETY_CHECKER_CONFIG, config)
+    small = safety_config(64, 128, layers=2, heads=4, patch_size=32, projection_dim=32)
+    full = safety_config(1024, 4096, layers=24, heads=16, patch_size=14, projection_dim=768)
+    config = full if size == FULL else small
+    sd.write_config(directory / SAFETY_CHECKER_CONFIG, config)
     with init_empty_weights():
         checker = StableDiffusionSafetyChecker(CLIPConfig(**config))
-    tensors = random_tensors(checker, "base")
+    tensors = sd.random_tensors(checker, "base")
     for name in ("concept_embeds_weights", "special_care_embeds_weights"):
         tensors[name] = torch.ones_like(tensors[name])  # no cosine is above 1
-    write_tensors(directory / SAFETY_CHECKER, half(tensors, safety_checker_keys))
+    sd.write_tensors(directory / SAFETY_CHECKER, sd.half(tensors, safety_checker_keys))
