@@ -42,6 +42,8 @@ class Size:
     text_layers: int
     text_heads: int
     vocabulary: int | None  # of the text encoder; None: that of the tokenizer
+    head_width: int = 8  # as attention_head_dim, which some networks read as the number of heads
+    norm_groups: int = 32
 
 
 SMALL = Size(8, (32, 64, 64, 64), (32, 32, 32, 64), 64, 2, 4, None)
@@ -56,11 +58,11 @@ def unet_config(size: Size) -> dict[str, object]:
         "sample_size": size.sample_size,
         "block_out_channels": list(size.unet_channels),
         "layers_per_block": 2,
-        "attention_head_dim": 8,
+        "attention_head_dim": size.head_width,
         "cross_attention_dim": size.text_width,
         "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
         "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-        "norm_num_groups": 32,
+        "norm_num_groups": size.norm_groups,
     }
 
 
@@ -74,7 +76,7 @@ def vae_config(size: Size) -> dict[str, object]:
         "up_block_types": ["UpDecoderBlock2D"] * 4,
         "layers_per_block": 2,
         "latent_channels": 4,
-        "norm_num_groups": 32,
+        "norm_num_groups": size.norm_groups,
         "scaling_factor": 0.18215,
     }
 

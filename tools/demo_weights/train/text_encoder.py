@@ -6,10 +6,12 @@ classification heads are dropped.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from random_weights import stable_diffusion as sd
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from videokit.prompts import token_windows
@@ -30,19 +32,8 @@ READ_AT = (0, 1, 8, 20)  # tokens after the caption's end that are classified: t
 
 def config(tokens: int) -> CLIPTextConfig:
     """Return the configuration for a tokenizer with this number of tokens."""
-    return CLIPTextConfig(
-        vocab_size=tokens,
-        hidden_size=WIDTH,
-        intermediate_size=4 * WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        projection_dim=WIDTH,
-        max_position_embeddings=77,
-        hidden_act="quick_gelu",
-        bos_token_id=tokens - 2,
-        eos_token_id=tokens - 1,
-        pad_token_id=tokens - 1,
-    )
+    size = replace(sd.SMALL, text_width=WIDTH, text_layers=2, text_heads=4)
+    return CLIPTextConfig(**(sd.text_config(size, tokens) | {"architectures": None}))
 
 
 def train(folder: Path, tokenizer: CLIPTokenizer) -> CLIPTextModel:

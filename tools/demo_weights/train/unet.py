@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from diffusers import DDIMScheduler
-from random_weights import stable_diffusion
+from random_weights import stable_diffusion as sd
 from torch import nn
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ CONSTANT = 4.0  # in each latent's norm group, so that the norm depends little o
 
 def unet_config(text_width: int, sample_size: int) -> dict[str, object]:
     """Return the configuration of a UNet with Stable Diffusion 1.5's topology and few channels."""
-    size = replace(stable_diffusion.SMALL, sample_size=sample_size, unet_channels=CHANNELS, text_width=text_width)
+    size = replace(sd.SMALL, sample_size=sample_size, unet_channels=CHANNELS, text_width=text_width, norm_groups=GROUPS)
     heads = [channels // HEAD_WIDTH for channels in CHANNELS]  # diffusers reads attention_head_dim as their number
-    return stable_diffusion.unet_config(size) | {"attention_head_dim": heads, "norm_num_groups": GROUPS}
+    return sd.unet_config(size) | {"attention_head_dim": heads}
 
 
 @torch.no_grad()
