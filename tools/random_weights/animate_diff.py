@@ -48,7 +48,7 @@ def motion_config(size: Size, name: str) -> dict[str, object]:
         "block_out_channels": list(size.unet_channels),
         "motion_layers_per_block": 2,
         "motion_num_attention_heads": 8,
-        "motion_norm_num_groups": 32,
+        "motion_norm_num_groups": size.norm_groups,
         "motion_max_seq_length": 32 if v2 or v3 else 24,
         "use_motion_mid_block": v2,
     }

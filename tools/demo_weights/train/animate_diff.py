@@ -7,6 +7,7 @@ trains on while its first motion module trains. The other motion modules train o
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from animate_diff.motion_module import MID_BLOCK, scope_norms, set_norm_scope
 from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
+from random_weights.animate_diff import SMALL, motion_config
 from torch import nn
 
 from demo_weights.train.loop import Plan, fit
@@ -55,15 +57,9 @@ def build(sample_size: int) -> tuple[UNet2DConditionModel, UNetMotionModel]:
     torch.manual_seed(2)
     base = UNet2DConditionModel.from_config(unet_config(TEXT_WIDTH, sample_size))
     init_as_identity(base)
-    adapter = MotionAdapter(
-        block_out_channels=CHANNELS,
-        motion_layers_per_block=2,
-        motion_num_attention_heads=4,
-        motion_norm_num_groups=GROUPS,
-        motion_max_seq_length=32,
-        use_motion_mid_block=True,
-    )
-    motion_unet = UNetMotionModel.from_unet2d(base, adapter)
+    size = replace(SMALL, unet_channels=CHANNELS, norm_groups=GROUPS)
+    config = motion_config(size, "mm_sd_v15_v2") | {"motion_num_attention_heads": 4}
+    motion_unet = UNetMotionModel.from_unet2d(base, MotionAdapter.from_config(config))
     scope_norms(motion_unet)
     for module in motion_unet.modules():
         if isinstance(module, AnimateDiffTransformer3D):

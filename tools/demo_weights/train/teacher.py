@@ -293,5 +293,5 @@ def noise_weight(snr: torch.Tensor, pixel_ratio: float) -> torch.Tensor:
 
 def _concatenate(batches: Sequence[Batch]) -> Batch:
     names = ("inputs", "targets", "snr", "timesteps")
-    tensors = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in names}
+    tensors: dict[str, Any] = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in names}
     return dataclasses.replace(batches[0], **tensors, captions=[text for batch in batches for text in batch.captions])
