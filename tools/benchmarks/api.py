@@ -28,17 +28,8 @@ import sqlalchemy as sa
 from tree import script_parser
 
 from benchmarks import api_postgres
-from benchmarks.api_processes import (
-    HEADERS,
-    VERSIONS,
-    ApiServer,
-    api_server,
-    client,
-    cog_server,
-    create_predictions,
-    spread,
-)
-from benchmarks.measure import machine_line, seconds
+from benchmarks.api_processes import HEADERS, VERSIONS, ApiServer, api_server, client, cog_server, create_predictions
+from benchmarks.measure import machine_line, seconds, spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

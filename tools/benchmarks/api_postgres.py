@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import sqlalchemy as sa
 
-from benchmarks.api_processes import HEADERS, ApiServer, api_server, client, cog_server, create_predictions, spread
-from benchmarks.measure import seconds
+from benchmarks.api_processes import HEADERS, ApiServer, api_server, client, cog_server, create_predictions
+from benchmarks.measure import seconds, spread
 from benchmarks.postgres_cluster import cluster, free_port
 
 QUEUE = 10_000

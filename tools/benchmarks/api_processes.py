@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -91,9 +90,3 @@ async def create_predictions(
 
     await asyncio.gather(*(create() for _ in range(clients)))
     return requests
-
-
-def spread(times: list[float]) -> str:
-    """Return p50 and p99 in milliseconds."""
-    p99 = sorted(times)[len(times) * 99 // 100]
-    return f"p50 {statistics.median(times) * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms"

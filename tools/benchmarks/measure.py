@@ -93,6 +93,12 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def spread(times: list[float]) -> str:
+    """Return p50 and p99 in milliseconds."""
+    p99 = sorted(times)[len(times) * 99 // 100]
+    return f"p50 {statistics.median(times) * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms"
+
+
 def demo_predictor(model: str) -> Any:
     """Return the Predictor of a model's predict.py, set up with the demo weights."""
     sys.path.insert(0, str(ROOT / model))
