@@ -2,9 +2,9 @@
 
     script/bench demo-weights [--model animate-diff] [--prompts 60] [--weights DIR]
 
-Prompts and seeds are fixed; every third prompt has a held-out combination. Steps and guidance are the models' defaults.
-The effect of guidance is measured with a quarter of the prompts. zeroscope makes 16 frames of 256x256.
-demo_weights.detector reads the frames. DIR has a folder of weights for each model.
+Prompts and seeds are fixed; every third prompt has a held-out combination. At least 12 prompts are necessary. Steps and
+guidance are the models' defaults. The effect of guidance is measured with a quarter of the prompts. zeroscope makes 16
+frames of 256x256. demo_weights.detector reads the frames. DIR has a folder of weights for each model.
 
 It takes about 2 hours on two idle cores.
 """
