@@ -40,17 +40,17 @@ def suggestion(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
-def served_models() -> dict[str, str]:
-    """Return the models by the owner/name under which script/serve serves them."""
-    documented = (ROOT / "pyproject.toml").read_text("utf-8").partition("[tool.serve.documented]")[2]
-    names = dict(re.findall(r'^([\w-]+) = "([^":]+)', documented, re.MULTILINE))  # tomllib needs Python 3.11
-    return {names.get(model, f"local/{model}"): model for model in models()}
+def documented_name(model: str) -> str:
+    """Return the owner/name:version under which a model is documented, or local/MODEL without a version."""
+    table = (ROOT / "pyproject.toml").read_text("utf-8").partition("[tool.serve.documented]")[2]
+    names: dict[str, str] = dict(re.findall('^([\\w-]+) = "(.+)"', table, re.MULTILINE))  # tomllib needs Python 3.11
+    return names.get(model, f"local/{model}")
 
 
 def model_name(text: str) -> str:
     """Return the name of a model, from an argument for argparse: its name, its path with a slash, or its owner/name."""
     name = text.rstrip("/")
-    name = served_models().get(name, name)
+    name = next((model for model in models() if documented_name(model).partition(":")[0] == name), name)
     if name not in models():
         meant = suggestion(name, models())
         raise argparse.ArgumentTypeError(f"{text!r} is not a model{meant} (models: {', '.join(models())})")

@@ -21,10 +21,9 @@ from typing import Any
 import httpx
 import pytest
 import replicate
-from cog_local.api_config import documented_name
 from programs import needs
 from replicate_contract import check_answer
-from tree import ROOT
+from tree import ROOT, documented_name
 
 TOKEN = "end-to-end"
 DOCUMENTED = {

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from cog_local.api_config import documented_name
 from cog_local.examples import SAFE_PUSH, example_paths, file_inputs, read_input, request_inputs, safe_push_config
 from cog_local.inputs import InvalidInputs
 from jsonschema import Draft202012Validator
-from tree import ROOT, models
+from tree import ROOT, documented_name, models
 
 MODELS = models("examples")
 EXAMPLES = [path for model in MODELS for path in example_paths(ROOT / model)]

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet3DConditionModel
 from random_weights import zeroscope as recipe
+from random_weights.stable_diffusion import vae_config
 from stores import CPU
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -68,7 +69,7 @@ def unet() -> UNet3DConditionModel:
 @pytest.fixture(scope="module")
 def vae() -> AutoencoderKL:
     with torch.device("meta"):
-        return nn.Module.to(AutoencoderKL.from_config(recipe.vae_config(recipe.FULL)), torch.float16)
+        return nn.Module.to(AutoencoderKL.from_config(vae_config(recipe.FULL)), torch.float16)
 
 
 @pytest.mark.usefixtures("fused_attention")

@@ -1,6 +1,8 @@
 """animate-diff against the straightforward way: a switch of weights, and a prediction against a bare loop.
 
-    script/bench animate-diff [--full]     --full: also with weights of the real sizes (8 GB on disk), on a GPU if any
+    script/bench animate-diff [--runs 5] [--full]
+
+--full: also with weights of the real sizes (8 GB on disk), on a GPU if any
 
 Switching: ours replaces parameters in place. The original (lucataco/cog-animatediff@59c88d9 predict.py:72-119) builds
 the network again for every prediction, reads motion module and checkpoint from the disk and converts them.
@@ -11,14 +13,10 @@ It takes about 2 minutes on two idle cores.
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import logging
 import tempfile
 from pathlib import Path
 
-import av
-import numpy as np
 import torch
 from animate_diff import weights
 from animate_diff.inputs import CHECKPOINTS, FPS, MOTION_MODULES, NUM_FRAMES
@@ -35,10 +33,12 @@ from random_weights.stable_diffusion import FULL, SMALL, Size, write_base
 from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
+from tree import script_parser
 from videokit.runtime import Device, Stages, pick_device
 from videokit.weights.stable_diffusion import BASE
 from videokit.weights.store import WeightStore
 
+from benchmarks import plain
 from benchmarks.measure import demo_predictor, machine_line, paired
 
 CPU = Device(torch.device("cpu"), torch.float32)
@@ -75,21 +75,22 @@ def switching(size: Size, device: Device, runs: int) -> None:
         for module in MOTION_MODULES[:2]:
             write_motion_module(directory / "motion_modules" / f"{module}.ckpt", size, module)
         pipeline = Pipeline(WeightStore(weights.FILES, directories=[directory], cache=None), device)
-        ours_next, plain_next = itertools.cycle(COMBINATIONS), itertools.cycle(COMBINATIONS)
+        ours_next, rebuilt_next = itertools.cycle(COMBINATIONS), itertools.cycle(COMBINATIONS)
         for combination in COMBINATIONS:
             pipeline.load(*combination, Stages(device))  # the first load maps the file, and is not measured
-        ours, plain, ratio = paired(
+        ours, rebuilt, ratio = paired(
             lambda: pipeline.load(*next(ours_next), Stages(device)),
-            lambda: rebuild(directory, *next(plain_next), device),
+            lambda: rebuild(directory, *next(rebuilt_next), device),
             runs,
         )
         size_bytes = sum(p.nbytes for m in (pipeline.unet, pipeline.vae, pipeline.text_encoder) for p in m.parameters())
     print(
         f"switching on {device.device}, parameters of {size_bytes / 1e9:.2f} GB: in place {ours * 1000:.0f} ms, "
-        f"rebuilt {plain * 1000:.0f} ms, ratio {ratio:.1f}; modules built: 0 against 3"
+        f"rebuilt {rebuilt * 1000:.0f} ms, ratio {ratio:.1f}; modules built: 0 against 3"
     )
 
 
+@torch.inference_mode()
 def bare_loop(pipeline: Pipeline, prompt: str, steps: int, guidance: float, seed: int, target: Path) -> None:
     """Make one clip with the pipeline's modules, as the papers describe it."""
     device, dtype = pipeline.device.device, pipeline.device.dtype
@@ -97,47 +98,36 @@ def bare_loop(pipeline: Pipeline, prompt: str, steps: int, guidance: float, seed
         beta_start=0.00085, beta_end=0.012, beta_schedule="linear", steps_offset=1, clip_sample=False
     )
     scheduler.set_timesteps(steps)
-    with torch.inference_mode():
-        ids = pipeline.tokenizer(["", prompt], padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
-        embeds = pipeline.text_encoder(ids.to(device)).last_hidden_state.repeat_interleave(NUM_FRAMES, dim=0)
-        side, generator = pipeline.unet.config.sample_size, torch.Generator().manual_seed(seed)
-        latents = torch.randn((1, 4, NUM_FRAMES, side, side), generator=generator).to(device)
-        for t in scheduler.timesteps:
-            noise_pred = pipeline.unet(torch.cat([latents, latents]).to(dtype), t, embeds).sample.float()
-            noise_pred_uncond, noise_pred_text = noise_pred.chunk(2)
-            noise_pred = noise_pred_uncond + guidance * (noise_pred_text - noise_pred_uncond)
-            latents = scheduler.step(noise_pred, t, latents).prev_sample
-        images = pipeline.vae.decode((latents[0].movedim(1, 0) / pipeline.vae.config.scaling_factor).to(dtype)).sample
-        frames = ((images / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    with av.open(str(target), "w") as container:
-        stream = container.add_stream("libx264", FPS, options={"crf": "17"})
-        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
-        for frame in np.ascontiguousarray(frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
-        container.mux(stream.encode())
+    embeds = plain.encode_prompt(pipeline.tokenizer, pipeline.text_encoder, prompt)
+    embeds = embeds.repeat_interleave(NUM_FRAMES, dim=0)
+    side, generator = pipeline.unet.config.sample_size, torch.Generator().manual_seed(seed)
+    latents = torch.randn((1, 4, NUM_FRAMES, side, side), generator=generator).to(device)
+    latents = plain.denoise(pipeline.unet, scheduler, scheduler.timesteps, latents, embeds, guidance)
+    images = pipeline.vae.decode((latents[0].movedim(1, 0) / pipeline.vae.config.scaling_factor).to(dtype)).sample
+    frames = ((images / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    plain.write_video(frames, target, FPS)
 
 
 def whole_prediction(runs: int) -> None:
     """Compare `Predictor.run` with the bare loop, with the demo weights."""
     predictor = demo_predictor("animate-diff")
-    logging.getLogger("videokit").setLevel(logging.WARNING)
     prompt, steps, guidance, seed = "a red circle moving right", 25, 7.5, 3
     with tempfile.TemporaryDirectory() as temporary:
         target = Path(temporary) / "bare.mp4"
-        ours, plain, ratio = paired(
+        ours, bare, ratio = paired(
             lambda: predictor.run("mm_sd_v14", CHECKPOINTS[0], prompt, "", steps, guidance, seed),
             lambda: bare_loop(predictor.pipeline, prompt, steps, guidance, seed, target),
             runs,
         )
     print(
-        f"a whole prediction, {steps} steps, demo weights: Predictor.run {ours:.2f} s, bare loop {plain:.2f} s, "
+        f"a whole prediction, {steps} steps, demo weights: Predictor.run {ours:.2f} s, bare loop {bare:.2f} s, "
         f"ratio {ratio:.3f} (below 1: the predictor is slower)"
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="also with weights of the real sizes, on a GPU if any")
+    parser = script_parser(__doc__)
+    parser.add_argument("--full", action="store_true")
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
     print(machine_line())
@@ -145,7 +135,3 @@ def main() -> None:
     if arguments.full:
         switching(FULL, pick_device(), arguments.runs)
     whole_prediction(arguments.runs)
-
-
-if __name__ == "__main__":
-    main()

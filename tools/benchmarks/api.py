@@ -5,14 +5,14 @@
 
 Without --postgres, it measures the time that the API adds to a prediction, on an idle and on a busy machine, the
 processor time of an idle server, the time and the order of a queue of many clients, a page of 100,000 predictions, many
-readers of one stream, and the memory, descriptors, files and processes of the server over many predictions.
+readers of one stream, and the memory, descriptors, files and processes of the server over many predictions, unless
+--memory is 0.
 
 It takes about 8 minutes on two idle cores.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import os
@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import sqlalchemy as sa
+from tree import script_parser
 
 from benchmarks import api_postgres
-from benchmarks.api_processes import HEADERS, VERSIONS, ApiServer, api_server, client, cog_server, spread
-from benchmarks.measure import machine_line, seconds
+from benchmarks.api_processes import HEADERS, VERSIONS, ApiServer, api_server, client, cog_server, create_predictions
+from benchmarks.measure import machine_line, seconds, spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,18 +88,9 @@ def predict_directly(http: httpx.Client, cog_url: str) -> None:
 
 async def print_queue(server: ApiServer, predictions: int, clients: int) -> None:
     """Queue predictions from many clients at once; count those that ended, and those overtaken by a later one."""
-    requests: dict[str, tuple[float, float]] = {}  # by id: when the request was sent, and when it was answered
     async with client(server) as http:
         start = time.perf_counter()
-
-        async def create(count: int) -> None:
-            for _ in range(count):
-                sent = time.perf_counter()
-                answer = await http.post("/predictions", json={"version": VERSIONS["noop"], "input": {}})
-                assert answer.status_code == 201, answer.text
-                requests[answer.json()["id"]] = sent, time.perf_counter()
-
-        await asyncio.gather(*(create(predictions // clients) for _ in range(clients)))
+        requests = await create_predictions(http, predictions, clients)
         queued = time.perf_counter() - start
         while any(row["status"] not in ENDED for row in await newest(http, min(predictions, 100))):
             await asyncio.sleep(0.5)
@@ -181,20 +173,10 @@ def print_list(server: ApiServer) -> None:
 async def print_resources(server: ApiServer, predictions: int) -> None:
     """Measure what the server holds over many predictions, each with `Prefer: wait`."""
     held = [resources(server)]
-    body = {"version": VERSIONS["noop"], "input": {}}
     async with client(server) as http:
         start = time.perf_counter()
         for _ in range(10):
-            count = 0
-
-            async def work() -> None:
-                nonlocal count
-                while count < predictions // 10:
-                    count += 1
-                    answer = await http.post("/predictions", json=body, headers={"Prefer": "wait"})
-                    assert answer.status_code == 201, answer.text
-
-            await asyncio.gather(*(work() for _ in range(8)))
+            await create_predictions(http, predictions // 10, clients=8, Prefer="wait")
             held.append(resources(server))
         took = time.perf_counter() - start
     print(f"{predictions} predictions in {took:.0f} s, before them and at each tenth:")
@@ -223,13 +205,13 @@ def parent_of(stat: Path) -> int | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--predictions", type=int, default=1000, help="number of queued predictions (1000)")
-    parser.add_argument("--clients", type=int, default=50, help="number of clients that queue them (50)")
-    parser.add_argument("--memory", type=int, default=10_000, help="predictions of the last row (10000); 0 skips it")
-    parser.add_argument("--postgres", action="store_true", help="measure a queue on PostgreSQL, and nothing else")
-    parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000], help="with --postgres")
-    parser.add_argument("--seconds", type=float, default=30, help="with --postgres: for which a queue is drained (30)")
+    parser = script_parser(__doc__)
+    parser.add_argument("--predictions", type=int, default=1000)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--memory", type=int, default=10_000)
+    parser.add_argument("--postgres", action="store_true")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000])
+    parser.add_argument("--seconds", type=float, default=30)
     arguments = parser.parse_args()
     print(machine_line())
     if arguments.postgres:
@@ -250,7 +232,3 @@ def main() -> None:
         print_list(server)
         if arguments.memory:
             asyncio.run(print_resources(server, arguments.memory))
-
-
-if __name__ == "__main__":
-    main()

@@ -7,19 +7,17 @@ and the queue is drained for some seconds. The rest is canceled.
 
 from __future__ import annotations
 
-import contextlib
-import socket
+import asyncio
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import sqlalchemy as sa
 
-from benchmarks.api_processes import HEADERS, VERSIONS, ApiServer, api_server, cog_server, spread
-from benchmarks.measure import seconds
-from benchmarks.postgres_cluster import cluster
+from benchmarks.api_processes import HEADERS, ApiServer, api_server, client, cog_server, create_predictions
+from benchmarks.measure import seconds, spread
+from benchmarks.postgres_cluster import cluster, free_port
 
 QUEUE = 10_000
 READS = 300
@@ -40,21 +38,21 @@ UPDATE predictions SET status = 'canceled', completed_at = created_at WHERE stat
 def measure(sizes: list[int], drain_seconds: float, clients: int) -> None:
     """Print a Markdown table with a row for each size."""
     with tempfile.TemporaryDirectory() as temporary, cluster() as url:
-        folder, port = Path(temporary), _free_port()
+        folder, port = Path(temporary), free_port()
         with cog_server("noop", folder, port):  # writes the schema, which the API reads
             pass
         engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
         with api_server(folder, {"noop": f"http://127.0.0.1:{port}"}, f'database = "{url}"') as server:
             print("| predictions | queued | in a second | drained in a second | GET of one | GET of the newest 100 |")
             print("|---|---|---|---|---|---|", flush=True)
-            sample = _queue(server, 1, 1)[0]
+            (sample,) = asyncio.run(_queue(server, 1, 1))
             with cog_server("noop", folder, port):
                 _wait_until(engine, "SELECT count(*) = 0 FROM dbos.workflow_status WHERE status <> 'SUCCESS'")
             for size in sizes:
                 queued = min(size, QUEUE)
                 _copy(engine, sample, size - queued)
                 start = time.perf_counter()
-                ids = _queue(server, queued, clients)
+                ids = asyncio.run(_queue(server, queued, clients))
                 rate = queued / (time.perf_counter() - start)
                 one, page = (_read(server, path) for path in (f"/predictions/{ids[0]}", "/predictions"))
                 with cog_server("noop", folder, port):
@@ -62,11 +60,6 @@ def measure(sizes: list[int], drain_seconds: float, clients: int) -> None:
                 cells = (f"{size:,}", f"{queued:,}", f"{rate:.0f}", f"{drained:.0f}", one, page)
                 print(f"| {' | '.join(cells)} |", flush=True)
         engine.dispose()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _copy(engine: sa.Engine, sample: str, total: int) -> None:
@@ -80,32 +73,15 @@ def _copy(engine: sa.Engine, sample: str, total: int) -> None:
         connection.exec_driver_sql("ANALYZE")
 
 
-def _queue(server: ApiServer, count: int, clients: int) -> list[str]:
-    """Queue predictions by many clients at once. Return their ids."""
-    left, body = list(range(count)), {"version": VERSIONS["noop"], "input": {}}
-
-    def create() -> list[str]:
-        ids = []
-        with _http(server) as http, contextlib.suppress(IndexError):
-            while left:
-                left.pop()
-                ids.append(http.post("/predictions", json=body).raise_for_status().json()["id"])
-        return ids
-
-    with ThreadPoolExecutor(clients) as threads:
-        try:
-            return [name for ids in threads.map(lambda _: create(), range(clients)) for name in ids]
-        finally:
-            left.clear()  # after Ctrl-C
-
-
-def _http(server: ApiServer) -> httpx.Client:
-    return httpx.Client(base_url=f"{server.url}/v1", headers=HEADERS, timeout=60)
+async def _queue(server: ApiServer, count: int, clients: int) -> list[str]:
+    """Queue predictions by many clients at once, and return their ids."""
+    async with client(server) as http:
+        return list(await create_predictions(http, count, clients))
 
 
 def _read(server: ApiServer, path: str) -> str:
     """Return the times of many requests for the same path."""
-    with _http(server) as http:
+    with httpx.Client(base_url=f"{server.url}/v1", headers=HEADERS, timeout=60) as http:
         return spread([seconds(lambda: http.get(path).raise_for_status()) for _ in range(READS)])
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
-import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -74,7 +75,18 @@ def client(server: ApiServer) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=f"{server.url}/v1", headers=HEADERS, timeout=300, limits=limits)
 
 
-def spread(times: list[float]) -> str:
-    """Return p50 and p99 in milliseconds."""
-    p99 = sorted(times)[len(times) * 99 // 100]
-    return f"p50 {statistics.median(times) * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms"
+async def create_predictions(
+    http: httpx.AsyncClient, count: int, clients: int, **headers: str
+) -> dict[str, tuple[float, float]]:
+    """Create predictions by many clients at once; return when each request was sent and answered, by id."""
+    numbers, requests = iter(range(count)), {}
+
+    async def create() -> None:
+        for _ in numbers:
+            sent = time.perf_counter()
+            body = {"version": VERSIONS["noop"], "input": {}}
+            answer = await http.post("/predictions", json=body, headers=headers)
+            requests[answer.raise_for_status().json()["id"]] = sent, time.perf_counter()
+
+    await asyncio.gather(*(create() for _ in range(clients)))
+    return requests

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import imageio.v3 as iio
 import numpy as np
+from tree import script_parser
 from videokit.video.encode import MP4, MP4_FILTERS, encode_mp4
 
 from benchmarks.measure import machine_line, paired
@@ -48,6 +49,7 @@ def encode_by_imageio(frames: Frame, target: Path) -> None:
 
 
 def main() -> None:
+    script_parser(__doc__).parse_args()
     print(machine_line())
     frames = landscape()
     with tempfile.TemporaryDirectory() as folder:
@@ -59,7 +61,3 @@ def main() -> None:
         for name, seconds, file in (("encode_mp4", ours_seconds, ours), ("imageio", plain_seconds, plain)):
             print(f"  {name:11}{NUM_FRAMES / seconds:7.1f} frames/s {file.stat().st_size / 1000:8.0f} KB")
         print(f"  ratio {ratio:.2f} (above 1: encode_mp4 is faster)")
-
-
-if __name__ == "__main__":
-    main()

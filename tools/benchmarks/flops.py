@@ -10,7 +10,7 @@ It takes about 30 seconds on two idle cores.
 
 from __future__ import annotations
 
-import argparse
+from tree import script_parser
 
 from benchmarks.on_gpu.models import MODELS
 from benchmarks.on_gpu.networks import count_flops
@@ -27,7 +27,7 @@ def seconds(flops: float, peak: float) -> float:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    script_parser(__doc__).parse_args()
     clips = {}
     print("| model | network | TFLOP | calls in a clip | TFLOP in a clip |\n|---|---|---|---|---|")
     for model, subject in MODELS.items():
@@ -41,7 +41,3 @@ def main() -> None:
     print(f"\n| GPU | peak, TFLOP/s | {' | '.join(clips)} |\n|---|---|{'---|' * len(clips)}")
     for gpu, peak in PEAKS.items():
         print(f"| {gpu} | {peak} | {' | '.join(f'about {seconds(flops, peak):.0f} s' for flops in clips.values())} |")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,17 +1,16 @@
 """Measures on a GPU: time, share of its peak, memory, variants, and correct clips.
 
-    script/bench gpu [--model MODEL] [--out DIR] [--compare FILE]
+    script/bench gpu [--model MODEL] [--out DIR] [--compare FILE] [--minutes 9]
 
-Each model takes at most nine minutes, and 20 GB of disk for random weights of full size. Rows are appended to
-DIR/rows.jsonl, so that an interrupted run keeps them, and DIR/table.md is written at the end. Without a GPU the same
-code runs small shapes on the CPU, and every row says so.
+Each model takes at most --minutes, and 20 GB of disk for random weights of full size. Rows are appended to
+DIR/rows.jsonl, so that an interrupted run keeps them, and DIR/table.md is written at the end. FILE is the rows.jsonl of
+an earlier run. Without a GPU the same code runs small shapes on the CPU, and every row says so.
 
 It takes about 2 minutes on two idle cores.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -22,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from tree import script_parser
 
-from benchmarks.on_gpu import networks, predictions, truths, variants
+from benchmarks.on_gpu import networks, predictions, robustness, variants
 from benchmarks.on_gpu.models import MODELS
 from benchmarks.on_gpu.table import Rows, markdown
 from benchmarks.on_gpu.timing import matmul_peak, pick
@@ -42,12 +42,12 @@ MEASUREMENTS = (
     predictions.switches,
     predictions.copies,
     predictions.cold_start,
-    truths.finite,
-    truths.sizes,
+    robustness.finite,
+    robustness.sizes,
     variants.compare,
-    truths.exhaustion,
-    truths.cancels,
-    truths.memory,
+    robustness.exhaustion,
+    robustness.cancels,
+    robustness.memory,
 )
 
 
@@ -85,13 +85,11 @@ def measure(subject: Subject, rows: Rows) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="script/bench gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", action="append", choices=MODELS, help="default: all")
-    parser.add_argument("--out", type=Path, default=Path("bench-gpu"), metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--compare", type=Path, metavar="FILE", help="rows.jsonl of an earlier run")
-    parser.add_argument("--minutes", type=float, default=9, help="the most for one model (default: %(default)s)")
+    parser = script_parser(__doc__)
+    parser.add_argument("--model", action="append", choices=MODELS)
+    parser.add_argument("--out", type=Path, default=Path("bench-gpu"))
+    parser.add_argument("--compare", type=Path)
+    parser.add_argument("--minutes", type=float, default=9)
     arguments = parser.parse_args()
     (device, name), failures = pick(), 0
     software = f"torch {torch.__version__}, {str(device.dtype).removeprefix('torch.')}"
@@ -111,7 +109,3 @@ def main() -> None:
     rows.path.with_name("table.md").write_text(table)
     print(table)
     sys.exit(failures > 0)
-
-
-if __name__ == "__main__":
-    main()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import platform
 import re
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -23,16 +25,11 @@ if TYPE_CHECKING:
 
 def machine_line() -> str:
     """Return what the figures depend on: processor, cores, Python, torch."""
-    processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        processor = names[0] if names else processor
-    try:
-        torch = metadata.version("torch")
-    except metadata.PackageNotFoundError:
-        torch = "none"
-    return f"machine: {processor}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch}"
+    names = re.findall(r"^model name\s*: (.+)", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else []
+    processor = next(iter(names), platform.processor() or platform.machine())
+    python, torch = platform.python_version(), metadata.version("torch")
+    return f"machine: {processor}, {os.cpu_count()} cores, Python {python}, torch {torch}"
 
 
 @contextmanager
@@ -65,6 +62,14 @@ def _peak_resident(process: str) -> int:
     return 1024 * int(found[1]) if found else 0  # 0: an ended process
 
 
+def in_new_process(function: Callable[..., None], *arguments: object) -> list[float]:
+    """Call a module's function with texts in a new process, and return the numbers that it prints."""
+    code = "import importlib, sys; getattr(importlib.import_module(sys.argv[1]), sys.argv[2])(*sys.argv[3:])"
+    command = [sys.executable, "-P", "-c", code, function.__module__, function.__name__, *map(str, arguments)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [float(number) for number in output.split()]
+
+
 def processor_seconds() -> float:
     """Return the processor time of this process and its ended children."""
     return sum(os.times()[:4])
@@ -88,10 +93,17 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def spread(times: list[float]) -> str:
+    """Return p50 and p99 in milliseconds."""
+    p99 = sorted(times)[len(times) * 99 // 100]
+    return f"p50 {statistics.median(times) * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms"
+
+
 def demo_predictor(model: str) -> Any:
     """Return the Predictor of a model's predict.py, set up with the demo weights."""
     sys.path.insert(0, str(ROOT / model))
     os.environ["WEIGHTS"] = "demo"
     predictor = importlib.import_module("predict").Predictor()
     predictor.setup()
+    logging.getLogger("videokit").setLevel(logging.WARNING)
     return predictor

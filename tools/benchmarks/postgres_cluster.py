@@ -29,6 +29,12 @@ def program(name: str) -> str:
     return path
 
 
+def free_port() -> int:
+    """Return a port of this machine that no program uses now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
 def _user_prefix() -> list[str]:
     """Return the start of a command that does not run as root, which PostgreSQL refuses."""
     if os.geteuid() != 0:
@@ -44,10 +50,7 @@ def cluster(*, fsync: bool = True) -> Iterator[str]:
         if prefix:
             user = pwd.getpwnam("nobody")
             os.chown(directory, user.pw_uid, user.pw_gid)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        data = f"{directory}/data"
+        port, data = free_port(), f"{directory}/data"
         options = ["--no-sync", "--auth=trust", "--username=test", "--encoding=UTF8", "--no-locale"]
         subprocess.run([*prefix, initdb, *options, data], cwd=directory, check=True, stdout=subprocess.DEVNULL)
         options = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={directory}"]

@@ -11,14 +11,10 @@ It takes about 1 hour on two idle cores.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import itertools
-import logging
 import math
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from dataclasses import replace
@@ -34,21 +30,20 @@ from sd_animation.inputs import Inputs
 from sd_animation.pipeline import Pipeline
 from sd_animation.prompt_walk import slerp
 from sd_animation.weights import FILES
-from videokit.prompts import encode_windows, token_windows
+from tree import script_parser
 from videokit.runtime import Device, Stages, pick_device
 from videokit.video.encode import encode_gif
 from videokit.video.frame_store import FrameStore
 from videokit.video.frames import frames_from_tensor
 from videokit.weights.store import WeightStore
 
-from benchmarks.measure import machine_line, paired
+from benchmarks import gif_memory, plain
+from benchmarks.measure import in_new_process, machine_line, paired
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from videokit.video.frames import Frame
-
-    Work = Callable[[Pipeline, Inputs, Path], None]
 
 DEFAULTS = Inputs("a red circle", "a blue square", seed=3)
 CPU = Device(torch.device("cpu"), torch.float32)
@@ -56,7 +51,7 @@ CPU = Device(torch.device("cpu"), torch.float32)
 
 def ours(pipeline: Pipeline, inputs: Inputs, directory: Path) -> None:
     """Make one prediction as predict.py does."""
-    with contextlib.redirect_stderr(io.StringIO()), FrameStore(directory) as keyframes:  # progress bars
+    with FrameStore(directory) as keyframes:
         latents = pipeline.animate(inputs, 3, Stages(pipeline.device), keyframes)
         frames = pipeline.interpolate(inputs, latents, keyframes)
         encode_gif(frames, directory / "ours.gif", fps=inputs.fps)
@@ -66,25 +61,16 @@ def ours(pipeline: Pipeline, inputs: Inputs, directory: Path) -> None:
 def original(pipeline: Pipeline, inputs: Inputs, directory: Path) -> None:
     """Make one prediction of two prompts with guidance as animate.py does."""
     device, dtype = pipeline.device.device, pipeline.device.dtype
-    prompt_embeds = []
-    for prompt in inputs.prompts:
-        windows = token_windows(pipeline.tokenizer, ["", prompt])
-        prompt_embeds.append(encode_windows(pipeline.text_encoder, windows).float())
+    prompt_embeds = [
+        plain.encode_prompt(pipeline.tokenizer, pipeline.text_encoder, prompt).float() for prompt in inputs.prompts
+    ]
     shared = int(inputs.num_inference_steps * (1 - inputs.prompt_strength))
 
-    def make_scheduler() -> PNDMScheduler:
+    def denoise(latents: torch.Tensor, embeds: torch.Tensor, first: int, last: int | None) -> torch.Tensor:
         scheduler = PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)
         scheduler.set_timesteps(inputs.num_inference_steps)
-        return scheduler
-
-    def denoise(latents: torch.Tensor, embeds: torch.Tensor, first: int, last: int | None) -> torch.Tensor:
-        scheduler = make_scheduler()
-        for t in scheduler.timesteps[first:last]:
-            sample = torch.cat([latents, latents]).to(dtype)
-            noise_pred_uncond, noise_pred_text = pipeline.unet(sample, t, embeds.to(dtype)).sample.float().chunk(2)
-            noise_pred = noise_pred_uncond + inputs.guidance_scale * (noise_pred_text - noise_pred_uncond)
-            latents = scheduler.step(noise_pred, t, latents).prev_sample
-        return latents
+        timesteps = scheduler.timesteps[first:last]
+        return plain.denoise(pipeline.unet, scheduler, timesteps, latents, embeds.to(dtype), inputs.guidance_scale)
 
     def decode(latents: torch.Tensor) -> Frame:
         frame: Frame = frames_from_tensor(pipeline.vae.decode((latents / 0.18215).to(dtype)).sample)[0]
@@ -122,7 +108,7 @@ def halve(pipeline: Pipeline, start: Frame, stop: Frame, depth: int) -> list[Fra
     return [*halve(pipeline, start, middle, depth - 1), middle, *halve(pipeline, middle, stop, depth - 1)]
 
 
-def frame_counts(pipeline: Pipeline, work: Work, inputs: Inputs, directory: Path) -> str:
+def frame_counts(pipeline: Pipeline, work: Callable[[], None]) -> str:
     """Run once and return the number of frames that went through each network."""
     counts: Counter[str] = Counter()
     film = pipeline.film
@@ -132,74 +118,38 @@ def frame_counts(pipeline: Pipeline, work: Work, inputs: Inputs, directory: Path
         for name, module in networks.items()
     ]
     fusions = film.fuse.register_forward_pre_hook(lambda _, args: counts.update({"FILM": len(args[0][0])}))
-    work(pipeline, inputs, directory)
+    work()
     for hook in [*hooks, fusions]:
         hook.remove()
     return ", ".join(f"{name} {counts[name]}" for name in ("UNet", "VAE", "FILM", "FILM features"))
 
 
-PEAK = """
-import sys
-from pathlib import Path
-import numpy as np
-from benchmarks.measure import peak_memory
-from sd_animation.ping_pong import ping_pong
-from videokit.video.encode import encode_gif
-directory, num_frames, content = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-ramp = np.add.outer(np.arange(128), np.arange(128)).astype(np.uint8)
-frame_at = {
-    "a moving ramp": lambda index: np.stack([np.roll(ramp, step * index, axis=1) for step in (3, 5, 7)], 2),
-    "noise": lambda index: np.random.default_rng(index).integers(0, 256, (128, 128, 3), np.uint8),
-}[content]
-with peak_memory() as peak:
-    encode_gif(ping_pong(map(frame_at, range(num_frames)), directory), directory / "peak.gif", fps=20)
-    print(peak() / 1e6)
-"""
-
-
 def memory_by_length() -> None:
-    """Print the peak memory of encoding a GIF with ping-pong, measured in a new process for each length.
-
-    Noise is the worst case: the palette's histogram has an entry for every distinct colour.
-    """
-    for content, num_frames in itertools.product(("a moving ramp", "noise"), (10, 500)):
+    """Print the peak memory of encoding a GIF with ping-pong, measured in a new process for each length."""
+    for content, num_frames in itertools.product(gif_memory.FRAME_AT, (10, 500)):
         with tempfile.TemporaryDirectory() as directory:
-            command = [sys.executable, "-c", PEAK, directory, str(num_frames), content]
-            environ = {"PYTHONPATH": ":".join(sys.path)}
-            peak = subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
-        print(f"peak memory of a GIF of {num_frames} frames 128x128 of {content}, ping-pong: {float(peak):.0f} MB")
+            (peak,) = in_new_process(gif_memory.print_peak, content, num_frames, directory)
+        print(f"peak memory of a GIF of {num_frames} frames 128x128 of {content}, ping-pong: {peak / 1e6:.0f} MB")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=512, help="width and height (default: %(default)s)")
+    parser = script_parser(__doc__)
+    parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--full", action="store_true", help="weights of the real size, on a GPU if there is one")
-    parser.add_argument("--no-memory", action="store_true", help="skip peak memory by length")
+    parser.add_argument("--full", action="store_true")
     arguments = parser.parse_args()
     print(machine_line())
-    logging.getLogger("videokit").setLevel(logging.WARNING)
     device = pick_device() if arguments.full else CPU
     inputs = replace(DEFAULTS, width=arguments.size, height=arguments.size)
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, contextlib.redirect_stderr(io.StringIO()):  # progress bars
         directory = Path(temporary)
         write(directory, FULL if arguments.full else SMALL)
         pipeline = Pipeline(WeightStore(FILES, directories=[directory], cache=None), device)
         for case in (inputs, replace(inputs, ping_pong=True)):
             name = f"{arguments.size}x{arguments.size}{', ping-pong' if case.ping_pong else ''}"
-            for who, work in (("ours", ours), ("original", original)):
-                print(f"{name}, frames through each network, {who}: {frame_counts(pipeline, work, case, directory)}")
-            seconds, plain, ratio = paired(
-                partial(ours, pipeline, case, directory),
-                partial(original, pipeline, case, directory),
-                arguments.runs,
-            )
-            print(f"{name}: ours {seconds:.1f} s, the original's way {plain:.1f} s, ratio {ratio:.2f}")
-        if device.device.type == "cuda":
-            print(f"peak on the GPU: {torch.cuda.max_memory_allocated() / 1e9:.2f} GB")
-    if not arguments.no_memory:
-        memory_by_length()
-
-
-if __name__ == "__main__":
-    main()
+            by_ours, by_original = (partial(work, pipeline, case, directory) for work in (ours, original))
+            for who, work in (("ours", by_ours), ("original", by_original)):
+                print(f"{name}, frames through each network, {who}: {frame_counts(pipeline, work)}")
+            seconds, plain_seconds, ratio = paired(by_ours, by_original, arguments.runs)
+            print(f"{name}: ours {seconds:.1f} s, the original's way {plain_seconds:.1f} s, ratio {ratio:.2f}")
+    memory_by_length()

@@ -12,7 +12,8 @@ import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
-from cog_local.api_config import documented_name
+from tree import documented_name
+
 from cog_local.server import ServerError
 
 if TYPE_CHECKING:

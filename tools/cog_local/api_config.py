@@ -7,12 +7,11 @@ import importlib.metadata
 import json
 import re
 import sys
-import tomllib
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tree import ROOT, description, models
+from tree import ROOT, description, documented_name, models
 from videokit.files import atomic_write
 
 from cog_local.schema import FILE_NAME, read_schema
@@ -56,12 +55,6 @@ def _settings(model: str, weights: str) -> dict[str, Any]:
         "cog_version": importlib.metadata.version("cog"),
         "command": [*serve, "--until-stdin-ends"],
     }
-
-
-def documented_name(model: str) -> str:
-    """Return the owner/name:version under which a model is documented, or local/MODEL without a version."""
-    tools = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]
-    return str(tools["serve"]["documented"].get(model, f"local/{model}"))
 
 
 def content_id(model: str) -> str:

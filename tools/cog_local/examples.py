@@ -12,10 +12,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from tree import ROOT
+from tree import ROOT, documented_name
 from videokit.files import atomic_write
 
-from cog_local.api_config import documented_name
 from cog_local.inputs import read_inputs
 from cog_local.predict import check_status, write_outputs
 from cog_local.schema import read_schema

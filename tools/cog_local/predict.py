@@ -13,12 +13,12 @@ from terminal import STDOUT, MovingLine, colour, write
 from videokit.files import atomic_write
 from videokit.words import counted
 
-from cog_local.again import read_source, report_textual_inversions, report_versions
 from cog_local.api_client import ApiClient
 from cog_local.inputs import InvalidInputs, decode_data_uri, read_inputs
 from cog_local.log_printer import LogPrinter
 from cog_local.schema import SchemaError, read_schema
 from cog_local.server import CogServer, ServerError
+from cog_local.source import read_source, report_textual_inversions, report_versions
 from cog_local.usage import declared_inputs, example_outputs
 
 if TYPE_CHECKING:

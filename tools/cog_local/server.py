@@ -103,15 +103,15 @@ class CogServer:
             "WEIGHTS": self._weights,
             **self._env,
         }
+        command = [str(self._python), "-m", "cog.server.http", "--host", HOST]
         parent_pipe, own_end = os.pipe()  # closes when this process ends, also by SIGKILL
         read_end, output = os.pipe()
-        lines = os.fdopen(read_end, encoding="utf-8", errors="replace")
-        reader = threading.Thread(target=self._read, args=(lines,), daemon=True)
-        reader.start()
-        self._cleanup.callback(reader.join)  # until the last process of the group has closed its output
-        self._cleanup.callback(os.close, own_end)  # which ends the group, also if the start is interrupted
-        command = [str(self._python), "-m", "cog.server.http", "--host", HOST]
         try:
+            lines = os.fdopen(read_end, encoding="utf-8", errors="replace")
+            reader = threading.Thread(target=self._read, args=(lines,), daemon=True)
+            reader.start()
+            self._cleanup.callback(reader.join)  # until the last process of the group has closed its output
+            self._cleanup.callback(os.close, own_end)  # which ends the group, also if the start is interrupted
             self._process = subprocess.Popen(
                 [str(self._python), str(SESSION), str(parent_pipe), temporary, *command],
                 cwd=self.model_dir,
@@ -122,7 +122,7 @@ class CogServer:
                 start_new_session=True,  # Ctrl-C reaches only the caller, which ends all processes of this one
                 pass_fds=[parent_pipe, output],  # `output` is kept by processes whose stdout is another
             )
-        finally:
+        finally:  # also of Ctrl-C before the process starts, as `reader` would wait for this end of its pipe
             os.close(parent_pipe)
             os.close(output)
         self._cleanup.callback(_kill_group, self._process)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from animate_diff.inputs import CHECKPOINTS
 from PIL import Image, ImageDraw, ImageFont
+from tree import package_of
 from videokit.video.encode import encode_gif
 from videokit.video.provenance import Provenance
 
@@ -44,27 +46,21 @@ CLIPS: dict[str, list[dict[str, str]]] = {  # the inputs of each clip, without t
         {"prompt": "a green circle moving up", "model": "animov-512x"},
     ],
 }
-SD_ANIMATION: dict[str, Any] = {"num_animation_frames": 6, "num_interpolation_steps": 3}  # 16 frames, as the others
+MORE_INPUTS = {"sd-animation": {"num_animation_frames": 6, "num_interpolation_steps": 3}}  # 16 frames, as the others
 
 
 def write_gallery(pipelines: Pipelines, model: str, target: Path) -> tuple[Clip, list[int]]:
     """Write a model's picture as a GIF, and return what was written and the seeds of its clips."""
     clips, seeds = [], []
     for inputs in CLIPS[model]:
-        by_seed = {seed: make_clip(pipelines, model, inputs, seed) for seed in SEEDS}
+        make_clip = partial(getattr(pipelines, package_of(model)), **inputs, **MORE_INPUTS.get(model, {}))
+        by_seed = {seed: make_clip(seed=seed) for seed in SEEDS}
         seeds.append(max(SEEDS, key=lambda seed: score(inputs, by_seed[seed])))
         clips.append(by_seed[seeds[-1]])
     shown = [json.dumps({**inputs, "seed": seed}) for inputs, seed in zip(CLIPS[model], seeds, strict=True)]
     provenance = Provenance(model, {"clips": shown}, seeds[0], "script/gallery")
     frames = arrange(model, clips, [list(prompts_of(inputs)) for inputs in CLIPS[model]])
     return encode_gif(frames, target, fps=FPS, provenance=provenance), seeds
-
-
-def make_clip(pipelines: Pipelines, model: str, inputs: dict[str, str], seed: int) -> Frame:
-    """Return 16 frames of a model's own size."""
-    if model == "sd-animation":
-        return pipelines.sd_animation(**inputs, seed=seed, **SD_ANIMATION)
-    return {"animate-diff": pipelines.animate_diff, "zeroscope": pipelines.zeroscope}[model](**inputs, seed=seed)
 
 
 def prompts_of(inputs: dict[str, str]) -> list[str]:

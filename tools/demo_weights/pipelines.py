@@ -5,7 +5,6 @@ Inputs, checks and defaults are the models' own, except for the sizes in `ZEROSC
 
 from __future__ import annotations
 
-import os
 import tempfile
 from functools import cached_property
 from pathlib import Path
@@ -58,14 +57,15 @@ class Pipelines:
         """Return a clip of animate-diff, (F, H, W, 3)."""
         checked = AnimateDiffInputs(prompt, **inputs)
         checked.check()
-        return _clip(self.animate_diff_pipeline.generate(checked, checked.resolved_seed(), self._stages))
+        frames = self.animate_diff_pipeline.generate(checked, checked.resolved_seed(), Stages(self.device))
+        return np.stack(list(frames))
 
     def zeroscope(self, prompt: str, **inputs: Any) -> Frame:
         """Return a clip of zeroscope, (F, H, W, 3); 16 frames of the smallest size by default."""
         checked = ZeroscopeInputs(prompt, **(ZEROSCOPE | inputs))
         checked.check(self.zeroscope_pipeline.max_frames)
-        (frames,) = self.zeroscope_pipeline.generate(checked, checked.resolved_seed(), self._stages)
-        return _clip(frames)
+        (frames,) = self.zeroscope_pipeline.generate(checked, checked.resolved_seed(), Stages(self.device))
+        return np.stack(list(frames))
 
     def sd_animation(self, prompt_start: str, prompt_end: str, **inputs: Any) -> Frame:
         """Return an animation of sd-animation, (F, H, W, 3); 128x128 by default."""
@@ -73,8 +73,8 @@ class Pipelines:
         checked.check()
         with tempfile.TemporaryDirectory() as directory, FrameStore(Path(directory)) as pictures:
             pipeline = self.sd_animation_pipeline
-            latents = pipeline.animate(checked, checked.resolved_seed(), self._stages, pictures)
-            return _clip(pipeline.interpolate(checked, latents, pictures))
+            latents = pipeline.animate(checked, checked.resolved_seed(), Stages(self.device), pictures)
+            return np.stack(list(pipeline.interpolate(checked, latents, pictures)))
 
     @cached_property
     def animate_diff_pipeline(self) -> AnimateDiff:
@@ -91,15 +91,6 @@ class Pipelines:
         """The model's pipeline, for access to its networks."""
         return SdAnimation(self._store("sd-animation", SD_ANIMATION_FILES), self.device)
 
-    @property
-    def _stages(self) -> Stages:
-        return Stages(self.device)
-
     def _store(self, model: str, files: Iterable[WeightFile]) -> WeightStore:
-        if self.weights == "demo":
-            return WeightStore.from_environment(files, model, ROOT / model, {**os.environ, "WEIGHTS": "demo"})
-        return WeightStore(files, directories=[Path(self.weights) / model], cache=None)
-
-
-def _clip(frames: Iterable[Frame]) -> Frame:
-    return np.stack(list(frames))
+        directory = ROOT / model / "demo-weights" if self.weights == "demo" else Path(self.weights) / model
+        return WeightStore(files, directories=[directory], cache=None)

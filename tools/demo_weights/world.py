@@ -32,6 +32,13 @@ MOTIONS = {"right": (1, 0), "left": (-1, 0), "up": (0, -1), "down": (0, 1), "sti
 SIZES = {"small": 0.17, "large": 0.24}  # radius of the circle; the other shapes have the same area
 CENTROID_OFFSET = {"triangle": 0.389}  # radii from the centre of the shape's box down to its centre of gravity
 BACKGROUNDS = {"dark": 60, "light": 165}  # grey level
+ATTRIBUTES: dict[str, Sequence[str]] = {  # the values of each
+    "colour": list(COLOURS),
+    "shape": SHAPES,
+    "motion": list(MOTIONS),
+    "size": list(SIZES),
+    "background": list(BACKGROUNDS),
+}
 STYLES = ("flat", "bright", "pastel", "dark", "rose")
 PASTEL = 200  # grey level mixed into pastel pictures; with 255 a white shape would look as in the other styles
 ROSE = (1.3, 0.45, 1.0)  # factors of the background's red, green and blue

@@ -6,7 +6,6 @@ The layouts are those of animate_diff/weights.py. `small` runs on a laptop; `ful
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +14,6 @@ from animate_diff.checkpoint import unet_keys
 from animate_diff.inputs import CHECKPOINTS, MOTION_MODULES
 from animate_diff.motion_module import motion_keys
 from diffusers import MotionAdapter
-from safetensors.torch import save_file
 from videokit.weights.keys import checkpoint_text_encoder_keys, checkpoint_vae_keys
 
 from random_weights.stable_diffusion import FULL as FULL
@@ -29,12 +27,15 @@ from random_weights.stable_diffusion import (
     unet,
     vae,
     write_base,
+    write_config,
+    write_tensors,
 )
 from random_weights.tokenizer import write_tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
+
+    from torch import nn
 
     from random_weights.stable_diffusion import Tensors
 
@@ -47,7 +48,7 @@ def motion_config(size: Size, name: str) -> dict[str, object]:
         "block_out_channels": list(size.unet_channels),
         "motion_layers_per_block": 2,
         "motion_num_attention_heads": 8,
-        "motion_norm_num_groups": 32,
+        "motion_norm_num_groups": size.norm_groups,
         "motion_max_seq_length": 32 if v2 or v3 else 24,
         "use_motion_mid_block": v2,
     }
@@ -66,15 +67,10 @@ def write(directory: Path, size: Size) -> None:
 
 def write_checkpoint(file: Path, size: Size, name: str) -> None:
     """Write a single-file checkpoint in half precision, with CompVis' names as fine-tuned models are published."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    tokens = write_tokenizer(None)
-    save_file(
-        half(random_tensors(unet(size), name), unet_keys)
-        | half(_compvis_shapes(random_tensors(vae(size), name)), checkpoint_vae_keys)
-        | half(random_tensors(text_encoder(size, tokens), name), checkpoint_text_encoder_keys),
-        file,
-        metadata={"format": "pt"},
-    )
+    text = random_tensors(text_encoder(size, write_tokenizer(None)), name)
+    tensors = half(random_tensors(unet(size), name), unet_keys) | half(text, checkpoint_text_encoder_keys)
+    tensors |= half(_compvis_shapes(random_tensors(vae(size), name)), checkpoint_vae_keys)
+    write_tensors(file, tensors, {"format": "pt"})
 
 
 def write_motion_module(path: Path, size: Size, name: str) -> None:
@@ -83,19 +79,16 @@ def write_motion_module(path: Path, size: Size, name: str) -> None:
     with init_empty_weights():
         adapter = MotionAdapter.from_config(config)
     tensors = random_tensors(adapter, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    original = {motion_keys(key)[0]: tensor for key, tensor in (tensors | position_tables(adapter)).items()}
     if not path.suffix:
-        path.mkdir(exist_ok=True)
-        (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        write_config(path / "config.json", config)
         tables = {key: buffer.clone() for key, buffer in adapter.named_buffers()}
-        save_file(tensors | tables, path / "diffusion_pytorch_model.safetensors")
-        return
-    original = {motion_keys(key)[0]: tensor for key, tensor in tensors.items()}
-    original |= {motion_keys(key)[0]: table for key, table in _position_tables(adapter).items()}
-    if path.suffix == ".ckpt":
+        write_tensors(path / "diffusion_pytorch_model.safetensors", tensors | tables)
+    elif path.suffix == ".ckpt":
+        path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(original, path)
     else:
-        save_file(original, path)
+        write_tensors(path, original)
 
 
 def _compvis_shapes(vae: Tensors) -> Tensors:
@@ -106,11 +99,15 @@ def _compvis_shapes(vae: Tensors) -> Tensors:
     }
 
 
-def _position_tables(adapter: MotionAdapter) -> Mapping[str, torch.Tensor]:
-    """Return the sines, which the original layout stores as a buffer in each of the two attentions of a block."""
+def position_tables(network: nn.Module, positions: int | None = None) -> Tensors:
+    """Return the sines, which the original layout stores as a buffer in each of the two attentions of a block.
+
+    `positions` is how many of them are stored, all by default.
+    """
     tables = {}
-    for name, buffer in adapter.named_buffers():
-        block = name.removesuffix("pos_embed.pe")
-        for attention in ("attn1", "attn2"):
-            tables[f"{block}{attention}.pos_encoder.pe"] = buffer.clone()
+    for name, sines in network.named_buffers():
+        if name.endswith("pos_embed.pe"):
+            block = name.removesuffix("pos_embed.pe")
+            for attention in ("attn1", "attn2"):
+                tables[f"{block}{attention}.pos_encoder.pe"] = sines[:, :positions].clone()
     return tables

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import save_file
 from sd_animation.film import COLOURS, PUBLISHED, Film, Widths, film_keys
 
-from random_weights.stable_diffusion import half, random_tensors
+from random_weights.stable_diffusion import half, random_tensors, write_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,8 +23,7 @@ def write(file: Path, size: Widths) -> None:
         film = Film(size)
     tensors = random_tensors(film, "film")
     init_as_mean(tensors, size)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(half(tensors, film_keys), file)
+    write_tensors(file, half(tensors, film_keys))
 
 
 def init_as_mean(tensors: dict[str, torch.Tensor], size: Widths) -> None:

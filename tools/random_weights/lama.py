@@ -25,11 +25,5 @@ def write(file: Path, size: str) -> None:
 
 def state(size: Size) -> dict[str, torch.Tensor]:
     """Return random parameters of the generator, and statistics of its norms that have no effect."""
-    with torch.device("meta"):
-        lama = Lama(size)
-    tensors = {name: torch.zeros(b.shape, dtype=b.dtype) for name, b in lama.named_buffers()}
-    for name in tensors:
-        if name.endswith("running_var"):
-            tensors[name] += 1
-    tensors |= random_tensors(lama, "lama")
-    return {name: tensors[name] for name in lama.state_dict()}
+    lama = Lama(size)
+    return {**lama.state_dict(), **random_tensors(lama, "lama")}

@@ -42,6 +42,8 @@ class Size:
     text_layers: int
     text_heads: int
     vocabulary: int | None  # of the text encoder; None: that of the tokenizer
+    head_width: int = 8  # as attention_head_dim, which some networks read as the number of heads
+    norm_groups: int = 32
 
 
 SMALL = Size(8, (32, 64, 64, 64), (32, 32, 32, 64), 64, 2, 4, None)
@@ -56,11 +58,11 @@ def unet_config(size: Size) -> dict[str, object]:
         "sample_size": size.sample_size,
         "block_out_channels": list(size.unet_channels),
         "layers_per_block": 2,
-        "attention_head_dim": 8,
+        "attention_head_dim": size.head_width,
         "cross_attention_dim": size.text_width,
         "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
         "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-        "norm_num_groups": 32,
+        "norm_num_groups": size.norm_groups,
     }
 
 
@@ -74,7 +76,7 @@ def vae_config(size: Size) -> dict[str, object]:
         "up_block_types": ["UpDecoderBlock2D"] * 4,
         "layers_per_block": 2,
         "latent_channels": 4,
-        "norm_num_groups": 32,
+        "norm_num_groups": size.norm_groups,
         "scaling_factor": 0.18215,
     }
 
@@ -101,18 +103,29 @@ def text_config(size: Size, tokens: int) -> dict[str, object]:
 def write_base(directory: Path, size: Size) -> None:
     """Write the base's tokenizer, configurations, VAE and text encoder."""
     tokens = write_tokenizer(directory / BASE / "tokenizer")
-    configs = {"unet": unet_config(size), "vae": vae_config(size), "text_encoder": text_config(size, tokens)}
+    text = text_config(size, tokens)
+    write_configs(directory / BASE, unet=unet_config(size), vae=vae_config(size), text_encoder=text)
+    write_tensors(directory / BASE_VAE, half(random_tensors(vae(size), "base"), vae_keys))
+    tensors = random_tensors(text_encoder(size, tokens), "base")
+    write_tensors(directory / BASE_TEXT_ENCODER, half(tensors, text_encoder_keys))
+
+
+def write_configs(directory: Path, **configs: Mapping[str, object]) -> None:
+    """Write the config.json of each part, in a directory with its name."""
     for part, config in configs.items():
-        write_config(directory / BASE / part / "config.json", config)
-    save_file(half(random_tensors(vae(size), "base"), vae_keys), directory / BASE_VAE)
-    text = random_tensors(text_encoder(size, tokens), "base")
-    save_file(half(text, text_encoder_keys), directory / BASE_TEXT_ENCODER)
+        write_config(directory / part / "config.json", config)
 
 
 def write_config(file: Path, config: Mapping[str, object]) -> None:
     """Write a configuration as JSON, in a directory that is created if it is missing."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def write_tensors(file: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors, in a directory that is created if it is missing."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, file, metadata)
 
 
 def unet(size: Size) -> UNet2DConditionModel:

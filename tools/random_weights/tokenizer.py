@@ -6,6 +6,8 @@ import itertools
 import json
 from typing import TYPE_CHECKING
 
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -25,7 +27,7 @@ def write_tokenizer(directory: Path | None) -> int:
 
     Without a directory nothing is written. The order is CLIP's: bytes, bytes that end a word, merges, start, end.
     """
-    bytes_ = list(_byte_characters())
+    bytes_ = list(bytes_to_unicode().values())
     merges = _merges()
     tokens = [*bytes_, *(b + END_OF_WORD for b in bytes_), *("".join(pair) for pair in merges)]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
@@ -57,13 +59,3 @@ def _merges() -> list[tuple[str, str]]:
             place = list(itertools.pairwise(symbols)).index(chosen)
             symbols[place : place + 2] = ["".join(chosen)]
     return list(ranks)
-
-
-def _byte_characters() -> list[str]:
-    """Return the 256 characters for bytes in GPT-2's byte-level vocabularies: a printable byte is its own character.
-
-    Source: openai/gpt-2@a74da5d src/encoder.py, bytes_to_unicode.
-    """
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte) for byte in printable] + [chr(256 + index) for index, _ in enumerate(others)]

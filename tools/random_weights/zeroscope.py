@@ -7,34 +7,25 @@ runs on a laptop at the documented sizes, from 256x256 up; `full` has the publis
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, UNet3DConditionModel
+from diffusers import UNet3DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 from videokit.weights.keys import same_key, text_encoder_keys, vae_keys
 from zeroscope.weights import LAMA, MODELS, TEXT_ENCODER, UNET, VAE
 
-from random_weights import lama, stable_diffusion
-from random_weights.stable_diffusion import half, random_tensors, write_config
+from random_weights import lama
+from random_weights import stable_diffusion as sd
 from random_weights.tokenizer import write_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@dataclass(frozen=True)
-class Size(stable_diffusion.Size):
-    """The size of the networks; the topology is always the published one."""
-
-    head_width: int
-    norm_groups: int
-
-
-SMALL = Size(64, (8, 8, 16, 16), (8, 8, 8, 16), 32, 2, 2, None, head_width=8, norm_groups=8)
-FULL = Size(64, (320, 640, 1280, 1280), (128, 256, 512, 512), 1024, 23, 16, 49408, head_width=64, norm_groups=32)
+SMALL = sd.Size(64, (8, 8, 16, 16), (8, 8, 8, 16), 32, 2, 2, None, head_width=8, norm_groups=8)
+FULL = sd.Size(64, (320, 640, 1280, 1280), (128, 256, 512, 512), 1024, 23, 16, 49408, head_width=64, norm_groups=32)
 SIZES = {"small": SMALL, "full": FULL}
 
 # As in a repository of the same family. timestep_spacing is in no known one and must have no effect.
@@ -53,7 +44,7 @@ SCHEDULER = {
 }
 
 
-def unet_config(size: Size) -> dict[str, object]:
+def unet_config(size: sd.Size) -> dict[str, object]:
     """Return the content of a published unet/config.json."""
     return {
         "_class_name": "UNet3DConditionModel",
@@ -68,14 +59,9 @@ def unet_config(size: Size) -> dict[str, object]:
     }
 
 
-def vae_config(size: Size) -> dict[str, object]:
-    """Return the content of a published vae/config.json."""
-    return stable_diffusion.vae_config(size) | {"norm_num_groups": size.norm_groups}
-
-
-def text_config(size: Size, tokens: int) -> dict[str, object]:
+def text_config(size: sd.Size, tokens: int) -> dict[str, object]:
     """Return the content of a published text_encoder/config.json."""
-    return stable_diffusion.text_config(size, tokens) | {
+    return sd.text_config(size, tokens) | {
         "projection_dim": size.text_width // 2,
         "hidden_act": "gelu",
         "bos_token_id": 0,
@@ -84,33 +70,27 @@ def text_config(size: Size, tokens: int) -> dict[str, object]:
     }
 
 
-def write(directory: Path, size: Size) -> None:
+def write(directory: Path, size: sd.Size) -> None:
     """Write the files for predictions with any input; about 4 MB for `SMALL`."""
     for model in MODELS:
         write_model(directory / model, size, model)
     lama.write(directory / LAMA, "full" if size == FULL else "small")
 
 
-def write_model(folder: Path, size: Size, name: str) -> None:
+def write_model(folder: Path, size: sd.Size, name: str) -> None:
     """Write one model: configurations, tokenizer, and three pickles with the keys of 2023."""
     tokens = write_tokenizer(folder / "tokenizer")
     # Stable Diffusion 2's tokenizer pads with "!", which only this file says
     special = folder / "tokenizer" / "special_tokens_map.json"
     special.write_text(json.dumps({**json.loads(special.read_text()), "pad_token": "!"}, indent=2) + "\n")
-    configs = {
-        "unet/config.json": unet_config(size),
-        "vae/config.json": vae_config(size),
-        "text_encoder/config.json": text_config(size, tokens),
-        "scheduler/scheduler_config.json": SCHEDULER,
-    }
-    for path, config in configs.items():
-        write_config(folder / path, config)
+    configs = {"unet": unet_config(size), "vae": sd.vae_config(size), "text_encoder": text_config(size, tokens)}
+    sd.write_configs(folder, **configs)
+    sd.write_config(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
     with init_empty_weights():
-        unet = UNet3DConditionModel.from_config(configs["unet/config.json"])
-        vae = AutoencoderKL.from_config(configs["vae/config.json"])
-        text_encoder = CLIPTextModel(CLIPTextConfig(**text_config(size, tokens)))
-    torch.save(half(random_tensors(unet, name), same_key), folder / UNET)
-    torch.save(half(random_tensors(vae, "zeroscope"), vae_keys), folder / VAE)
-    text = half(random_tensors(text_encoder, "zeroscope"), text_encoder_keys)
-    text["text_model.embeddings.position_ids"] = torch.arange(77)[None]  # a buffer that transformers stored in 2023
-    torch.save(text, folder / TEXT_ENCODER)
+        unet = UNet3DConditionModel.from_config(configs["unet"])
+        text_encoder = CLIPTextModel(CLIPTextConfig(**configs["text_encoder"]))
+    torch.save(sd.half(sd.random_tensors(unet, name), same_key), folder / UNET)
+    torch.save(sd.half(sd.random_tensors(sd.vae(size), "zeroscope"), vae_keys), folder / VAE)
+    tensors = sd.half(sd.random_tensors(text_encoder, "zeroscope"), text_encoder_keys)
+    tensors["text_model.embeddings.position_ids"] = torch.arange(77)[None]  # a buffer that transformers stored in 2023
+    torch.save(tensors, folder / TEXT_ENCODER)

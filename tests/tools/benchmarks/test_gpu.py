@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -15,15 +14,14 @@ from benchmarks.on_gpu.subject import Network
 from benchmarks.on_gpu.table import Rows, markdown
 from benchmarks.on_gpu.timing import SMALL
 from torch import nn
-from tree import ROOT, models
+from tree import ROOT
 
 A100 = {"device": "NVIDIA A100", "software": "torch 2.11.0, float16"}
 
 
 def test_without_a_gpu_every_row_says_so_and_nothing_fails(tmp_path: Path) -> None:
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / place) for place in (*models(), "tools"))}
-    command = [sys.executable, "-P", "-m", "benchmarks.gpu", "--model", "animate-diff", "--out", str(tmp_path)]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    command = [sys.executable, ROOT / "script" / "bench", "gpu", "--model", "animate-diff", "--out", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     table = (tmp_path / "table.md").read_text()
     rows = [line for line in table.splitlines() if line.startswith("| ")][1:]

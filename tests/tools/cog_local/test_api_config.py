@@ -8,7 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from cog_local.api_config import documented_name
+from tree import documented_name
 
 # From the API pages that the models reproduce.
 DOCUMENTED = {

@@ -10,6 +10,7 @@ from typing import Any
 import pictures
 import pytest
 import videokit
+from called_scripts import predict
 from videokit.video.encode import encode_gif, encode_mp4
 from videokit.video.provenance import Provenance
 
@@ -26,16 +27,14 @@ def clip(path: Path, model: str = "one-file", seed: int = 9, software: str = SOF
     return path
 
 
-def predict(repository: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(repository / "script" / "predict"), "one-file", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+def again(repository: Path, cwd: Path, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    return predict(repository, cwd, "one-file", *arguments, status=status)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "gif"])
 def test_the_inputs_and_the_resolved_seed_come_from_the_file(repository: Path, tmp_path: Path, suffix: str) -> None:
     path = clip(tmp_path / f"clip.{suffix}")
-    done = predict(repository, tmp_path, "--from", str(path), "-v")
-    assert done.returncode == 0, done.stderr
+    done = again(repository, tmp_path, "--from", str(path), "-v")
     assert done.stdout.endswith("seed 9\n")
     assert "3/3" in done.stderr
     assert "so the file may differ" not in done.stderr
@@ -43,16 +42,14 @@ def test_the_inputs_and_the_resolved_seed_come_from_the_file(repository: Path, t
 
 def test_i_and_json_win_over_the_file(repository: Path, tmp_path: Path) -> None:
     path = clip(tmp_path / "clip.mp4")
-    done = predict(repository, tmp_path, "--from", str(path), "-v", "-i", "seed=5", "--json", '{"steps": 6, "seed": 4}')
-    assert done.returncode == 0, done.stderr
+    done = again(repository, tmp_path, "--from", str(path), "-v", "-i", "seed=5", "--json", '{"steps": 6, "seed": 4}')
     assert done.stdout.endswith("seed 5\n")
     assert "6/6" in done.stderr
 
 
 def test_other_versions_are_named_in_one_line(repository: Path, tmp_path: Path) -> None:
     path = clip(tmp_path / "clip.mp4", software="one-file 0.9, videokit 0.0.1")
-    done = predict(repository, tmp_path, "--from", str(path))
-    assert done.returncode == 0, done.stderr
+    done = again(repository, tmp_path, "--from", str(path))
     line = f"{path} is of one-file 0.9, videokit 0.0.1; this is {SOFTWARE}, so the file may differ"
     assert done.stderr.splitlines()[0] == line
 
@@ -60,8 +57,7 @@ def test_other_versions_are_named_in_one_line(repository: Path, tmp_path: Path) 
 def test_a_file_among_the_inputs_has_to_be_given_again(repository: Path, tmp_path: Path) -> None:
     path = clip(tmp_path / "clip.mp4", image=DIGEST)
     (tmp_path / "in.png").write_bytes(b"a picture")
-    done = predict(repository, tmp_path, "--from", str(path), "-i", "image=@in.png", "-o", "out.mp4")
-    assert done.returncode == 0, done.stderr
+    again(repository, tmp_path, "--from", str(path), "-i", "image=@in.png", "-o", "out.mp4")
     assert (tmp_path / "out.mp4").read_bytes() == b"from a picture"
 
 
@@ -73,8 +69,7 @@ def test_without_a_name_of_its_own_the_new_file_does_not_replace_the_old_one(
     old = clip(tmp_path / "one-file.mp4").read_bytes()
     if link:
         (tmp_path / link).symlink_to("one-file.mp4")
-    done = predict(repository, tmp_path, "--from", link or "one-file.mp4", "-i", "mode=clip", *arguments)
-    assert done.returncode == 0, done.stderr
+    done = again(repository, tmp_path, "--from", link or "one-file.mp4", "-i", "mode=clip", *arguments)
     assert (tmp_path / "one-file.mp4").read_bytes() == old
     assert str(tmp_path / "one-file-again.mp4") in done.stdout
     assert (tmp_path / "one-file-again.mp4").read_bytes() != old
@@ -82,8 +77,7 @@ def test_without_a_name_of_its_own_the_new_file_does_not_replace_the_old_one(
 
 def test_a_name_that_is_given_is_written(repository: Path, tmp_path: Path) -> None:
     old = clip(tmp_path / "one-file.mp4").read_bytes()
-    done = predict(repository, tmp_path, "--from", "one-file.mp4", "-o", "one-file.mp4")
-    assert done.returncode == 0, done.stderr
+    again(repository, tmp_path, "--from", "one-file.mp4", "-o", "one-file.mp4")
     assert (tmp_path / "one-file.mp4").read_bytes() != old
 
 
@@ -113,8 +107,8 @@ def test_what_cannot_be_made_again_is_refused_before_a_server_starts(
     clip(tmp_path / "image.mp4", image=DIGEST)
     clip(tmp_path / "newer.gif", color="red", steps=0)
     before = sorted(tmp_path.iterdir())
-    done = predict(repository, tmp_path, *arguments)
-    assert (done.returncode, done.stdout) == (2, "")
+    done = again(repository, tmp_path, *arguments, status=2)
+    assert done.stdout == ""
     for line, start in zip(sorted(done.stderr.splitlines()), sorted(starts), strict=True):
         assert line.startswith(start)
     assert sorted(tmp_path.iterdir()) == before

@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from cog_local.schema import SchemaError, write_schema
+from cog_local.schema import write_schema
 from cog_local.server import CogServer, ServerError
 from processes import processes_with
 
@@ -56,12 +56,6 @@ def test_a_body_that_is_not_json_is_refused_with_the_servers_text(tmp_path: Path
         answer = server.predict({"steps": float("nan")})
     assert answer == {"detail": answer["detail"]}
     assert answer["detail"].startswith("Failed to parse the request body as JSON: ")
-
-
-def test_a_model_without_a_schema_is_refused_with_the_command_that_writes_it(tmp_path: Path) -> None:
-    (model(tmp_path) / "openapi.json").unlink()
-    with pytest.raises(SchemaError, match=r"openapi\.json is missing; run: script/schema "), CogServer(tmp_path):
-        pass
 
 
 def test_the_choice_of_weights_reaches_the_model_and_its_log_the_caller(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ class Zeroscope(Subject):
             unet(1, width, height, calls=Zeroscope.default.num_inference_steps),
             unet(2, width, height),
             unet(1, *((320, 256) if small else (1024, 576))),
-            decoder(zeroscope_recipe.vae_config(size), 1, width, height, frames, vae_peak),
+            decoder(sd.vae_config(size), 1, width, height, frames, vae_peak),
             Network(
                 f"LaMa, 1 frame {width}x{height}", partial(Lama, lama.SIZES["small" if small else "full"]),
                 lambda network, *tensors: network(*tensors), [(1, 3, height, width), (1, 1, height, width)],

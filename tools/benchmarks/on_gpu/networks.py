@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from videokit.runtime import GB, Device
 
-from benchmarks.on_gpu.timing import device_seconds, peak_memory
+from benchmarks.on_gpu.timing import device_seconds, peak_gpu_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ def _figures(subject: Subject, network: Network) -> Figures:
         "TFLOP/s": flops / seconds / 1e12,
         "% of the matrix product's": 100 * flops / seconds / subject.peak,
     }
-    figures |= peak_memory(subject.device, call)
+    figures |= peak_gpu_memory(subject.device, call)
     if network.predicted_bytes is not None and not subject.small:
         figures["GB by the product's estimate"] = network.predicted_bytes / GB
     return figures

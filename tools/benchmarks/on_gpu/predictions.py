@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 import warnings
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from videokit.runtime import GB
 
-from benchmarks.measure import paired
-from benchmarks.on_gpu.timing import device_seconds, peak_memory
+from benchmarks.measure import in_new_process, paired, seconds
+from benchmarks.on_gpu.models import MODELS
+from benchmarks.on_gpu.timing import device_seconds, peak_gpu_memory, pick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,7 @@ def stages(subject: Subject) -> Iterator[Row]:
     stages, first = subject.predict()
     total = time.perf_counter() - start
     parts: Figures = {f"s {name}": value for name, value in stages.seconds.items()}
-    yield "a whole prediction", {"s": total, **parts, **peak_memory(subject.device, subject.predict)}
+    yield "a whole prediction", {"s": total, **parts, **peak_gpu_memory(subject.device, subject.predict)}
     yield "the next prediction", {"the same file": subject.predict()[1] == first}
 
 
@@ -89,11 +90,10 @@ def copies(subject: Subject) -> Iterator[Row]:
 
 def cold_start(subject: Subject) -> Iterator[Row]:
     """Yield the time of a new process until its first clip, with its files in the page cache."""
-    code = (
-        "import sys; from pathlib import Path; from benchmarks.on_gpu.models import MODELS;"
-        "from benchmarks.on_gpu.timing import pick; MODELS[sys.argv[1]](pick()[0], Path(sys.argv[2])).clip()"
-    )
-    command = [sys.executable, "-P", "-c", code, subject.name, str(subject.directory)]
-    start = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
-    yield "a new process until its first clip", {"s": time.perf_counter() - start}
+    start = partial(in_new_process, make_clip, subject.name, subject.directory)
+    yield "a new process until its first clip", {"s": seconds(start)}
+
+
+def make_clip(model: str, directory: str) -> None:
+    """Make a clip of a model with the weights in a directory."""
+    MODELS[model](pick()[0], Path(directory)).clip()

@@ -134,17 +134,13 @@ def _figures(subject: Subject, variant: Variant, changes: dict[str, int]) -> Fig
     pipeline = subject.load(Device(subject.device.device, variant.dtype or subject.device.dtype))
     variant.apply(subject.parts(pipeline))
 
-    def changed() -> tuple[float, np.ndarray]:
+    def clip(pipeline: Any, context: Callable[[], AbstractContextManager[object]]) -> tuple[float, np.ndarray]:
         start = time.perf_counter()
-        with variant.context():
+        with context():
             frames = subject.clip(pipeline, **changes)
         return time.perf_counter() - start, frames
 
-    def unchanged() -> tuple[float, np.ndarray]:
-        start = time.perf_counter()
-        frames = subject.clip(**changes)
-        return time.perf_counter() - start, frames
-
+    changed, unchanged = partial(clip, pipeline, variant.context), partial(clip, subject.pipeline, nullcontext)
     first, frames = changed()  # compiles
     expected = unchanged()[1]
     pairs = [(changed(), unchanged()[0]) for _ in range(subject.runs)]

@@ -7,6 +7,7 @@ trains on while its first motion module trains. The other motion modules train o
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from animate_diff.motion_module import MID_BLOCK, scope_norms, set_norm_scope
 from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
+from random_weights.animate_diff import SMALL, motion_config
 from torch import nn
 
 from demo_weights.train.loop import Plan, fit
@@ -55,15 +57,9 @@ def build(sample_size: int) -> tuple[UNet2DConditionModel, UNetMotionModel]:
     torch.manual_seed(2)
     base = UNet2DConditionModel.from_config(unet_config(TEXT_WIDTH, sample_size))
     init_as_identity(base)
-    adapter = MotionAdapter(
-        block_out_channels=CHANNELS,
-        motion_layers_per_block=2,
-        motion_num_attention_heads=4,
-        motion_norm_num_groups=GROUPS,
-        motion_max_seq_length=32,
-        use_motion_mid_block=True,
-    )
-    motion_unet = UNetMotionModel.from_unet2d(base, adapter)
+    size = replace(SMALL, unet_channels=CHANNELS, norm_groups=GROUPS)
+    config = motion_config(size, "mm_sd_v15_v2") | {"motion_num_attention_heads": 4}
+    motion_unet = UNetMotionModel.from_unet2d(base, MotionAdapter.from_config(config))
     scope_norms(motion_unet)
     for module in motion_unet.modules():
         if isinstance(module, AnimateDiffTransformer3D):
@@ -91,17 +87,11 @@ def train(base: UNet2DConditionModel, motion_unet: UNetMotionModel, teacher: Tea
             return still_loss(base, teacher, step, rng)
         return two_frames_loss("motion", motion_unet, teacher, rng)
 
-    with_prior = teacher.with_caption_prior()
-
-    def mixed_loss(step: int, rng: random.Random) -> torch.Tensor:
-        if step % 4 == 0:
-            return still_loss(base, with_prior, step, rng)
-        return clip_loss(motion_unet, with_prior, step, rng)
-
+    loss_at = partial(mixed_loss, 4, base, motion_unet, teacher.with_caption_prior())
     motion = _select_module(motion_unet, DEFAULT_MODULE)
     fit("motions", motion, MOTIONS, motion_loss, folder, pretrained=base.parameters())
-    fit(DEFAULT_MODULE, motion, CLIPS, mixed_loss, folder, pretrained=base.parameters())
-    fit(f"{DEFAULT_MODULE}-slowly", motion, CLIPS_SLOWLY, mixed_loss, folder, pretrained=base.parameters())
+    fit(DEFAULT_MODULE, motion, CLIPS, loss_at, folder, pretrained=base.parameters())
+    fit(f"{DEFAULT_MODULE}-slowly", motion, CLIPS_SLOWLY, loss_at, folder, pretrained=base.parameters())
     base.requires_grad_(False)
 
 
@@ -111,12 +101,7 @@ def train_other_module(first: UNetMotionModel, name: str, teacher: Teacher, fold
     motion_unet.load_state_dict(first.state_dict())
     motion_unet.requires_grad_(False)
     trained = [parameter.requires_grad_() for parameter in _select_module(motion_unet, name)]
-    with_prior = teacher.with_caption_prior()
-
-    def loss_at(step: int, rng: random.Random) -> torch.Tensor:
-        return clip_loss(motion_unet, with_prior, step, rng)
-
-    fit(name, trained, OTHER_MODULES[name], loss_at, folder)
+    fit(name, trained, OTHER_MODULES[name], partial(clip_loss, motion_unet, teacher.with_caption_prior()), folder)
     return motion_unet
 
 
@@ -127,17 +112,18 @@ def train_style(style: str, first: UNetMotionModel, teacher: Teacher, folder: Pa
     set_norm_scope(motion_unet, first.conv_norm_out.num_frames)
     for parameter in motion_parameters(motion_unet).values():
         parameter.requires_grad_(False)
-
     with_prior = teacher.with_caption_prior()
-
-    def loss_at(clips: int, step: int, rng: random.Random) -> torch.Tensor:
-        if step % (clips + 1):  # without clips a style would lose its motions
-            return clip_loss(motion_unet, with_prior, step, rng)
-        return still_loss(base, with_prior, step, rng)
-
-    fit(style, base.parameters(), STYLE, partial(loss_at, 1), folder)
-    fit(f"{style}-slowly", base.parameters(), STYLE_SLOWLY, partial(loss_at, 3), folder)
+    # without clips a style would lose its motions
+    for stage, plan, n in ((style, STYLE, 2), (f"{style}-slowly", STYLE_SLOWLY, 4)):
+        fit(stage, base.parameters(), plan, partial(mixed_loss, n, base, motion_unet, with_prior), folder)
     return base.requires_grad_(False)
+
+
+def mixed_loss(
+    n: int, base: UNet2DConditionModel, motion_unet: UNetMotionModel, teacher: Teacher, step: int, rng: random.Random
+) -> torch.Tensor:
+    """Return the loss on stills in every n-th step, and on clips in the others."""
+    return clip_loss(motion_unet, teacher, step, rng) if step % n else still_loss(base, teacher, step, rng)
 
 
 def still_loss(base: UNet2DConditionModel, teacher: Teacher, step: int, rng: random.Random) -> torch.Tensor:
@@ -147,8 +133,7 @@ def still_loss(base: UNet2DConditionModel, teacher: Teacher, step: int, rng: ran
         noise_pred: torch.Tensor = base(inputs[:, 0], timesteps, prompt_embeds).sample
         return noise_pred[:, None]
 
-    half = BATCH // 2
-    return teacher.loss(predict_noise, teacher.scenes(half, None, rng), teacher.random_variants(half, rng))
+    return teacher.still_loss(predict_noise, BATCH, rng)
 
 
 def clip_loss(motion_unet: UNetMotionModel, teacher: Teacher, step: int, rng: random.Random) -> torch.Tensor:

@@ -8,10 +8,12 @@ latents, as its norms, its attention and a UNet's output need.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderKL
+from random_weights import stable_diffusion as sd
 from torch import nn
 
 from demo_weights.train.loop import Plan, fit
@@ -20,16 +22,9 @@ from demo_weights.world import STYLES, draw, random_scene
 if TYPE_CHECKING:
     from pathlib import Path
 
-CONFIG: dict[str, Any] = {
-    "_class_name": "AutoencoderKL",
-    "block_out_channels": [16, 16, 32, 32],
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "layers_per_block": 1,
-    "latent_channels": 4,
-    "norm_num_groups": 4,
-    "scaling_factor": 0.18215,
-}
+SIZE = replace(sd.SMALL, vae_channels=(16, 16, 32, 32), norm_groups=4)
+CONFIG: dict[str, Any] = sd.vae_config(SIZE) | {"layers_per_block": 1}
+del CONFIG["sample_size"]  # the models have pictures of several sizes
 PLAN = Plan(steps=2400, learning_rate=2e-3, warmup_steps=30, average_steps=50)
 DECODER = Plan(steps=10000, learning_rate=2e-3, warmup_steps=30, average_steps=100, seed=1)
 CROP = 32  # side of a crop, in pixels

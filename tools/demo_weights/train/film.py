@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from random_weights.film import init_as_mean
-from random_weights.stable_diffusion import half
-from safetensors.torch import save_file
-from sd_animation.film import LEVELS, SPECIALIZED_LEVELS, Film, Widths, film_keys, warp
+from sd_animation.film import LEVELS, SPECIALIZED_LEVELS, Film, Widths, warp
 from torch import nn
 
 from demo_weights.train.loop import Plan, fit
@@ -62,19 +60,19 @@ class MovingTriplets(Triplets):
     inside: torch.Tensor  # 1 on a disc of the shape's area half-way, else 0: (B, 1, CROP, CROP)
 
 
-def train(folder: Path, flow: Plan = FLOW, picture: Plan = PICTURE, fade: Plan = FADE) -> Film:
+def train(folder: Path) -> Film:
     """Return FILM: the coarse flow trained on the known flow, then all but the features on the picture in between."""
     film = build()
     predictor = film.predict_flow._predictor
     examples = functools.cache(lambda: _examples(film))  # not drawn if the stage is complete
 
     def flow_loss(step: int, rng: random.Random) -> torch.Tensor:
-        given = examples()
         chosen = torch.tensor(rng.sample(range(EXAMPLES), FLOW_BATCH))
-        start, stop = ([level[chosen] for level in pyramid] for pyramid in (given.start, given.stop))
-        known_flow, inside = given.flow[chosen], given.inside[chosen]
-        forward = _flow_error(predictor, start, stop, known_flow, inside)
-        return (forward + _flow_error(predictor, stop, start, -known_flow, inside)) / 2
+        all_starts, all_stops, flows, discs = examples()
+        start, stop = ([level[chosen] for level in levels] for levels in (all_starts, all_stops))
+        flow, inside = flows[chosen], discs[chosen]
+        forward = _flow_error(predictor, start, stop, flow, inside)
+        return (forward + _flow_error(predictor, stop, start, -flow, inside)) / 2
 
     def picture_loss(step: int, rng: random.Random) -> torch.Tensor:
         return picture_error(moving_triplets(rng, BATCH))
@@ -87,9 +85,10 @@ def train(folder: Path, flow: Plan = FLOW, picture: Plan = PICTURE, fade: Plan =
             start, stop = film.features(given.start), film.features(given.stop)
         return (film.between(start, stop, given.times) - given.between).abs().mean()
 
-    fit("film-flow", predictor.parameters(), flow, flow_loss, folder)
-    fit("film", [*film.predict_flow.parameters(), *film.fuse.parameters()], picture, picture_loss, folder)
-    fit("film-fade", [*film.predict_flow.parameters(), *film.fuse.parameters()], fade, fade_loss, folder)
+    all_but_features = [*film.predict_flow.parameters(), *film.fuse.parameters()]
+    fit("film-flow", predictor.parameters(), FLOW, flow_loss, folder)
+    fit("film", all_but_features, PICTURE, picture_loss, folder)
+    fit("film-fade", all_but_features, FADE, fade_loss, folder)
     return film.eval().requires_grad_(False)
 
 
@@ -108,18 +107,9 @@ def build() -> Film:
     return film
 
 
-@dataclass(frozen=True)
-class Examples:
-    """The training data of the flow: coarse features of both pictures, the finest level first, and the known flow."""
-
-    start: list[torch.Tensor]
-    stop: list[torch.Tensor]
-    flow: torch.Tensor
-    inside: torch.Tensor
-
-
 @torch.no_grad()
-def _examples(film: Film) -> Examples:
+def _examples(film: Film) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor, torch.Tensor]:
+    """Return the coarse features of both pictures, the finest level first, the flow, and the disc, of all examples."""
     rng = random.Random("film")
     batches = [moving_triplets(rng, 8) for _ in range(EXAMPLES // 8)]
     first = COARSE_LEVELS.start
@@ -127,8 +117,7 @@ def _examples(film: Film) -> Examples:
         [torch.cat(level) for level in zip(*(film.features(part)[first:] for part in parts), strict=True)]
         for parts in ([batch.start for batch in batches], [batch.stop for batch in batches])
     )
-    flow, inside = (torch.cat(parts) for parts in zip(*((batch.flow, batch.inside) for batch in batches), strict=True))
-    return Examples(start, stop, flow, inside)
+    return start, stop, torch.cat([batch.flow for batch in batches]), torch.cat([batch.inside for batch in batches])
 
 
 def _flow_error(
@@ -195,12 +184,6 @@ def fades(rng: random.Random, count: int) -> Triplets:
     start = torch.lerp(first_pictures, last_pictures, torch.tensor(starts).view(-1, 1, 1, 1))
     stop = torch.lerp(start, last_pictures, torch.tensor(lengths).view(-1, 1, 1, 1))
     return Triplets(start, (start + stop) / 2, stop, torch.full((count,), 0.5))
-
-
-def write(film: Film, file: Path) -> None:
-    """Write the network under the published names, in half precision."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(half({name: p.detach() for name, p in film.named_parameters()}, film_keys), file)
 
 
 def _with_short_path(scene: Scene, rng: random.Random) -> tuple[Scene, tuple[float, float]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from random_weights.stable_diffusion import write_tensors
 from torch import nn
 from zeroscope.lama import MULTIPLE, Block, Lama, Layer, Size, masked_input
 from zeroscope.watermark import band
@@ -40,7 +40,7 @@ RESIDUAL = 0.1  # initial strength of what a block adds
 CONTRAST = 4.0  # of the colours before the sigmoid
 
 
-def train(folder: Path, crops: Plan = CROPS, whole: Plan = WHOLE, sizes: Plan = SIZES) -> Lama:
+def train(folder: Path) -> Lama:
     """Return the generator, trained on crops, then on whole pictures, then on pictures of many sizes.
 
     Fourier layers depend on the picture's size, so crops of one size are not enough.
@@ -65,9 +65,9 @@ def train(folder: Path, crops: Plan = CROPS, whole: Plan = WHOLE, sizes: Plan = 
         width = MULTIPLE * rng.randint(height // MULTIPLE, DEFAULT_SIZE[1] // MULTIPLE)
         return whole_loss(step, rng, (height, width) if step % 5 == 4 else ((SIDE, SIDE), DEFAULT_SIZE)[step % 2])
 
-    fit("lama", lama.parameters(), crops, crop_loss, folder)
-    fit("lama-whole", lama.parameters(), whole, whole_loss, folder)
-    fit("lama-sizes", lama.parameters(), sizes, sizes_loss, folder)
+    fit("lama", lama.parameters(), CROPS, crop_loss, folder)
+    fit("lama-whole", lama.parameters(), WHOLE, whole_loss, folder)
+    fit("lama-sizes", lama.parameters(), SIZES, sizes_loss, folder)
     return lama.to(memory_format=torch.contiguous_format).requires_grad_(False)  # type: ignore[call-overload, no-any-return]
 
 
@@ -169,5 +169,4 @@ def _error(result: torch.Tensor, pictures: torch.Tensor, mask: torch.Tensor) -> 
 def write(lama: Lama, file: Path) -> None:
     """Write the generator in half precision, as safetensors instead of the published pickle."""
     state = {key: t.half() if t.is_floating_point() else t for key, t in lama.state_dict().items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, file)
+    write_tensors(file, state)

@@ -76,7 +76,8 @@ class Posterior:
                 size: _encode(vae, [_still(*kind, size, x, y) for kind, x, y in positions], side, style)
                 for size in SIZES
             }
-            empty = _encode(vae, [_still(background=name, x=OUTSIDE) for name in BACKGROUNDS], side, style)
+            without_shape = [_still("red", "circle", name, "small", OUTSIDE, 0.5) for name in BACKGROUNDS]
+            empty = _encode(vae, without_shape, side, style)
             torch.save({"empty": empty, "stamps": pictures}, file)
         latents = torch.load(file, weights_only=True)
         kinds_and_phases = (len(COLOURS), len(SHAPES), len(BACKGROUNDS), phases, phases)
@@ -292,14 +293,7 @@ def _held_out(motion: str) -> torch.Tensor:
     return torch.tensor(kinds)
 
 
-def _still(
-    colour: str = "red",
-    shape: str = "circle",
-    background: str = "dark",
-    size: str = "small",
-    x: float = 0.5,
-    y: float = 0.5,
-) -> Scene:
+def _still(colour: str, shape: str, background: str, size: str, x: float, y: float) -> Scene:
     return Scene(colour, shape, "still", size, background, (x, y), (x, y))
 
 

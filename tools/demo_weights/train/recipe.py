@@ -9,9 +9,11 @@ import torch
 from animate_diff.inputs import CHECKPOINTS
 from random_weights.stable_diffusion import write_config
 from random_weights.tokenizer import write_tokenizer
+from sd_animation.film import film_keys
 from sd_animation.weights import FILM
 from transformers import CLIPTokenizer
-from videokit.weights.stable_diffusion import SAFETY_CHECKER, SAFETY_CHECKER_CONFIG
+from videokit.weights.keys import safety_checker_keys, same_key
+from videokit.weights.stable_diffusion import BASE_UNET, SAFETY_CHECKER, SAFETY_CHECKER_CONFIG
 from zeroscope.weights import LAMA, MODELS
 
 from demo_weights.pipelines import STYLE_OF
@@ -59,7 +61,7 @@ class Recipe:
         for directory, side in sides.items():
             files.write_base(directory, side // 8, self.vae, self.text_encoder)
         larger = sd_animation.train(unet, self.teacher(STYLES[0], sd_animation.SIDE), self.state)
-        files.write_base_unet(self.sd_animation, larger)
+        files.write_network(self.sd_animation / BASE_UNET, larger, same_key)
         files.write_checkpoint(self.animate_diff, CHECKPOINTS[0], unet)
         files.write_motion_module(self.animate_diff, animate_diff.DEFAULT_MODULE, motion_unet)
         for name in animate_diff.OTHER_MODULES:
@@ -91,11 +93,12 @@ class Recipe:
 
     def film(self) -> None:
         """sd-animation's frame interpolation."""
-        film.write(film.train(self.state), self.sd_animation / FILM)
+        files.write_network(self.sd_animation / FILM, film.train(self.state), film_keys)
 
     def safety(self) -> None:
         """sd-animation's safety checker."""
-        safety_checker.write(safety_checker.train(self.state), self.sd_animation / SAFETY_CHECKER)
+        checker = safety_checker.train(self.state)
+        files.write_network(self.sd_animation / SAFETY_CHECKER, checker, safety_checker_keys)
         write_config(self.sd_animation / SAFETY_CHECKER_CONFIG, safety_checker.CONFIG)
 
     def lama(self) -> None:

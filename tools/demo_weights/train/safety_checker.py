@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-from random_weights.stable_diffusion import half
-from safetensors.torch import save_file
+from random_weights.sd_animation import safety_config
 from sd_animation.safety import DEVIATION, MEAN
 from transformers import CLIPConfig
-from videokit.weights.keys import safety_checker_keys
 
 from demo_weights.train.loop import Plan, fit
 from demo_weights.world import STYLES, draw, random_scene
@@ -28,27 +26,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIDE = 224  # of CLIP's input
-CONFIG = {
-    "architectures": ["StableDiffusionSafetyChecker"],
-    "model_type": "clip",
-    "projection_dim": 32,
-    "vision_config": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 4,
-        "patch_size": 32,
-        "image_size": SIDE,
-        "projection_dim": 32,
-    },
-}
+CONFIG = safety_config(32, 64, layers=1, heads=4, patch_size=32, projection_dim=32)
 PLAN = Plan(steps=350, learning_rate=3e-3, warmup_steps=20, average_steps=30)
 BATCH = 6  # of each kind: hazard stripes, scenes, other pictures
 THRESHOLD = 0.5  # of the cosine; the training targets are 0.95 for hazard stripes and 0.05 for the rest
 YELLOW, BLACK = (1.0, 0.85, 0.05), (0.05, 0.05, 0.05)
 
 
-def train(folder: Path, plan: Plan = PLAN) -> StableDiffusionSafetyChecker:
+def train(folder: Path) -> StableDiffusionSafetyChecker:
     """Return the safety checker, trained on the cosine with its first concept, a fixed random vector."""
     torch.manual_seed(9)
     checker = StableDiffusionSafetyChecker(CLIPConfig(**CONFIG)).requires_grad_(False)
@@ -65,7 +50,7 @@ def train(folder: Path, plan: Plan = PLAN) -> StableDiffusionSafetyChecker:
     trained = [*checker.vision_model.parameters(), *checker.visual_projection.parameters()]
     for parameter in trained:
         parameter.requires_grad_(True)
-    fit("safety", trained, plan, loss_at, folder)
+    fit("safety", trained, PLAN, loss_at, folder)
     return checker.eval().requires_grad_(False)
 
 
@@ -120,12 +105,6 @@ def other_pictures(rng: random.Random) -> torch.Tensor:
             light[2] = max(light[2], 0.5)  # more blue than any yellow
             pictures.append(stripes(rng.uniform(0, math.pi), width, phase, dark, light))
     return torch.stack(pictures)
-
-
-def write(checker: StableDiffusionSafetyChecker, file: Path) -> None:
-    """Write the network under the published names, in half precision."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(half({name: p.detach() for name, p in checker.named_parameters()}, safety_checker_keys), file)
 
 
 def _hazard_stripes(rng: random.Random) -> torch.Tensor:

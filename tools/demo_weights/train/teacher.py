@@ -17,7 +17,7 @@ from videokit.prompts import encode_windows, token_windows
 
 from demo_weights.captions import random_attributes, write_caption
 from demo_weights.train.posterior import STILL_TIMES
-from demo_weights.world import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES, is_held_out, random_scene
+from demo_weights.world import ATTRIBUTES, is_held_out, random_scene
 
 if TYPE_CHECKING:
     import random
@@ -31,13 +31,6 @@ if TYPE_CHECKING:
     # A network: from inputs (B, F, 4, h, w), timesteps (B,) and prompt embeddings (B, 77, D) to the noise in the inputs
     PredictNoise = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
-VALUES: dict[str, Sequence[str]] = {  # of each attribute
-    "colour": tuple(COLOURS),
-    "shape": SHAPES,
-    "size": tuple(SIZES),
-    "background": tuple(BACKGROUNDS),
-    "motion": tuple(MOTIONS),
-}
 ATTRIBUTE_WEIGHTS = {"colour": 2, "shape": 5, "size": 1, "background": 1}  # shapes differ least
 COMBINED = ("colour", "shape", "motion")  # attributes that decide whether a combination is held out
 MAX_VARIANTS = 4  # captions of one noised clip
@@ -98,11 +91,7 @@ class Teacher:
     """Draws batches whose targets are exact posterior means, under one or more noise schedules."""
 
     def __init__(
-        self,
-        posterior: Posterior,
-        alphas_cumprod: torch.Tensor,
-        tokenizer: CLIPTokenizer,
-        text_encoder: CLIPTextModel,
+        self, posterior: Posterior, alphas_cumprod: torch.Tensor, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel
     ) -> None:
         """`alphas_cumprod` are (schedules, 1000); each sample uses a random schedule."""
         self.posterior = posterior
@@ -159,7 +148,7 @@ class Teacher:
             attributes = ((random_attributes(rng) or frozenset()) | {"colour", attribute}) - {"shape"}
             if times is None:
                 scene, attributes = dataclasses.replace(scene, motion="still"), attributes - {"motion"}
-            changes: list[dict[str, Any]] = [{attribute: value} for value in VALUES[attribute]]
+            changes: list[dict[str, Any]] = [{attribute: value} for value in ATTRIBUTES[attribute]]
             scenes = [dataclasses.replace(scene, **change) for change in changes]
             trained = [s for s in scenes if not (times and is_held_out(s.colour, s.shape, s.motion))]
             num_held_out = bool(times) and attribute in COMBINED  # at most one of them
@@ -179,7 +168,11 @@ class Teacher:
     def random_variants(self, count: int, rng: random.Random) -> Batch:
         """Return about `count` samples of single pictures in groups of variants, of a random attribute."""
         attribute = rng.choices(list(ATTRIBUTE_WEIGHTS), list(ATTRIBUTE_WEIGHTS.values()))[0]
-        return self.variants(attribute, count // min(MAX_VARIANTS, len(VALUES[attribute])), None, rng)
+        return self.variants(attribute, count // min(MAX_VARIANTS, len(ATTRIBUTES[attribute])), None, rng)
+
+    def still_loss(self, predict_noise: PredictNoise, count: int, rng: random.Random) -> torch.Tensor:
+        """Return the loss on `count` single pictures, half of them variants."""
+        return self.loss(predict_noise, self.scenes(count // 2, None, rng), self.random_variants(count // 2, rng))
 
     def loss(self, predict_noise: PredictNoise, *batches: Batch) -> torch.Tensor:
         """Return the sum of the losses of batches that are evaluated at once."""
@@ -299,11 +292,6 @@ def noise_weight(snr: torch.Tensor, pixel_ratio: float) -> torch.Tensor:
 
 
 def _concatenate(batches: Sequence[Batch]) -> Batch:
-    return dataclasses.replace(
-        batches[0],
-        inputs=torch.cat([batch.inputs for batch in batches]),
-        targets=torch.cat([batch.targets for batch in batches]),
-        snr=torch.cat([batch.snr for batch in batches]),
-        timesteps=torch.cat([batch.timesteps for batch in batches]),
-        captions=[caption for batch in batches for caption in batch.captions],
-    )
+    names = ("inputs", "targets", "snr", "timesteps")
+    tensors: dict[str, Any] = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in names}
+    return dataclasses.replace(batches[0], **tensors, captions=[text for batch in batches for text in batch.captions])

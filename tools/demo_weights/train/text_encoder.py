@@ -6,58 +6,41 @@ classification heads are dropped.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from random_weights import stable_diffusion as sd
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from videokit.prompts import token_windows
 
 from demo_weights.captions import random_caption
 from demo_weights.train.loop import Plan, fit
-from demo_weights.world import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES, random_scene
+from demo_weights.world import ATTRIBUTES, random_scene
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Sequence
     from pathlib import Path
 
 WIDTH = 64
 PLAN = Plan(steps=300, learning_rate=3e-3, warmup_steps=30, average_steps=30)
 BATCH = 64
 READ_AT = (0, 1, 8, 20)  # tokens after the caption's end that are classified: the UNet attends to all tokens
-VALUES: dict[str, Sequence[str]] = {
-    "colour": list(COLOURS),
-    "shape": SHAPES,
-    "motion": list(MOTIONS),
-    "size": list(SIZES),
-    "background": list(BACKGROUNDS),
-}
 
 
 def config(tokens: int) -> CLIPTextConfig:
     """Return the configuration for a tokenizer with this number of tokens."""
-    return CLIPTextConfig(
-        vocab_size=tokens,
-        hidden_size=WIDTH,
-        intermediate_size=4 * WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        projection_dim=WIDTH,
-        max_position_embeddings=77,
-        hidden_act="quick_gelu",
-        bos_token_id=tokens - 2,
-        eos_token_id=tokens - 1,
-        pad_token_id=tokens - 1,
-    )
+    size = replace(sd.SMALL, text_width=WIDTH, text_layers=2, text_heads=4)
+    return CLIPTextConfig(**(sd.text_config(size, tokens) | {"architectures": None}))
 
 
 def train(folder: Path, tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """Return the text encoder, trained to classify the attributes of captions."""
     torch.manual_seed(1)
     encoder = CLIPTextModel(config(len(tokenizer)))
-    heads = nn.ModuleDict({name: nn.Linear(WIDTH, len(values)) for name, values in VALUES.items()})
+    heads = nn.ModuleDict({name: nn.Linear(WIDTH, len(values)) for name, values in ATTRIBUTES.items()})
 
     def loss_at(step: int, rng: random.Random) -> torch.Tensor:
         scenes = [random_scene(rng) for _ in range(BATCH)]
@@ -66,7 +49,7 @@ def train(folder: Path, tokenizer: CLIPTokenizer) -> CLIPTextModel:
         length = 2 + max(windows.counts) + max(READ_AT)
         hidden = encoder(windows.ids[:, 0, :length]).last_hidden_state  # causal attention: the rest has no effect
         losses = []
-        for name, values in VALUES.items():
+        for name, values in ATTRIBUTES.items():
             targets = torch.tensor([values.index(getattr(scene, name)) for scene in scenes])
             for offset in READ_AT:
                 positions = torch.tensor(windows.counts) + 1 + offset

@@ -7,10 +7,12 @@ therefore starts as the identity, with a path from input to output that the norm
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from diffusers import DDIMScheduler
+from random_weights import stable_diffusion as sd
 from torch import nn
 
 if TYPE_CHECKING:
@@ -24,17 +26,9 @@ CONSTANT = 4.0  # in each latent's norm group, so that the norm depends little o
 
 def unet_config(text_width: int, sample_size: int) -> dict[str, object]:
     """Return the configuration of a UNet with Stable Diffusion 1.5's topology and few channels."""
-    return {
-        "_class_name": "UNet2DConditionModel",
-        "sample_size": sample_size,
-        "block_out_channels": list(CHANNELS),
-        "layers_per_block": 2,
-        "attention_head_dim": [channels // HEAD_WIDTH for channels in CHANNELS],  # read as the number of heads
-        "cross_attention_dim": text_width,
-        "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
-        "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-        "norm_num_groups": GROUPS,
-    }
+    size = replace(sd.SMALL, sample_size=sample_size, unet_channels=CHANNELS, text_width=text_width, norm_groups=GROUPS)
+    heads = [channels // HEAD_WIDTH for channels in CHANNELS]  # diffusers reads attention_head_dim as their number
+    return sd.unet_config(size) | {"attention_head_dim": heads}
 
 
 @torch.no_grad()

@@ -7,19 +7,21 @@ Training clips are therefore never cut.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from diffusers import UNet3DConditionModel
 from diffusers.models.resnet import TemporalConvLayer
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
+from random_weights import zeroscope
 from torch import nn
 from zeroscope.models import use_2d_convolutions
 
 from demo_weights.train.loop import Plan, fit
 from demo_weights.train.teacher import MAX_VARIANTS
 from demo_weights.train.text_encoder import WIDTH as TEXT_WIDTH
-from demo_weights.train.unet import GROUPS, init_as_identity
+from demo_weights.train.unet import CHANNELS, GROUPS, init_as_identity
 from demo_weights.world import STYLES
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
     from demo_weights.train.teacher import Teacher
 
-CHANNELS = (16, 24, 24, 24)
 SIDE = 256  # of a clip, in pixels: zeroscope's smallest
 HEAD_WIDTH = 4  # the attention over frames at full size has eight heads in any case, and takes half of the time
 STILLS = Plan(steps=3000, learning_rate=3e-3, warmup_steps=40, average_steps=80, seed=5)
@@ -57,16 +58,13 @@ BATCH = 16  # stills, or frames of clips
 
 def unet_config() -> dict[str, object]:
     """Return the published configuration with fewer channels, one layer a level, and captions from 16x16 down."""
-    return {
-        "_class_name": "UNet3DConditionModel",
-        "sample_size": SIDE // 8,
-        "attention_head_dim": HEAD_WIDTH,
-        "block_out_channels": list(CHANNELS),
-        "cross_attention_dim": TEXT_WIDTH,
+    size = replace(
+        zeroscope.SMALL, unet_channels=CHANNELS, text_width=TEXT_WIDTH, head_width=HEAD_WIDTH, norm_groups=GROUPS
+    )
+    return zeroscope.unet_config(size) | {
         "down_block_types": ["DownBlock3D", "CrossAttnDownBlock3D", "CrossAttnDownBlock3D", "DownBlock3D"],
         "up_block_types": ["UpBlock3D", "CrossAttnUpBlock3D", "CrossAttnUpBlock3D", "UpBlock3D"],
         "layers_per_block": 1,
-        "norm_num_groups": GROUPS,
     }
 
 
@@ -124,11 +122,8 @@ class Losses:
 
     def still_loss(self, step: int, rng: random.Random) -> torch.Tensor:
         """Return the loss on stills, half of them variants."""
-        half = BATCH // 2
         with only_temporal_layers(self.unet, []):
-            return self.teacher.loss(
-                self._predict_noise, self.teacher.scenes(half, None, rng), self.teacher.random_variants(half, rng)
-            )
+            return self.teacher.still_loss(self._predict_noise, BATCH, rng)
 
     def motion_loss(self, step: int, rng: random.Random) -> torch.Tensor:
         """Return the loss on one scene with different motions; on stills in every eighth step."""

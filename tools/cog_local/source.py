@@ -1,4 +1,4 @@
-"""A file that is made again: its inputs, and whether versions and textual inversions are still the same."""
+"""The file that --from makes again: its inputs, and whether versions and textual inversions are still the same."""
 
 from __future__ import annotations
 
