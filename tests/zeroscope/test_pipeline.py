@@ -144,7 +144,7 @@ def test_an_invalid_video_is_rejected_before_a_model_is_loaded(pipeline: Pipelin
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"<html>404</html>")
     pipeline.unload()
-    with pytest.raises(InvalidInput, match=r"^broken\.mp4 \(16 bytes\) is damaged or not a video"):
+    with pytest.raises(InvalidInput, match=r"^init_video=broken\.mp4 \(16 bytes\) is damaged or not a video"):
         # at weight 0 too
         video_of(pipeline, replace(INPUTS, init_video=broken, init_weight=0))
     assert not pipeline.models.has("xl")

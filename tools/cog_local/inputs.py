@@ -97,7 +97,7 @@ def _read_json(argument: str | None) -> dict[str, Any]:
     text = argument
     path = argument.removeprefix("@")
     try:
-        if not argument.lstrip().startswith("{"):
+        if not argument.lstrip().startswith(("{", "[")):
             text = sys.stdin.read() if path == "-" else Path(path).expanduser().read_text("utf-8")
         value = json.loads(text, parse_constant=_refuse_constant)
     except OSError as error:

@@ -6,6 +6,7 @@ the batch size, and frames are decoded as the encoder consumes them.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from einops import rearrange
+from videokit.errors import InvalidInput
 from videokit.finite import require_finite
 from videokit.inversion_names import TextualInversions
 from videokit.latents import decode_latents, float32_copy, vae_batch_size
@@ -179,7 +181,23 @@ def _open_video(inputs: Inputs) -> Iterator[Frame] | None:
     if inputs.init_video is None:
         return None
     size = {"num_frames": inputs.num_frames, "width": inputs.width, "height": inputs.height}
-    return decode(Path(inputs.init_video), **size)
+    with _faults_of("init_video"):
+        frames = decode(Path(inputs.init_video), **size)
+    return _read(frames)
+
+
+def _read(frames: Iterator[Frame]) -> Iterator[Frame]:
+    with _faults_of("init_video"):
+        yield from frames
+
+
+@contextmanager
+def _faults_of(name: str) -> Iterator[None]:
+    """Start the faults of a file with the name of its input. Cog gives the file a temporary name."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise InvalidInput(*(f"{name}={fault}" for fault in error.faults)) from None
 
 
 def _batches(frames: Iterable[Frame]) -> Iterator[Frame]:

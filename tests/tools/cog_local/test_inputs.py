@@ -111,7 +111,7 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     ("json", "fault"),
     [
         ("{", "--json: not JSON"),
-        ("[1]", "--json [1]: no such file"),
+        ("[1]", "--json: not an object of names and values"),
         ("nowhere.json", "--json nowhere.json: no such file"),
         ('{"prompt": 5}', "prompt=5 is not of type 'string'"),
         ('{"prompt": "x", "steps": true}', "steps=True is not of type 'integer'"),
