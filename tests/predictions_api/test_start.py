@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from api_server import API, ApiServer, failed_start, wait_until
+from api_server import API, VERSIONS, ApiServer, failed_start, wait_until
 from ports import free_port
 
 # Paths
@@ -57,6 +57,7 @@ def test_a_fault_at_the_start_is_one_line_with_the_reason(tmp_path: Path, config
     assert "secret@" not in line
 
 
+MODEL = f'[[models]]\nname = "a/b"\nversions = ["{VERSIONS["text"]}"]\nurls = ["http://127.0.0.1:1"]\n'
 FAULTS = {  # configuration -> what its fault says
     'database = "nonsense"': "database: ",
     'database = "nonsense://host/name"': "database: ",
@@ -65,6 +66,7 @@ FAULTS = {  # configuration -> what its fault says
     'certfile = "config.toml"\nkeyfile = "config.toml"': "certfile",
     'tokens_file = "none"': "tokens_file: [Errno 2] No such file or directory: ",
     'keep = "60"': "keep is '60'; give a number",
+    MODEL + 'schema = "none.json"': "schema is 'none.json', which is not a file; copy a/b's openapi.json",
 }
 # The imports take most of the time of a start, so one process starts a server with each configuration.
 STARTS = """

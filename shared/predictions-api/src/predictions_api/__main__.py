@@ -108,6 +108,7 @@ def main() -> int:
     try:
         settings = read_settings(arguments, os.environ)
         _check_certificate(settings)
+        _check_schemas(settings)
         listener = _listen(settings.host, settings.port)
         inner = _listen("127.0.0.1", 0) if settings.certfile and not settings.internal_url else None
         settings = dataclasses.replace(settings, port=listener.getsockname()[1])
@@ -139,6 +140,15 @@ def _create_service(settings: Settings) -> Service:
     except (SQLAlchemyError, ImportError) as error:
         known = "postgresql+psycopg://user:password@host/name"
         raise BadConfiguration(f"database: {error}; give {known}, or omit it for SQLite") from error
+
+
+def _check_schemas(settings: Settings) -> None:
+    """Raise BadConfiguration if a schema that is named is not there. Without it, a model answers nothing."""
+    for model in settings.models:
+        if model.schema is not None and not model.schema.is_file():
+            raise BadConfiguration(
+                f"schema is {str(model.schema)!r}, which is not a file; copy {model.name}'s openapi.json"
+            )
 
 
 def _check_certificate(settings: Settings) -> None:
