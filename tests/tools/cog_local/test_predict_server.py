@@ -47,8 +47,8 @@ def test_weights_belong_to_the_server(repository: Path, url: str, tmp_path: Path
 
 
 def test_an_address_without_http_is_refused_with_what_to_write(repository: Path, tmp_path: Path) -> None:
-    done = predict(repository, tmp_path, "one-file", "--server", "127.0.0.1:8000")
-    assert (done.returncode, done.stderr) == (2, "--server 127.0.0.1:8000: write http:// or https:// first\n")
+    done = predict(repository, tmp_path, "one-file", "--server", "127.0.0.1:8000", status=2)
+    assert done.stderr == "--server 127.0.0.1:8000: write http:// or https:// first\n"
 
 
 def test_a_server_that_does_not_answer_exits_1_with_the_command_that_starts_one(
