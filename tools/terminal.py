@@ -34,6 +34,7 @@ def end_quietly() -> None:
             signal.signal(number, _stop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # _bootstrap.py blocks them while it starts another Python
     sys.excepthook = _report
+    sys.unraisablehook = _raise_again
     atexit.register(_flush)
 
 
@@ -43,6 +44,16 @@ def _stop(number: int, _: object) -> NoReturn:
     write(f"{_ERASE if is_terminal() else ''}stopped\n")
     _stopped.set()
     raise SystemExit(128 + number)
+
+
+def _raise_again(dropped: Any) -> None:
+    """Raise the SystemExit of `_stop` again, a moment after a destructor or a callback in which Python drops it."""
+    if not (_stopped.is_set() and isinstance(dropped.exc_value, SystemExit)):
+        sys.__unraisablehook__(dropped)
+        return
+    code = dropped.exc_value.code
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit(code))
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
 
 
 def _report(kind: Any, error: BaseException, traceback: Any) -> None:

@@ -57,6 +57,14 @@ def test_a_second_ctrl_c_ends_a_script_that_cleans_up() -> None:
         assert shown.status() == 256 - signal.SIGINT  # killed by the signal
 
 
+def test_a_signal_in_a_destructor_ends_a_script() -> None:
+    # Python drops the exceptions of destructors and of weakref's callbacks, which imports have.
+    script = SCRIPT + "import os, signal\nclass File:\n    def __del__(self): os.kill(os.getpid(), signal.SIGINT)\n"
+    script += "File()\ntime.sleep(600)"
+    done = subprocess.run(python(script), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
+
 def test_a_closed_terminal_ends_a_script(tmp_path: Path) -> None:
     with terminal(*python(WAIT), STARTED_BY=str(tmp_path)) as shown:
         shown.wait_for("working")
