@@ -95,7 +95,7 @@ def test_the_time_for_a_hostile_head_grows_with_its_length_only(head: str) -> No
     began = time.process_time()
     with contextlib.suppress(InvalidDataUri):
         decode_data_uri(head + ";base64")
-    assert time.process_time() - began < 60, "CPU seconds; a quadratic search would take minutes"
+    assert time.process_time() - began < 5, "CPU seconds; a quadratic search would take minutes"
 
 
 @pytest.mark.parametrize("length", [10, 300_000])  # the latter is stored as a file

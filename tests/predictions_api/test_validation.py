@@ -171,6 +171,12 @@ def test_a_request_to_the_path_of_a_model_has_no_version() -> None:
         check_request({"input": {}, "version": "v"}, needs_version=False)
 
 
+def test_ten_thousand_faults_give_an_answer_below_100_kb() -> None:
+    with pytest.raises(Problem) as caught:
+        check_request({str(number) * 200: 0 for number in range(10_000)}, needs_version=True)
+    assert len(caught.value.detail) < 100_000
+
+
 LONG = 2**25
 
 

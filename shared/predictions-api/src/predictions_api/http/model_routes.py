@@ -133,7 +133,7 @@ def _version_body(version: Version) -> dict[str, Any]:
 async def _model_body(model: ModelSettings, request: Request) -> dict[str, Any]:
     service, base = service_of(request), base_url(request)
     newest_version, examples = None, []
-    with suppress(Problem):  # its Cog server is unavailable, so there is no schema: no version now
+    with suppress(Problem):  # without its Cog server, a model may have no schema, and then no version
         newest_version = _version_body(await service.catalogue.version(model, model.versions[0]))
     with suppress(Problem):  # its files cannot be read: no example now
         examples = await service.catalogue.examples.list(model, base)

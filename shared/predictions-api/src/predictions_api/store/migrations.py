@@ -53,7 +53,7 @@ def migrate(connection: sa.Connection, tables: sa.MetaData) -> None:
 
 
 def _version(connection: sa.Connection) -> int:
-    """Return the version of the tables, or 0 if there are none. If it is not recorded, their columns show it."""
+    """Return the version of the tables, or 0 if there are none. Old tables do not record it, but have other columns."""
     inspector = sa.inspect(connection)
     if inspector.has_table(VERSIONS.name):
         return int(connection.execute(_RECORDED).scalar_one())
