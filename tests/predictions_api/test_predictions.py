@@ -137,6 +137,23 @@ def test_a_prediction_goes_on_when_its_client_disconnects(server: ApiServer, tmp
     assert server.wait_for(newest["id"])["output"] == "disconnected"
 
 
+@pytest.mark.parametrize("prefix", ["", "/v1", "/replicate/v1"])
+def test_a_prediction_is_created_and_read_below_every_documented_prefix(server: ApiServer, prefix: str) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    url = f"{server.url}{prefix}/predictions"
+    answer = httpx.post(url, json={"version": TEXT, "input": {}}, headers=headers, timeout=60)
+    assert answer.status_code == 201
+    body = httpx.get(f"{url}/{answer.json()['id']}", headers=headers, timeout=60).json()
+    assert body["id"] == answer.json()["id"]
+
+
+def test_canceling_an_ended_prediction_returns_it_unchanged(server: ApiServer) -> None:
+    done = server.create("text", wait=True)
+    before = server.get(done["id"])
+    answer = server.http.post(f"/predictions/{done['id']}/cancel")
+    assert (answer.status_code, answer.json()) == (200, before)
+
+
 # Recorded from Replicate.
 VERSION_FAULT = {
     "title": "Invalid version or not permitted",
