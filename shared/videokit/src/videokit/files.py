@@ -1,7 +1,9 @@
-"""Writing files atomically."""
+"""Files that are whole or absent, also when a cancel comes at any moment."""
 
 from __future__ import annotations
 
+import io
+import os
 import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -23,3 +25,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def unnamed_file(directory: Path) -> io.BufferedRandom:
+    """Return an empty file on the disk of `directory`; it has no name, so the system frees its space in every case.
+
+    A cancel is an exception that is raised between two bytecodes. tempfile.TemporaryFile has some between the opening
+    and the file object, where it loses the descriptor. Here C code opens the file and removes its name.
+    """
+    name = directory / f".{secrets.token_hex(8)}.part"
+    [(file, _)] = zip(map(io.FileIO, [name], ["x+"]), map(os.unlink, [name]), strict=True)
+    return io.BufferedRandom(file)

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from math import floor
-from tempfile import TemporaryFile
+from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from videokit.checks import check_multiple
 from videokit.errors import InvalidInput, VideokitError, raise_faults
-from videokit.files import atomic_write
+from videokit.files import atomic_write, unnamed_file
 from videokit.video.ffmpeg import Process
 from videokit.video.frame_store import FrameStore
 from videokit.video.frames import check_frames
@@ -29,7 +30,6 @@ from videokit.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from videokit.video.frames import Frame
     from videokit.video.provenance import Provenance
@@ -80,7 +80,7 @@ def encode_mp4(
     frames, height, width, source = _as_input(frames, rate)
     # H.264's 4:2:0 chroma needs even sides.
     raise_faults(check_multiple("width", width, 2, 2), check_multiple("height", height, 2, 2))
-    with atomic_write(path) as new, TemporaryFile() as comment:
+    with atomic_write(path) as new, unnamed_file(Path(gettempdir())) as comment:
         metadata = []
         if provenance is not None:
             comment.write(f"comment={provenance.comment()}".encode())  # in a file: an argument has 128 KiB at most

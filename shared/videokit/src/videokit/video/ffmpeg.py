@@ -9,7 +9,6 @@ import io
 import os
 import re
 import resource
-import secrets
 import select
 import signal
 import subprocess
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import imageio_ffmpeg
 
 from videokit.errors import VideokitError
+from videokit.files import unnamed_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +92,7 @@ class Process:
     ) -> None:
         self._ids: list[int] = []
         self._ends: list[tuple[int, int]] = []
-        self._files: list[io.FileIO | io.BufferedWriter] = []  # first its standard error
+        self._files: list[io.FileIO | io.BufferedRandom | io.BufferedWriter] = []  # first its standard error
         self._source, self._limits, self._seconds = source, limits, seconds
         options = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", loglevel)
         launcher = KILLED_WITH_PARENT if program().setpriv else ()
@@ -117,11 +117,7 @@ class Process:
             self.close()
 
     def _start(self) -> None:
-        name = Path(gettempdir(), f".{secrets.token_hex(8)}.log")  # a pipe that nobody reads would block the process
-        try:
-            self._files.extend(map(io.FileIO, [name], ["x+"]))  # TemporaryFile would lose its descriptor in a cancel
-        finally:
-            name.unlink(missing_ok=True)
+        self._files.append(unnamed_file(Path(gettempdir())))  # a pipe that nobody reads would block the process
         with ExitStack() as ends:  # the process's ends of the pipes
             read, stdout = _pipe()
             ends.enter_context(stdout)

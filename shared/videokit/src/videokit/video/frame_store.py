@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from videokit.files import unnamed_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,7 +22,7 @@ class FrameStore:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - this class is its context manager
+        self._file = unnamed_file(directory)
         self._shape: tuple[int, ...] = ()
         self._length = 0
 
