@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -75,9 +76,18 @@ async def wait_until_gone(mark: str) -> None:
         await asyncio.sleep(0.05)
 
 
+def commands(mark: str) -> dict[int, bytes]:
+    """Return the commands of the processes by their ids."""
+    found = {}
+    for pid in processes_with(mark):
+        with contextlib.suppress(OSError):  # it has ended
+            found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return found
+
+
 def cog_servers(mark: str) -> list[int]:
     """Return the ids of the processes that are Cog servers."""
-    return [pid for pid in processes_with(mark) if b"cog.server.http" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid, command in commands(mark).items() if b"cog.server.http" in command]
 
 
 def test_a_server_starts_at_the_first_lend_without_secrets_and_is_lent_again(
@@ -118,13 +128,14 @@ def test_a_server_is_lent_to_one_borrower_at_a_time() -> None:
 def test_a_killed_server_is_reported_immediately_and_started_again(mark: str, killed: bytes) -> None:
     async def work(workers: Workers) -> None:
         async with workers.lend() as server:
-            commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in processes_with(mark)}
-            for pid, command in commands.items():
+            running = commands(mark)
+            for pid, command in running.items():
                 if b"_run_worker" in command:  # it would end by itself after 12 s
                     os.kill(pid, signal.SIGSTOP)
-            for pid, command in commands.items():
+            for pid, command in running.items():
                 if killed in command:
-                    os.kill(pid, signal.SIGKILL)
+                    with contextlib.suppress(ProcessLookupError):  # its server or its parent has ended it
+                        os.kill(pid, signal.SIGKILL)
             assert "ended while it ran this prediction" in await server.wait_for_failure()
             await wait_until_gone(mark)
         await lend_once(workers)
@@ -136,9 +147,8 @@ def test_a_server_with_a_crashed_worker_is_started_again(mark: str) -> None:
     async def work(workers: Workers) -> None:
         async with workers.lend() as server:
             before = server.url
-            for pid in processes_with(mark):
-                if b"_run_worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
+            (worker,) = (pid for pid, command in commands(mark).items() if b"_run_worker" in command)
+            os.kill(worker, signal.SIGKILL)
             while await server.health() == "READY":
                 await asyncio.sleep(0.02)
         assert await lend_once(workers) != before
@@ -220,6 +230,34 @@ def test_a_command_that_does_not_end_is_killed_with_its_child_processes(
         started.cancel()
 
     use(work, command=["sh", "-c", script])
+    wait_until_ended(mark)
+
+
+def test_a_stop_while_the_process_is_created_leaves_no_child_process(
+    mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = asyncio.create_subprocess_exec
+    created, stopping = asyncio.Event(), asyncio.Event()
+
+    async def create_slowly(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        process = await create(*command, **options)
+        created.set()
+        await stopping.wait()
+        return process
+
+    async def work(workers: Workers) -> None:
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", create_slowly)
+        started = asyncio.create_task(workers.lend().__aenter__())
+        await created.wait()
+        while len(processes_with(mark)) < 3:
+            await asyncio.sleep(0.02)
+        started.cancel()
+        closing = asyncio.create_task(workers.close())
+        await asyncio.sleep(0)  # until it waits
+        stopping.set()
+        await closing
+
+    use(work, command=["sh", "-c", "sleep 600 & cat; exit"])
     wait_until_ended(mark)
 
 

@@ -63,6 +63,7 @@ class NativeCog:
         self._http = http
         self._callback_url = callback_url
         self._process: asyncio.subprocess.Process | None = None
+        self._creation_event = asyncio.Event()  # set when there is a process, or none can be created
         self._start_event = asyncio.Event()  # set when it is ready or has ended
         self._exit_event = asyncio.Event()
         self._last_lines: deque[str] = deque(maxlen=20)
@@ -92,9 +93,8 @@ class NativeCog:
 
     async def stop(self) -> None:
         """Stop the process. It is killed if that takes too long."""
+        await self._creation_event.wait()  # a cancel of the creation would kill the process without its child processes
         if self._process is None or self._exit_event.is_set():
-            if self._runner is not None:
-                self._runner.cancel()  # there is no process yet
             return
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -108,7 +108,7 @@ class NativeCog:
 
     async def _run(self) -> None:
         try:
-            self._process = process = await asyncio.create_subprocess_exec(
+            self._process = await asyncio.create_subprocess_exec(
                 *self._model.command,
                 env=_environment(self._callback_url),
                 stdin=asyncio.subprocess.PIPE,
@@ -118,22 +118,28 @@ class NativeCog:
             )
         except OSError as error:
             self._last_lines.append(f"{self._model.command[0]} cannot be started: {error}")
-        else:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            readers = [
-                asyncio.create_task(self._read_stdout(process.stdout)),
-                asyncio.create_task(self._read_stderr(process.stderr)),
-            ]
-            while (code := process.returncode) is None:
-                await asyncio.sleep(_EXIT_INTERVAL)  # process.wait() waits for child processes that hold a pipe, too
-            self._signal_group(process.pid, signal.SIGKILL)  # what the command has left
-            _, unread = await asyncio.wait(readers, timeout=1.0)  # last lines; a child process may hold the pipe
-            for reader in unread:
-                reader.cancel()
-            LOG.info("%s: the Cog server ended with status %d", self._model.name, code)
+        finally:
+            self._creation_event.set()
+        if self._process is not None:
+            await self._watch(self._process)
         self._exit_event.set()
         self._start_event.set()
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Read what the process prints until it has ended, and end what it has left."""
+        assert process.stdout is not None
+        assert process.stderr is not None
+        readers = [
+            asyncio.create_task(self._read_stdout(process.stdout)),
+            asyncio.create_task(self._read_stderr(process.stderr)),
+        ]
+        while (code := process.returncode) is None:
+            await asyncio.sleep(_EXIT_INTERVAL)  # process.wait() waits for child processes that hold a pipe, too
+        self._signal_group(process.pid, signal.SIGKILL)  # what the command has left
+        _, unread = await asyncio.wait(readers, timeout=1.0)  # last lines; a child process may hold the pipe
+        for reader in unread:
+            reader.cancel()
+        LOG.info("%s: the Cog server ended with status %d", self._model.name, code)
 
     @staticmethod
     def _signal_group(leader: int, number: signal.Signals) -> None:
