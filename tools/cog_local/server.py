@@ -23,7 +23,7 @@ from videokit.files import atomic_write
 from cog_local.schema import read_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Self
 
 HOST = "127.0.0.1"
@@ -73,9 +73,11 @@ class CogServer:
 
         Raises SchemaError for a model without openapi.json, ServerError for one whose set-up fails.
         """
+        _copy_schema(self.model_dir)
         try:
-            self._start()
-            self._wait_until_ready()
+            with _reserved_port(self.port) as self.port:
+                self._start()
+                self._wait_until_ready()
         except BaseException:
             self._cleanup.close()
             raise
@@ -90,8 +92,6 @@ class CogServer:
         return f"http://{HOST}:{self.port}"
 
     def _start(self) -> None:
-        _copy_schema(self.model_dir)
-        self.port = _free_port(self.port)
         temporary = self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cog-server-"))
         environ = {
             **os.environ,
@@ -221,15 +221,22 @@ def _copy_schema(model_dir: Path) -> None:
         part.write_text(json.dumps(schema), "utf-8")
 
 
-def _free_port(wanted: int) -> int:
-    """Return `wanted`, or a free port for 0. Raises ServerError for a port in use."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+@contextlib.contextmanager
+def _reserved_port(wanted: int) -> Iterator[int]:
+    """Yield `wanted`, or a free port for 0. Raises ServerError for a port in use.
+
+    On Linux a server can listen at the port meanwhile, and the system gives it to no other program that asks for 0.
+    """
+    with socket.socket() as reservation:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # servers set it too
         try:
-            probe.bind((HOST, wanted))
+            reservation.bind((HOST, wanted))
         except OSError as error:
             raise ServerError(f"port {wanted} of {HOST} cannot be used: {error.strerror}") from error
-        return int(probe.getsockname()[1])
+        port = int(reservation.getsockname()[1])
+        if sys.platform != "linux":
+            reservation.close()
+        yield port
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
