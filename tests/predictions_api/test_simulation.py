@@ -76,6 +76,7 @@ class Simulation:
 
     def _stop(self, sign: signal.Signals) -> None:
         """Kill or pause a server while it runs a prediction, and let it run on after the other one has taken over."""
+        wait_until(lambda: len(self._ready) == len(self.servers))  # so that one is left for requests
         hold = self._directory / sign.name
         created = self._dice.choice(self._ready).create("text", text=sign.name, mark=str(self.runs), hold=str(hold))
         self.interrupted.append(created["id"])

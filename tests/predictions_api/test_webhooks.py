@@ -419,7 +419,8 @@ def test_a_webhook_cannot_stop_a_cog_server(tmp_path: Path) -> None:
         answer = server.http.post("/predictions", json=body)
         assert answer.status_code == 422
         assert answer.json()["invalid_fields"][0]["field"] == "webhook"
-        assert httpx.get(f"{cog_url}/health-check", timeout=60).json()["status"] == "READY"
+        # It may be busy for a moment after the end of its prediction.
+        wait_until(lambda: httpx.get(f"{cog_url}/health-check", timeout=60).json()["status"] == "READY")
 
 
 def test_a_name_that_resolves_to_a_private_address_at_the_call_is_refused(

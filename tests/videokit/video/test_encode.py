@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pictures
 import pytest
-from processes import processes_with, wait_until_ended
+from processes import wait_until_ended
 from programs import needs
 from videokit.errors import InvalidInput, VideokitError
 from videokit.video.encode import Clip, encode_gif, encode_mp4
@@ -196,47 +196,29 @@ def test_the_same_frames_give_the_same_bytes_in_any_process_and_on_any_number_of
 
 
 ENCODE_700_FRAMES = """
-import sys
+import re, resource, sys
 from pathlib import Path
 import numpy as np
 from videokit.video.encode import encode_gif, encode_mp4
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])  # proc(5), in kB
 
 encode = encode_mp4 if sys.argv[1] == "mp4" else encode_gif
 scene = np.zeros((512, 1024, 3), np.uint8)
 scene[100:200, 600:700] = 255, 0, 0
 frames = (scene[:, index % 512 : index % 512 + 512] for index in range(700))
-print("ready", flush=True)
-sys.stdin.readline()
+start = peak()
 encode(frames, Path(sys.argv[2]), fps=8)
+print(peak() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)  # of the largest one
 """
-
-
-def peak_memory(process: int) -> int:
-    """Return VmHWM of proc(5) in bytes, or 0 if the process has ended."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return 0
-    return 1024 * sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 @both_formats
 def test_700_frames_of_512x512_take_less_than_300_mb_of_memory(encode, suffix: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", ENCODE_700_FRAMES, suffix, tmp_path / f"clip.{suffix}"]
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TEST_ENCODE": str(tmp_path)}
-    with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
-        parent.stdout.readline()
-        peaks = {parent.pid: 0}
-        start = peak_memory(parent.pid)
-        parent.stdin.write(b"\n")
-        parent.stdin.close()
-        while parent.poll() is None:
-            for process in processes_with(f"TEST_ENCODE={tmp_path}"):
-                peaks[process] = max(peaks.get(process, 0), peak_memory(process))
-            time.sleep(0.05)
-    assert parent.returncode == 0
+    own, child = map(int, run_in_fresh_process(ENCODE_700_FRAMES, suffix, tmp_path / f"clip.{suffix}").split())
     # The processes of a GIF run one after the other. The frames together are 551 MB.
-    assert peaks.pop(parent.pid) - start + max(peaks.values()) < 300e6
+    assert 1024 * (own + child) < 300e6
 
 
 @both_formats
@@ -366,16 +348,19 @@ def test_a_cancel_at_any_bytecode_leaves_no_file_and_no_process(encode, suffix: 
 
 
 ENCODE_FOREVER = """
-import sys, time
+import sys
+from itertools import cycle
 from pathlib import Path
 import pictures
 from videokit.video.encode import encode_gif, encode_mp4
+from videokit.video.frame_store import FrameStore
 
 def frames():
     yield from stored * 40
     while sys.argv[1] == "mp4":  # the second process of a GIF starts after the last frame
         yield from stored
 
+FrameStore.__iter__ = lambda _: cycle(stored)  # and gets frames until it is killed
 stored = list(pictures.natural(8, 256, 256))
 print("ready", flush=True)
 (encode_mp4 if sys.argv[1] == "mp4" else encode_gif)(frames(), Path(sys.argv[2]), fps=8)
