@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 STDOUT, STDERR = 1, 2
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36}
+MOMENT, INTERVAL = 0.01, 0.01  # seconds
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _ERASE = "\r\x1b[K"
 _stopped = threading.Event()
@@ -52,8 +53,14 @@ def _raise_again(dropped: Any) -> None:
         sys.__unraisablehook__(dropped)
         return
     code = dropped.exc_value.code
-    signal.signal(signal.SIGALRM, lambda *_: sys.exit(code))
-    signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    def end(_: int, frame: Any) -> None:
+        if frame.f_code is not _raise_again.__code__:  # a busy machine; Python drops what is raised there, too
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            sys.exit(code)
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, MOMENT, INTERVAL)
 
 
 def _report(kind: Any, error: BaseException, traceback: Any) -> None:

@@ -57,9 +57,11 @@ def test_a_second_ctrl_c_ends_a_script_that_cleans_up() -> None:
         assert shown.status() == 256 - signal.SIGINT  # killed by the signal
 
 
-def test_a_signal_in_a_destructor_ends_a_script() -> None:
+@pytest.mark.parametrize("moment", [0.01, 1e-6], ids=["idle machine", "busy machine"])
+def test_a_signal_in_a_destructor_ends_a_script(moment: float) -> None:
     # Python drops the exceptions of destructors and of weakref's callbacks, which imports have.
-    script = SCRIPT + "import os, signal\nclass File:\n    def __del__(self): os.kill(os.getpid(), signal.SIGINT)\n"
+    script = f"{SCRIPT}import terminal\nterminal.MOMENT = {moment}\n"
+    script += "import os, signal\nclass File:\n    def __del__(self): os.kill(os.getpid(), signal.SIGINT)\n"
     script += "File()\ntime.sleep(600)"
     done = subprocess.run(python(script), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
