@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Optional
 
@@ -16,9 +17,11 @@ import pictures
 import pytest
 import torch
 import videokit
+from cancels import cancelled_at_every_moment
 from videokit.errors import OutOfMemory
 from videokit.prediction import Prediction, PredictionRunner, documented_inputs
 from videokit.runtime import Device
+from videokit.video.encode import Clip
 
 CPU = Device(torch.device("cpu"), torch.float32)
 FRAMES = list(pictures.gradient(3, 32, 16))
@@ -134,6 +137,20 @@ def test_a_failure_or_cancel_removes_the_directory_at_once_and_records_no_metric
     assert model.metrics == {}
     assert model.predict().exists()  # the next prediction works
     assert model.metrics["frames"] == 3
+
+
+def test_a_cancel_at_any_bytecode_leaves_no_directory_but_that_of_the_last_prediction(
+    model: Model, temporary: Path
+) -> None:
+    def predict() -> None:
+        with model.runner.start({"prompt": "a cat", "seed": 7}, 7, "") as prediction:
+            (prediction.directory / "clip.mp4").touch()
+            prediction.clips.append(Clip(prediction.directory / "clip.mp4", 1, 2, 2, Fraction(1), 0))
+
+    predict()
+    for number in cancelled_at_every_moment(predict, ("videokit/prediction.py", "/contextlib.py", "/tempfile.py")):
+        assert len(directories(temporary)) <= 1, number
+    assert number > 30
 
 
 def test_closing_a_generator_that_predicts_removes_the_directory_at_once(model: Model, temporary: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dis
 import json
 import os
 import signal
@@ -10,14 +9,14 @@ import subprocess
 import sys
 import time
 from fractions import Fraction
-from itertools import count, repeat
+from itertools import repeat
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pictures
 import pytest
+from cancels import Cancelled, cancelled_at_every_moment
 from processes import wait_until_ended
 from programs import needs
 from videokit.errors import InvalidInput, VideokitError
@@ -31,10 +30,6 @@ if TYPE_CHECKING:
 both_formats = pytest.mark.parametrize(
     ("encode", "suffix"), [(encode_mp4, "mp4"), (encode_gif, "gif")], ids=["mp4", "gif"]
 )
-
-
-class Cancelled(BaseException):
-    """Like Cog's CancelationException: a BaseException that is raised between any two bytecodes."""
 
 
 def ffprobe(path: Path) -> dict:
@@ -300,27 +295,7 @@ def test_a_cancel_at_any_moment_leaves_no_file_and_no_process(encode, suffix: st
         signal.signal(signal.SIGALRM, before)
 
 
-class CancelAt:
-    """A trace function that raises Cancelled before the bytecode `number` of those before which Python 3.11 may."""
-
-    AFTER = frozenset({"CALL", "CALL_FUNCTION_EX", "JUMP_BACKWARD", "RESUME"})  # these check for signals
-    FILES = ("video/encode.py", "video/ffmpeg.py", "video/frame_store.py", "videokit/files.py", "lib/contextlib.py")
-
-    def __init__(self, number: int) -> None:
-        self.number, self.previous, self.raised = number, {}, False
-
-    def __call__(self, frame: FrameType, event: str, _: object) -> CancelAt | None:
-        if self.raised or not frame.f_code.co_filename.endswith(self.FILES):
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            before = self.previous.get(frame)
-            self.previous[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-            self.number -= before in self.AFTER
-            if not self.number:
-                self.previous, self.raised = {}, True
-                raise Cancelled
-        return self
+STEPS = ("video/encode.py", "video/ffmpeg.py", "video/frame_store.py", "videokit/files.py", "/contextlib.py")
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -329,21 +304,11 @@ def test_a_cancel_at_any_bytecode_leaves_no_file_and_no_process(encode, suffix: 
     frames, target = list(pictures.gradient(3, 16, 16)), tmp_path / f"clip.{suffix}"
     whole = encode(frames, target, fps=8).path.read_bytes()
     running = resources()
-    for number in count(1):
-        target.unlink(missing_ok=True)
-        trace, cancelled = CancelAt(number), False
-        try:
-            sys.settrace(trace)
-            encode(frames, target, fps=8)
-        except Cancelled:
-            cancelled = True
-        finally:
-            sys.settrace(None)
-        assert cancelled == trace.raised
+    target.unlink()
+    for number in cancelled_at_every_moment(lambda: encode(frames, target, fps=8), STEPS):
         assert resources() == running, number
-        assert [path.read_bytes() for path in tmp_path.iterdir()] in ([], [whole])
-        if not cancelled:
-            break
+        assert [path.read_bytes() for path in tmp_path.iterdir()] in ([], [whole]), number
+        target.unlink(missing_ok=True)
     assert number > 200
 
 

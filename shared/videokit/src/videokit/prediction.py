@@ -9,12 +9,13 @@ import hashlib
 import inspect
 import logging
 import os
+import secrets
 import shutil
 import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from videokit.checks import whole_number
@@ -134,7 +135,8 @@ class PredictionRunner:
         self.unload = unload
         self.record_metric = record_metric
         self._signer = Signer.from_environment()
-        self._remove_directory: Callable[[], object] = lambda: None
+        self._directories: list[Path] = []  # that of the last prediction, and any that a cancel kept from its removal
+        weakref.finalize(self, _remove, self._directories)  # at exit
         logger.info("ffmpeg: %s, %s", program().version, program().path)  # raises here, before any clip is computed
 
     @contextmanager
@@ -144,24 +146,32 @@ class PredictionRunner:
         Cog reads the files after the prediction has ended. They are removed when the next prediction starts, at exit,
         and at once after an error or a cancel. `summary` is logged after the seed.
         """
-        self._remove_directory()
-        directory = Path(mkdtemp(prefix=f"{self.model}-"))
-        self._remove_directory = weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)  # at exit too
-        logger.info("seed: %d, %s", seed, summary)
-        for line in unread_syntax(_prompts(inputs)):
-            logger.warning("%s", line)
-        described = {name: _described(value) for name, value in inputs.items()}
-        prediction = Prediction(
-            self.model, self.software, described, seed, directory, Stages(self.device), self._signer
-        )
+        _remove(self._directories)
+        directory = Path(gettempdir(), f"{self.model}-{secrets.token_hex(8)}")
+        self._directories.append(directory)  # first, as a cancel may come right after it is made
         try:
+            directory.mkdir(mode=0o700)
+            logger.info("seed: %d, %s", seed, summary)
+            for line in unread_syntax(_prompts(inputs)):
+                logger.warning("%s", line)
+            described = {name: _described(value) for name, value in inputs.items()}
+            prediction = Prediction(
+                self.model, self.software, described, seed, directory, Stages(self.device), self._signer
+            )
             with out_of_memory(self.device, self.advice, self.unload):
                 yield prediction
+            for name, value in prediction.metrics.items():
+                self.record_metric(name, value)
         except BaseException:  # a cancel too
-            self._remove_directory()
+            _remove(self._directories)
             raise
-        for name, value in prediction.metrics.items():
-            self.record_metric(name, value)
+
+
+def _remove(directories: list[Path]) -> None:
+    """Remove directories, and then their names from the list."""
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)
+    directories.clear()
 
 
 def _prompts(inputs: Mapping[str, object]) -> dict[str, str]:
