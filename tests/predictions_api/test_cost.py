@@ -24,7 +24,8 @@ from predictions_api.settings import ModelSettings
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiInProcess]:
     with cog_server("text") as text, cog_server("words") as words, pytest.MonkeyPatch.context() as patch:
-        # On a busy machine, five seconds may be between two predictions, and a sweep be at any moment.
+        # On a busy machine, a prediction may take two seconds, the next may come five later, and a sweep at any moment.
+        patch.setattr("predictions_api.run.cog_client._HEALTH_INTERVAL", 3600.0)
         patch.setattr("predictions_api.run.cog_client._STATE_AGE", 3600.0)
         patch.setattr("predictions_api.run.service.SWEEP_INTERVAL", 3600.0)
         models = tuple(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
+from cog_local.ports import reserved_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,12 +51,12 @@ def cluster(*, fsync: bool = True) -> Iterator[str]:
         if prefix:
             user = pwd.getpwnam("nobody")
             os.chown(directory, user.pw_uid, user.pw_gid)
-        port, data = free_port(), f"{directory}/data"
+        data = f"{directory}/data"
         options = ["--no-sync", "--auth=trust", "--username=test", "--encoding=UTF8", "--no-locale"]
         subprocess.run([*prefix, initdb, *options, data], cwd=directory, check=True, stdout=subprocess.DEVNULL)
         options = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={directory}"]
         options += ["-c", f"fsync={'on' if fsync else 'off'}"]
-        with (Path(directory) / "log").open("w+") as log:
+        with (Path(directory) / "log").open("w+") as log, reserved_port() as port:
             process = subprocess.Popen(
                 [*prefix, postgres, "-D", data, "-p", str(port), *options], cwd=directory, stdout=log, stderr=log
             )

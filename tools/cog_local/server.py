@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,13 +19,13 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from videokit.files import atomic_write
 
+from cog_local.ports import HOST, reserved_port
 from cog_local.schema import read_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from typing import Self
 
-HOST = "127.0.0.1"
 SESSION = Path(__file__).with_name("session.py")
 _READY_SECONDS = 3600.0
 _SLOT_SECONDS = 5.0  # Cog answers a prediction a moment before it accepts the next one
@@ -73,11 +72,9 @@ class CogServer:
 
         Raises SchemaError for a model without openapi.json, ServerError for one whose set-up fails.
         """
-        _copy_schema(self.model_dir)
         try:
-            with _reserved_port(self.port) as self.port:
-                self._start()
-                self._wait_until_ready()
+            self._start()
+            self._wait_until_ready()
         except BaseException:
             self._cleanup.close()
             raise
@@ -92,6 +89,11 @@ class CogServer:
         return f"http://{HOST}:{self.port}"
 
     def _start(self) -> None:
+        _copy_schema(self.model_dir)
+        try:
+            self.port = self._cleanup.enter_context(reserved_port(self.port))
+        except OSError as error:
+            raise ServerError(f"port {self.port} of {HOST} cannot be used: {error.strerror}") from error
         temporary = self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cog-server-"))
         environ = {
             **os.environ,
@@ -219,24 +221,6 @@ def _copy_schema(model_dir: Path) -> None:
     target.parent.mkdir(exist_ok=True)
     with atomic_write(target) as part:
         part.write_text(json.dumps(schema), "utf-8")
-
-
-@contextlib.contextmanager
-def _reserved_port(wanted: int) -> Iterator[int]:
-    """Yield `wanted`, or a free port for 0. Raises ServerError for a port in use.
-
-    On Linux a server can listen at the port meanwhile, and the system gives it to no other program that asks for 0.
-    """
-    with socket.socket() as reservation:
-        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # servers set it too
-        try:
-            reservation.bind((HOST, wanted))
-        except OSError as error:
-            raise ServerError(f"port {wanted} of {HOST} cannot be used: {error.strerror}") from error
-        port = int(reservation.getsockname()[1])
-        if sys.platform != "linux":
-            reservation.close()
-        yield port
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

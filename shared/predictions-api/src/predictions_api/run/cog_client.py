@@ -25,6 +25,7 @@ COG_END_STATUSES: Final = frozenset({"succeeded", "failed", "canceled"})
 MAX_SCHEMA_VALUES: Final = 10**6
 _PREFIXES = re.compile("(Prediction failed: )*(Generator iteration error: )*")  # Cog adds the first one twice
 _SLOT_TIMEOUT = 0.5  # seconds; Cog reports the end of a prediction just before it accepts the next one
+_HEALTH_INTERVAL = 2.0  # seconds between two looks at a server that runs a prediction
 _STATE_AGE = 5.0  # seconds; an older state is not trusted
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
@@ -125,7 +126,7 @@ class CogClient:
         """Wait until the server can no longer finish its prediction. Return the reason."""
         failing_since = math.inf
         while True:
-            await asyncio.sleep(2.0)
+            await asyncio.sleep(_HEALTH_INTERVAL)
             health = await self.health()
             if health in ("READY", "BUSY", "STARTING"):
                 failing_since = math.inf
