@@ -471,7 +471,7 @@ def test_a_sweep_removes_abandoned_parts_and_restores_content_that_has_a_file(
 
 
 @pytest.mark.parametrize("commits", [False, True], ids=["before the rows are deleted", "after it"])
-def test_a_crash_during_a_deletion_leaves_no_content_for_ever(
+def test_a_crash_during_a_deletion_leaves_no_content(
     api: ApiInProcess, monkeypatch: pytest.MonkeyPatch, commits: bool
 ) -> None:
     api.upload(b"crash")

@@ -24,9 +24,7 @@ MODEL = "animate-diff"
 NOTICE = "The server stopped while this prediction was running; it is run again.\n"
 KILL, PAUSE, CHANGES, END = 1.0, 4.0, (6.0, 14.0), 20.0  # seconds after the start
 COUNTS = (2, 1, 0, 3, 2, 4)  # of workers, after 3
-QUERY = (
-    "SELECT id, input->>'text' AS text, status, error, logs, attempts, created_at, completed_at FROM predictions"
-)
+QUERY = "SELECT id, input->>'text' AS text, status, error, logs, attempts, created_at, completed_at FROM predictions"
 
 
 def wait_for(database: str, condition: str) -> None:

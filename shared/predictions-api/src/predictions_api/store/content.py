@@ -2,8 +2,9 @@
 
 Equal files share one path, and a path never holds an incomplete file. Several servers may share the directory, on a
 network file system whose rename is atomic. A row of the table of files is written before its content is renamed into
-place. Content is moved aside before its rows are deleted, so that a crash leaves none without a row. The table is checked
-again before the content is deleted, so that a file stored meanwhile is not lost. bucket.py has the other implementation.
+place. Content is moved aside before its rows are deleted, so that a crash leaves none without a row. The table is
+checked again before the content is deleted, so that a file stored meanwhile is not lost. bucket.py has the other
+implementation.
 """
 
 from __future__ import annotations
