@@ -21,7 +21,7 @@ import pytest
 import sqlalchemy as sa
 from api_in_process import PIXEL, PIXEL_URI, TOKEN, ApiInProcess
 from api_server import post_raw, wait_until
-from predictions_api.errors import Problem
+from predictions_api.errors import Problem, unavailable
 from predictions_api.http.file_routes import UPLOAD_LIMIT
 from predictions_api.run.upkeep import remove_data
 from predictions_api.store.content import ABANDONED_AFTER
@@ -468,6 +468,40 @@ def test_a_sweep_removes_abandoned_parts_and_restores_content_that_has_a_file(
     assert content_path(api, b"wanted").read_bytes() == b"wanted"
     monkeypatch.undo()
     assert api.anonymous_http.get(file["urls"]["download"]).content == b"wanted"
+
+
+@pytest.mark.parametrize("commits", [False, True], ids=["before the rows are deleted", "after it"])
+def test_a_crash_during_a_deletion_leaves_no_content(
+    api: ApiInProcess, monkeypatch: pytest.MonkeyPatch, commits: bool
+) -> None:
+    api.upload(b"crash")
+    expire(api, b"crash")
+    run = api.service.database.run
+
+    async def crash(work: Any) -> None:
+        if commits:
+            await run(work)
+        raise KeyError("no code runs after a crash")
+
+    with monkeypatch.context() as crashing, pytest.raises(KeyError):
+        crashing.setattr(api.service.database, "run", crash)
+        api.run(api.service.files.sweep())
+    later = time.time() + 2 * ABANDONED_AFTER
+    monkeypatch.setattr("predictions_api.store.content.time.time", lambda: later)
+    api.run(api.service.files.sweep())
+    assert list(api.settings.files.rglob(f"{hashlib.sha256(b'crash').hexdigest()}*")) == []
+
+
+def test_a_file_whose_deletion_fails_keeps_its_content(api: ApiInProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = api.upload(b"kept")
+
+    async def fail(work: Any) -> None:
+        raise unavailable("The database cannot be used now")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(api.service.database, "run", fail)
+        assert api.http.delete(file["urls"]["get"]).status_code == 503
+    assert api.anonymous_http.get(file["urls"]["download"]).content == b"kept"
 
 
 def test_a_file_uploaded_while_an_equal_one_is_deleted_is_kept(api: ApiInProcess) -> None:

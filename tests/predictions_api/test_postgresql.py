@@ -118,6 +118,14 @@ def test_a_transaction_of_a_stopped_server_does_not_block_the_others(database: s
     asyncio.run(other.close())
 
 
+def test_connections_need_no_startup_option_which_pgbouncer_refuses(database: str) -> None:
+    setting = sa.text("SELECT setting, source FROM pg_settings WHERE name = 'idle_in_transaction_session_timeout'")
+    engine = Database(database).engine
+    with engine.connect() as connection:
+        assert connection.execute(setting).one() == ("5000", "session")  # an option has the source "client"
+    engine.dispose()
+
+
 def test_servers_that_all_paused_do_not_take_over_from_each_other(
     database: str, new_server: NewServer, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ import sqlalchemy as sa
 import uvicorn
 from api_server import VERSIONS, ApiServer, cog_server, wait_for_runs, wait_until
 from predictions_api.__main__ import BaseServer
-from predictions_api.run.engine import _sqlite_engine
+from predictions_api.run.engine import Waker, _sqlite_engine
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port, where nothing listens
@@ -236,3 +237,7 @@ def test_the_queues_database_has_the_time_that_dbos_asks_for_also_in_an_older_sq
         milliseconds = connection.scalar(sa.text("SELECT at FROM versions"))
     engine.dispose()
     assert milliseconds == pytest.approx(time.time() * 1000, abs=60_000)
+
+
+def test_a_queue_is_polled_at_its_interval_also_after_two_servers_polled_at_once() -> None:
+    assert not Waker(0.01).wait(threading.TIMEOUT_MAX)  # DBOS asks for up to two minutes

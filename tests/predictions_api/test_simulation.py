@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import postgres
 from api_server import ApiServer, wait_until
@@ -23,7 +24,7 @@ MODEL = "animate-diff"
 NOTICE = "The server stopped while this prediction was running; it is run again.\n"
 KILL, PAUSE, CHANGES, END = 1.0, 4.0, (6.0, 14.0), 20.0  # seconds after the start
 COUNTS = (2, 1, 0, 3, 2, 4)  # of workers, after 3
-QUERY = "SELECT id, input->>'text' AS text, status, error, logs, attempts FROM predictions"
+QUERY = "SELECT id, input->>'text' AS text, status, error, logs, attempts, created_at, completed_at FROM predictions"
 
 
 def wait_for(database: str, condition: str) -> None:
@@ -99,17 +100,25 @@ class Simulation:
         self._ready.append(server)
 
 
-def test_all_predictions_succeed_while_workers_and_servers_come_and_go(postgresql: str, tmp_path: Path) -> None:
+def simulate(postgresql: str, directory: Path, addresses: list[str]) -> tuple[Simulation, list[Any]]:
+    """Run a simulation, and return it and the rows of all predictions. `addresses` gets those of the workers."""
     database = postgres.new_database(postgresql)
-    with name_server() as names, changing_workers(names, MODEL, tmp_path / "workers") as workers:
-        options = {"models": ["text"], "urls": {"text": [f"dns+http://{MODEL}:{workers.port}"]}, "database": database}
-        servers = [ApiServer(tmp_path / name, run_with=with_name_server, **options) for name in "ab"]
-        with servers[0], servers[1]:
-            simulation = Simulation(servers, workers, database, tmp_path)
-            simulation.run()
-            with postgres.connect(database) as connection:
-                rows = connection.cursor(row_factory=namedtuple_row).execute(QUERY).fetchall()
-        assert [server.logged_errors() for server in servers] == [[], []]
+    with name_server() as names:
+        names.addresses[MODEL] = addresses
+        with changing_workers(names, MODEL, directory / "workers") as workers:
+            urls = {"text": [f"dns+http://{MODEL}:{workers.port}"]}
+            options = {"models": ["text"], "urls": urls, "database": database}
+            servers = [ApiServer(directory / name, run_with=with_name_server, **options) for name in "ab"]
+            with servers[0], servers[1]:
+                simulation = Simulation(servers, workers, database, directory)
+                simulation.run()
+                with postgres.connect(database) as connection:
+                    return simulation, connection.cursor(row_factory=namedtuple_row).execute(QUERY).fetchall()
+
+
+def test_all_predictions_succeed_while_workers_and_servers_come_and_go(postgresql: str, tmp_path: Path) -> None:
+    simulation, rows = simulate(postgresql, tmp_path, [])
+    assert [server.logged_errors() for server in simulation.servers] == [[], []]
     assert [(row.status, row.error) for row in rows] == [("succeeded", None)] * (COUNT + 2)
 
     # The model records each run.

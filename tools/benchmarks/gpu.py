@@ -3,8 +3,8 @@
     script/bench gpu [--model MODEL] [--out DIR] [--compare FILE] [--minutes 9]
 
 Each model takes at most --minutes, and 20 GB of disk for random weights of full size. Rows are appended to
-DIR/rows.jsonl, so that an interrupted run keeps them, and DIR/table.md is written at the end. FILE is the rows.jsonl of
-an earlier run. Without a GPU the same code runs small shapes on the CPU, and every row says so.
+DIR/rows.jsonl and written to DIR/table.md at once, so that an interrupted run keeps them. FILE is the rows.jsonl of an
+earlier run. Without a GPU the same code runs small shapes on the CPU, and every row says so.
 
 It takes about 2 minutes on two idle cores.
 """
@@ -25,7 +25,7 @@ from tree import script_parser
 
 from benchmarks.on_gpu import networks, predictions, robustness, variants
 from benchmarks.on_gpu.models import MODELS
-from benchmarks.on_gpu.table import Rows, markdown
+from benchmarks.on_gpu.table import Rows
 from benchmarks.on_gpu.timing import matmul_peak, pick
 
 if TYPE_CHECKING:
@@ -57,13 +57,13 @@ class OutOfTime(BaseException):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise OutOfTime in the block after some seconds."""
+    """Raise OutOfTime in the block after some seconds, and again every second, as Python drops it in a destructor."""
 
     def stop(*_: object) -> None:
         raise OutOfTime
 
     signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1)
     try:
         yield
     finally:
@@ -91,9 +91,12 @@ def main() -> None:
     parser.add_argument("--compare", type=Path)
     parser.add_argument("--minutes", type=float, default=9)
     arguments = parser.parse_args()
+    path = arguments.out / "rows.jsonl"
+    if path.exists():
+        parser.error(f"{path} has the rows of an earlier run; give another --out")
     (device, name), failures = pick(), 0
     software = f"torch {torch.__version__}, {str(device.dtype).removeprefix('torch.')}"
-    rows = Rows(arguments.out / "rows.jsonl", {"device": name, "software": software})
+    rows = Rows(path, {"device": name, "software": software}, arguments.compare)
     peak = matmul_peak(device)
     rows.add("all", "a large matrix product", {"TFLOP/s": peak / 1e12})
     for model in arguments.model or MODELS:
@@ -105,7 +108,5 @@ def main() -> None:
             except OutOfTime:
                 rows.add(model, "the rest", {"not measured": f"{arguments.minutes:g} minutes were over"})
         device.release()
-    table = markdown(rows.path, arguments.compare)
-    rows.path.with_name("table.md").write_text(table)
-    print(table)
+    print(rows.table.read_text())
     sys.exit(failures > 0)

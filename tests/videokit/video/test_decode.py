@@ -127,6 +127,14 @@ def test_gif_frames_are_decoded_by_their_durations(tmp_path: Path) -> None:
     assert numbers(tmp_path / "clip.gif", 10) == [0, 1, 1, 1, 1, 1, 2, 3, 3, 3]
 
 
+def test_a_gif_s_delay_under_two_hundredths_is_a_tenth_of_a_second_as_in_browsers(tmp_path: Path) -> None:
+    # Chromium, image-decoders/gif/gif_image_decoder.cc, and Firefox, FrameTimeout: 10 ms and less are 100 ms.
+    images = [Image.fromarray(draw_number(index)) for index in range(4)]
+    images[0].save(tmp_path / "clip.gif", save_all=True, append_images=images[1:], duration=[20, 10, 0, 80])
+    assert probe(tmp_path / "clip.gif").duration == pytest.approx(0.3)
+    assert numbers(tmp_path / "clip.gif", 15) == [0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 3]
+
+
 def test_pictures_outside_the_edit_list_are_not_used(tmp_path: Path) -> None:
     ffmpeg = needs("ffmpeg")
     write_clip(tmp_path / "long.mp4", [draw_number(index) for index in range(40)], options={"g": "20"})
@@ -377,6 +385,10 @@ def test_a_palette_and_grey_have_the_right_colours(tmp_path: Path) -> None:
 def test_transparency_is_composited_over_black(tmp_path: Path) -> None:
     Image.new("RGBA", (64, 48), (200, 100, 50, 51)).save(tmp_path / "clip.png")  # alpha 1/5
     assert np.abs(only_frame(tmp_path / "clip.png", 16, 16) - [40, 20, 10]).max() <= 1
+    palette = Image.new("P", (64, 48), 0)
+    palette.putpalette([200, 100, 50])
+    palette.save(tmp_path / "palette.png", transparency=bytes([51]))
+    assert np.abs(only_frame(tmp_path / "palette.png", 16, 16) - [40, 20, 10]).max() <= 1
     transparent = Image.new("P", (64, 48), 0)
     transparent.putpalette([200, 100, 50, 255, 255, 255])
     transparent.paste(1, (0, 0, 32, 48))

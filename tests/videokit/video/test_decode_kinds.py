@@ -409,6 +409,20 @@ def test_the_alpha_of_a_webm_is_composited_over_black(tmp_path: Path, codec: str
 # Truncated files
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_photograph_that_was_cut_is_refused_and_not_shown_half_grey(
+    tmp_path: Path, share: float, options: dict[str, bool]
+) -> None:
+    snow = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    Image.fromarray(snow).save(tmp_path / "whole.jpg", **options)
+    data = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(data[: round(len(data) * share)])
+    with pytest.raises(InvalidInput, match=r"^cut\.jpg is truncated; give the complete file$"):
+        probe(tmp_path / "cut.jpg")
+    assert probe(tmp_path / "whole.jpg").num_frames == 1
+
+
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.85])
 def test_an_mp4_with_sound_that_was_cut_between_its_pictures_is_truncated(tmp_path: Path, share: float) -> None:
     write_clip(tmp_path / "silent.mp4", LONG, options={"g": "10"})

@@ -16,18 +16,21 @@ NOTICE = "**There was no GPU. These rows show that the code runs on a CPU with s
 
 
 class Rows:
-    """A new file of rows, all with `about`: the device and the software."""
+    """A new file of rows, all with `about`: the device and the software. table.md next to it is their table."""
 
-    def __init__(self, path: Path, about: dict[str, str]) -> None:
+    def __init__(self, path: Path, about: dict[str, str], earlier: Path | None = None) -> None:
         self.path = path
+        self.table = path.with_name("table.md")
         self.about = about
+        self.earlier = earlier
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
 
     def add(self, model: str, what: str, figures: Figures) -> None:
-        """Append a row to the file, and print it."""
+        """Append a row to both files, and print it. Raises ValueError as `markdown` does."""
         with self.path.open("a") as file:
             file.write(json.dumps({**self.about, "model": model, "what": what, "figures": figures}) + "\n")
+        self.table.write_text(markdown(self.path, self.earlier))
         print(f"{self.about['device']} | {model} | {what} | {_text(figures, {})}", flush=True)
 
 

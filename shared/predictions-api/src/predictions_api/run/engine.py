@@ -47,10 +47,14 @@ _OWNER = sa.text("SELECT owner_xid FROM dbos.workflow_status WHERE workflow_uuid
 
 
 class Waker(threading.Event):
-    """The event that a thread of DBOS waits for between two polls. Its wait also ends when the thread is woken."""
+    """The event that a thread of DBOS waits for between two polls. Its wait also ends when the thread is woken.
 
-    def __init__(self) -> None:
+    It waits for `interval` seconds at most. DBOS doubles its time, up to two minutes, when two servers poll at once.
+    """
+
+    def __init__(self, interval: float) -> None:
         super().__init__()
+        self._interval = interval
         self._stops = False
 
     def wake(self) -> None:
@@ -65,7 +69,7 @@ class Waker(threading.Event):
         return self._stops
 
     def wait(self, timeout: float | None = None) -> bool:
-        super().wait(timeout)
+        super().wait(self._interval if timeout is None else min(timeout, self._interval))
         self.clear()  # before the poll, so that what is queued during the poll wakes the thread again
         return self._stops
 
@@ -155,12 +159,13 @@ class Engine:
         dbos._registry.get_internal_queue()._polling_interval_sec = 60.0  # every workflow here has its own queue
         DBOS.launch()  # not in a thread, so that workflows run on this loop
         dbos._background_jobs_stop_event.set()  # no workflow here is delayed or has a timeout
+        interval = POLL_INTERVAL if self.database.is_sqlite else SHARED_POLL_INTERVAL
         for name, count in queues.items():
             await DBOS.register_queue_async(
                 name,
                 worker_concurrency=count,
                 global_concurrency=count if name in shared and not self.database.is_sqlite else None,
-                polling_interval_sec=POLL_INTERVAL if self.database.is_sqlite else SHARED_POLL_INTERVAL,
+                polling_interval_sec=interval,
                 on_conflict="always_update",
             )
         for queue in await DBOS.list_queues_async():
@@ -168,7 +173,7 @@ class Engine:
             if queue.name in queues or self.database.is_sqlite:
                 queue.database_backed_queue = False  # its limits are set here, not read from the database at each poll
                 self._queues[queue.name] = queue
-                waker = self._wakers[queue.name] = Waker()
+                waker = self._wakers[queue.name] = Waker(interval)
                 thread = threading.Thread(
                     target=queue_worker_thread, args=(waker, dbos, queue), name=f"queue {queue.name}", daemon=True
                 )

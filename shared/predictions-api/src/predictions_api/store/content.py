@@ -2,8 +2,9 @@
 
 Equal files share one path, and a path never holds an incomplete file. Several servers may share the directory, on a
 network file system whose rename is atomic. A row of the table of files is written before its content is renamed into
-place. Unreferenced content is moved aside, and the table is checked again before it is deleted, so a file stored during
-that removal is not lost. bucket.py has the other implementation.
+place. Content is moved aside before its rows are deleted, so that a crash leaves none without a row. The table is
+checked again before the content is deleted, so that a file stored meanwhile is not lost. bucket.py has the other
+implementation.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import sqlalchemy as sa
 
-from predictions_api.errors import unavailable
+from predictions_api.errors import Problem, unavailable
 from predictions_api.store.database import files as table
 
 if TYPE_CHECKING:
@@ -186,12 +187,20 @@ class ContentStore(Content):
 
     @contextlib.asynccontextmanager
     async def deletion(self, files: Sequence[File]) -> AsyncIterator[None]:
-        yield
+        ids, moved = [file.id for file in files], {}
         for sha256 in {file.sha256 for file in files}:
-            if not await self._is_referenced(sha256):
+            if not await self._is_referenced(sha256, besides=ids):
                 aside = await asyncio.to_thread(self.put_aside, sha256)
                 if aside is not None:
-                    await self._restore_or_delete(aside, sha256)
+                    moved[aside] = sha256
+        try:
+            yield
+        except Problem:  # the rows stay
+            for aside, sha256 in moved.items():
+                await asyncio.to_thread(self.put_back, aside, sha256)
+            raise
+        for aside, sha256 in moved.items():
+            await self._restore_or_delete(aside, sha256)
 
     async def sweep(self) -> None:
         for path, sha256 in await asyncio.to_thread(self.list_abandoned):
@@ -203,9 +212,10 @@ class ContentStore(Content):
         else:
             await asyncio.to_thread(aside.unlink, missing_ok=True)
 
-    async def _is_referenced(self, sha256: str) -> bool:
-        """Return whether a row of the table of files has this content."""
-        return bool(await self._database.rows(sa.select(table.c.id).where(table.c.sha256 == sha256).limit(1)))
+    async def _is_referenced(self, sha256: str, *, besides: Sequence[str] = ()) -> bool:
+        """Return whether a row of the table of files has this content, besides those with some ids."""
+        query = sa.select(table.c.id).where(table.c.sha256 == sha256, table.c.id.not_in(besides)).limit(1)
+        return bool(await self._database.rows(query))
 
     def path(self, sha256: str) -> Path:
         """Return the path for content with this hash, stored or not."""

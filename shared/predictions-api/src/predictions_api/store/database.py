@@ -141,9 +141,6 @@ class Database:
         self.url = sa.make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         connect_args: dict[str, Any] = {"timeout" if self.is_sqlite else "connect_timeout": LOCK_TIMEOUT}
-        if not self.is_sqlite:  # ends a transaction whose server has stopped, as others wait for its locks
-            options = f"{self.url.query.get('options', '')} -c idle_in_transaction_session_timeout={LOCK_TIMEOUT}s"
-            connect_args["options"] = options
         self.engine = sa.create_engine(
             self.url, pool_size=THREADS + 1, max_overflow=0, pool_pre_ping=not self.is_sqlite, connect_args=connect_args
         )
@@ -153,6 +150,8 @@ class Database:
         if self.is_sqlite:
             sa.event.listen(self.engine, "connect", _prepare_sqlite)
             sa.event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            sa.event.listen(self.engine, "connect", _prepare_postgresql)
 
     async def open(self) -> None:
         """Create or upgrade the tables. Raises StartFault if the database cannot be used."""
@@ -204,6 +203,13 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the module would send BEGIN only before the first write
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _prepare_postgresql(connection: Any, _record: Any) -> None:
+    """End a transaction whose server has stopped, as others wait for its locks. PgBouncer refuses this as an option."""
+    connection.autocommit = True
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{LOCK_TIMEOUT}s'")
+    connection.autocommit = False
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

@@ -1,4 +1,4 @@
-"""The filters that convert a file's colours to RGB: by its matrix and range, HDR (PQ, HLG) tone-mapped to BT.709."""
+"""ffmpeg's filters from a file's colours to RGB: by its matrix and range, HDR (PQ, HLG) tone-mapped to BT.709."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ BY_SWSCALE = ",scale=flags=bilinear+accurate_rnd+full_chroma_int,format=rgb24|rg
 
 
 def colour_filters(matrix: str, primaries: str, transfer: str, size: tuple[int, int]) -> tuple[str, str | None]:
-    """Return the filters to RGB or RGBA, and PQ or HLG if they tone-map; raise ValueError for an unsupported matrix.
-
-    All names are ffmpeg's.
-    """
+    """Return the filters to RGB or RGBA, and PQ or HLG if they tone-map; raise ValueError for an unsupported matrix."""
     hdr = HDR.get(transfer)
     if matrix not in SWSCALE + ZSCALE or (matrix == "ictcp" and not hdr):
         raise ValueError(f"matrix {matrix}")

@@ -122,7 +122,7 @@ def _pictures_by_seeking(clip: Clip, num_frames: int) -> Iterator[tuple[Picture 
 
 
 def _reading(clip: Clip, selection: str, num_frames: int, *options: str) -> AbstractContextManager[Process]:
-    filters = f"[{clip.source}]{clip.deinterlace}{selection}{clip.colours}"
+    filters = f"[{clip.source}]{clip.filters}{selection}{clip.colours}"
     output = ("-filter_complex", filters, "-frames:v", str(num_frames), *PAM)
     return reading(clip.path, (*clip.decoder, *options), *output)
 

@@ -133,8 +133,7 @@ def _as_input(frames: Iterable[Frame], rate: Fraction) -> tuple[Iterator[Frame],
         raise ValueError("no frames to encode; a clip has at least one")
     height, width, _ = first.shape
     size = ["-video_size", f"{width}x{height}", "-framerate", str(rate)]
-    options = ["-f", "rawvideo", "-pixel_format", "rgb24", *size, "-i", "pipe:0"]
-    return chain([first], checked), height, width, options
+    return chain([first], checked), height, width, ["-f", "rawvideo", "-pixel_format", "rgb24", *size, "-i", "pipe:0"]
 
 
 def _run(arguments: list[str], frames: Iterable[Frame]) -> tuple[int, bytes]:

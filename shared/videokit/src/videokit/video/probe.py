@@ -6,11 +6,12 @@ import math
 import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from videokit.errors import InvalidInput
 from videokit.video.colours import SWSCALE, UNKNOWN, colour_filters
-from videokit.video.reading import ADVICE, LARGEST, MATROSKA, MAX_PICTURES, MOV, STILLS, check_size, check_work, reading
+from videokit.video.reading import ADVICE, LARGEST, MATROSKA, MAX_PICTURES, MOV, STILLS, check_work, reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 STREAM = "0:V:0"  # the first video that is not a cover
 FIRST_PICTURE = ("-map", STREAM, "-frames:v", "1", "-vf", "showinfo=checksum=0", "-f", "null", "-")
 ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # decoders that decode it
+# A delay under 2/100 s is 10/100 s in browsers. ffmpeg knows this of 0 only.
+GIF_TIMES = "setpts='if(N,PREV_OUTPTS+if(gte(PTS-PREV_INPTS,2),PTS-PREV_INPTS,10),PTS)',"
 CONVERT = "give it as H.264 in BT.709"
 REFUSED = {  # by what the program prints
     r"0:V:0'.* matches no streams|Failed to set value '0:V:0'": f"has no video, only sound or other data; {ADVICE}",
@@ -47,7 +50,7 @@ class Clip:
     pixel_aspect: Fraction
     source: str  # STREAM, or a group of tiles
     decoder: Sequence[str]
-    deinterlace: str  # filters before the selection of pictures
+    filters: str  # before the selection of pictures
     colours: str  # filters after it
     hdr: str | None  # PQ or HLG
     tick: Fraction  # seconds
@@ -95,6 +98,8 @@ def probe(path: Path, num_frames: int = 0) -> Clip:
     head = packets = _Packets(path, HEAD, *FIRST_PICTURE)
     kind, clip = _describe(path, head)
     if clip.source != STREAM or (kind in STILLS and head.count <= 4):  # the others are previews and gain maps
+        if "] EOI missing" in head.log:
+            raise InvalidInput(f"{path.name} is truncated; give the complete file")
         return clip
     length = _find(head.log, r"^  Duration: (\d+):(\d+):([\d.]+), start: ([-\d.]+)", "0", "0", "0", "0")
     hours, minutes, seconds, start = map(Fraction, length)
@@ -110,6 +115,9 @@ def probe(path: Path, num_frames: int = 0) -> Clip:
         tail.end = times[-1] + max(1, round((times[-1] - times[0]) / max(1, len(times) - 1)))
         if kind == MOV and abs((tail.end - times[0]) * clip.tick - stated) > 0.25:
             raise InvalidInput(f"{path.name} has an edit list that ffmpeg cannot follow; export it again, encoded")
+    if kind == "gif":
+        gaps = [end - time for time, end in zip(packets.times, [*packets.times[1:], packets.end], strict=True)]
+        *packets.times, packets.end = accumulate([10 if gap < 2 else gap for gap in gaps], initial=packets.times[0])
     first, last, end = packets.times[0], tail.times[-1], tail.end
     sound = _Packets(path, 0, stream="0:a:0") if kind == MOV and stated > end * clip.tick + 0.5 else None
     missing = sound is not None and stated > sound.end * sound.tick + 0.5
@@ -155,7 +163,7 @@ def _describe(path: Path, head: _Packets) -> tuple[str, Clip]:
             raise InvalidInput(f"{path.name} {fault}")
     picture = _find(
         head.log,
-        r"^\[Parsed_showinfo_0 @ \w+\] n: +0 .* sar:(\d+)/(\d+) s:(\d+)x(\d+) i:(\w)(?s:.*?)"
+        r"^\[Parsed_showinfo_0 @ \w+\] n: +0 .* fmt:(\w+) .* sar:(\d+)/(\d+) s:(\d+)x(\d+) i:(\w)(?s:.*?)"
         r"^\[Parsed_showinfo_0 @ \w+\] color_range:\S+ color_space:(\S+) color_primaries:(\S+) color_trc:(\S+)",
     )
     if not picture and re.search("no decoder found|not on whitelist", head.log):
@@ -164,12 +172,12 @@ def _describe(path: Path, head: _Packets) -> tuple[str, Clip]:
         raise InvalidInput(
             f"{path.name} has no picture that can be decoded: it is damaged, or over {LARGEST}; give another file"
         )
-    interlacing, matrix, primaries, transfer = picture[4:]
+    pixel_format, *picture, interlacing, matrix, primaries, transfer = picture
     group, *tiles = _find(head.log, r"^  Stream group #0:(\d+).*: Tile Grid: .*, (\d+)x(\d+)", "")
     width, height = (int(side) for side in tiles or picture[2:4])
     if tiles and re.search(r"^      Display Matrix: rotation of -?90\.", head.log, re.MULTILINE):
         width, height = height, width
-    check_size(path, width, height)
+    check_work(path, 1, (width, height))
     (line,) = _find(head.log, r"^Output #0(?s:.*?)^  Stream #0:0.*: Video: .*?, \w+\((.*)\), \d+x\d+", "")
     if matrix in UNKNOWN:  # A VP9 stream does not state it. The stream's line has the container's.
         stated = (part.partition("/")[0] for part in line.split(", ") if "/" in part or part in SWSCALE)
@@ -178,6 +186,8 @@ def _describe(path: Path, head: _Packets) -> tuple[str, Clip]:
         colours, hdr = colour_filters(matrix, primaries, transfer, (width, height))
     except ValueError as fault:
         raise InvalidInput(f"{path.name} has colours ({fault}) that cannot be converted; {CONVERT}") from None
+    if pixel_format == "pal8":
+        colours = f"format=rgba,{colours}"  # ffmpeg's choice would be rgb24, without the palette's transparency
     has_alpha = head.codec in ALPHA and re.search(r"(?i)^ +alpha_mode +: 1$", head.log, re.MULTILINE)
     interlaced = interlacing in "TB" or "top" in line or "bottom" in line
     aspect = Fraction(int(picture[0]) or 1, int(picture[1]) or 1)
@@ -185,5 +195,5 @@ def _describe(path: Path, head: _Packets) -> tuple[str, Clip]:
         path=path, codec=head.codec, width=max(1, round(width * aspect)), height=height, size=(width, height),
         pixel_aspect=aspect, source=f"0:g:{group}" if tiles else STREAM, tick=head.tick,
         decoder=("-c:v", ALPHA[head.codec]) if has_alpha else (), colours=colours, hdr=hdr,
-        deinterlace="bwdif=mode=send_frame:deint=interlaced," if interlaced else "",
+        filters="bwdif=mode=send_frame:deint=interlaced," if interlaced else GIF_TIMES if kind == "gif" else "",
     )  # fmt: skip

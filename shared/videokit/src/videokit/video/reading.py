@@ -50,14 +50,10 @@ def reading(path: Path, options: Sequence[str], *output: str) -> Iterator[Proces
             raise InvalidInput(f"{path.name} takes too long to decode; give a shorter or smaller clip") from error
 
 
-def check_size(path: Path, width: int, height: int) -> None:
-    """Raise InvalidInput if a picture is too large."""
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
-        raise InvalidInput(f"{path.name} is {width}x{height}, over {LARGEST}; scale it down")
-
-
 def check_work(path: Path, num_pictures: int, size: tuple[int, int]) -> None:
-    """Raise InvalidInput if so many pictures of this size take too long to decode."""
+    """Raise InvalidInput if pictures of this size are too large, or so many take too long to decode."""
+    if max(size) > MAX_SIDE or size[0] * size[1] > MAX_PIXELS:
+        raise InvalidInput(f"{path.name} is {size[0]}x{size[1]}, over {LARGEST}; scale it down")
     if num_pictures > MAX_PICTURES:
         raise InvalidInput(f"{path.name} has more than {MAX_PICTURES} pictures; give a shorter clip")
     if num_pictures * size[0] * size[1] > MAX_DECODED:
