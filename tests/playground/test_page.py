@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -137,6 +138,53 @@ def test_axe_finds_no_violation_and_nothing_is_wider_than_a_small_screen(
     for view in ("Code", "About"):
         page.get_by_role("tab", name=view).click()
         check(view)
+
+
+def test_a_page_that_opens_while_the_server_fails_goes_on_by_itself(
+    open_page: Callable[..., Page], server: ApiServer
+) -> None:
+    page = open_page("about:blank")
+    answers = iter([503, 500])
+    page.route(
+        "**/models?*",
+        lambda route: route.fulfill(status=status) if (status := next(answers, None)) else route.continue_(),
+    )
+    page.goto(server.url)
+    expect(page.locator("#notice")).to_contain_text("The server answered 50")
+    expect(page.get_by_role("tab", name="pictures", exact=True)).to_be_visible()
+    expect(page.locator("#notice")).to_be_empty()
+
+
+def test_a_second_press_of_run_before_the_answer_makes_no_second_prediction(page: Page) -> None:
+    sent: list[Request] = []
+    page.on("request", lambda request: sent.append(request) if request.method == "POST" else None)
+    page.route("**/predictions", lambda route: (time.sleep(0.5), route.continue_()))
+    choose(page, "text")
+    button = page.get_by_role("button", name="Run", exact=True)
+    with page.expect_response("**/models/test/text/predictions"):
+        button.evaluate("button => [1, 2, 3].forEach(() => button.click())")
+    expect(button).to_have_attribute("aria-disabled", "false")
+    assert len(sent) == 1
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_a_message_with_a_long_file_name_is_within_the_window_and_not_in_front_of_run(
+    open_page: Callable[..., Page], server: ApiServer, width: int
+) -> None:
+    page = open_page(server.url, viewport={"width": width, "height": 640})
+    choose(page, "pictures")
+    page.evaluate(
+        """() => {
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File(["x"], "x".repeat(250) + ".mp4"));
+            document.body.dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true}));
+        }"""
+    )
+    expect(page.locator("#notice")).to_contain_text("Give an unchanged file of a model")
+    assert page.locator("#notice").evaluate("line => line.scrollWidth <= line.clientWidth")
+    page.get_by_role("button", name="Run", exact=True).click(trial=True)
+    page.get_by_role("button", name="Close").click()
+    expect(page.locator("#notice")).to_be_empty()
 
 
 def test_the_page_works_below_a_path_of_a_reverse_proxy(open_page: Callable[..., Page], tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ export function fileField(id) {
     ready: () => work,
     read: () => value,
     write(given = "") {
+      if (typeof given !== "string") given = "";
       const isNew = value !== given;
       value = given;
       url.value = given.startsWith("data:") ? "" : given;

@@ -14,6 +14,7 @@ export function still(output, card) {
 function video(url, card) {
   const clip = element("video", {loop: true, playsinline: true, preload: "metadata", tabindex: -1, "aria-hidden": true});
   clip.muted = true;
+  clip.onerror = () => clip.remove();
   whenSeen(clip, () => (clip.src = url));
   plays(card, () => clip.play().catch(() => {}), () => clip.pause());
   return clip;
@@ -27,6 +28,7 @@ function picture(url, card) {
     Object.assign(canvas, {width: image.naturalWidth, height: image.naturalHeight});
     canvas.getContext("2d").drawImage(image, 0, 0);
   };
+  image.onerror = () => canvas.remove();
   whenSeen(canvas, () => (image.src = url));
   plays(card, () => canvas.replaceWith(image), () => image.replaceWith(canvas));
   return canvas;
