@@ -13,6 +13,7 @@ from playwright.sync_api import Locator, Page, expect
 from predictions_api.settings import ModelSettings
 from predictions_api.store.database import random_key
 
+Violations = Callable[[Page], list[tuple[str, list[str]]]]
 MODEL = "test/pictures"
 NOTE_IS_READABLE = """() => {
     const note = document.querySelector(".screen .note"), range = document.createRange();
@@ -142,6 +143,34 @@ def test_clips_that_were_removed_meanwhile_are_named_in_a_comparison(api: ApiInP
     expect(dialog.get_by_text("The clip was removed.")).to_have_count(2)
     dialog.get_by_role("button", name="Close").click()
     expect(dialog).to_have_count(0)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation_in_faults_links_comparisons_and_messages(
+    api: ApiInProcess, open_page: Callable[..., Page], violations: Violations, scheme: str
+) -> None:
+    members: dict[str, Any] = {"model": MODEL, "input": {"prompt": "a"}, "metrics": {"seed": 1}}
+    shown = [
+        api.add_prediction(**members, status="failed", error="a long fault " * 500),
+        api.add_prediction(**members, status="succeeded", output=[api.store_output("data:audio/wav,a")]),
+        api.add_prediction(**members, status="succeeded", output=[api.store_output(PIXEL_URI)] * 60),
+        api.add_prediction(**members, status="canceled", output=[api.store_output(PIXEL_URI)]),
+    ]
+    page = open_page(api.url, color_scheme=scheme, viewport={"width": 320, "height": 700}, bypass_csp=True)
+    for prediction in shown:
+        card(page, prediction.id).get_by_role("button").click()
+        page.locator("#clip").locator(".note, .file-link, img").wait_for()
+        page.evaluate("document.querySelectorAll('details').forEach(details => (details.open = true))")
+        assert violations(page) == [], prediction
+    for prediction in shown[2:]:
+        card(page, prediction.id).get_by_label("Compare").check()
+    page.get_by_role("button", name="Compare 2").click()
+    page.locator("dialog img").nth(1).wait_for()
+    assert violations(page) == []
+    page.get_by_role("button", name="Close").click()
+    page.evaluate("import('/playground/notice.js').then(({notice}) => notice({title: 'A message'}))")
+    expect(page.locator("#notice")).to_have_text("A message")
+    assert violations(page) == []
 
 
 def test_a_model_without_predictions_is_said_in_the_history(show: Show) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -20,8 +18,9 @@ from playwright.sync_api import Page, Request, expect
 from ports import free_port
 from predictions_api.settings import ModelSettings
 from prefix_proxy import PrefixProxy
-from programs import npm_directory
 from tree import ROOT
+
+Violations = Callable[[Page], list[tuple[str, list[str]]]]
 
 
 def test_the_page_sends_fewer_than_80_kb_and_nothing_comes_from_elsewhere(
@@ -101,24 +100,29 @@ def test_the_keyboard_alone_chooses_a_model_writes_a_prompt_runs_and_cancels(pag
     expect(page.locator("#gallery .card").first).to_contain_text("typed")
 
 
-@pytest.fixture(scope="session")
-def axe(pytestconfig: pytest.Config) -> str:
-    directory = npm_directory(pytestconfig, "axe", Path(__file__).parent / "axe")
-    return (directory / "node_modules" / "axe-core" / "axe.min.js").read_text()
+@pytest.mark.parametrize("width", [320, 1280])
+def test_a_field_that_has_the_focus_is_not_behind_the_button(
+    open_page: Callable[..., Page], server: ApiServer, width: int
+) -> None:
+    page = open_page(server.url, viewport={"width": width, "height": 640})
+    choose(page, "pictures")
+    control(page, "prompt").focus()
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        if page.evaluate("Boolean(document.activeElement.closest('#fields'))"):
+            hidden = "document.activeElement.getBoundingClientRect().bottom > send.getBoundingClientRect().top"
+            assert not page.evaluate(hidden), page.evaluate("document.activeElement.id")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation_and_nothing_is_wider_than_a_small_screen(
-    open_page: Callable[..., Page], server: ApiServer, axe: str, scheme: str, tmp_path: Path
+    open_page: Callable[..., Page], server: ApiServer, violations: Violations, scheme: str, tmp_path: Path
 ) -> None:
     hold = tmp_path / "hold"
     page = open_page(server.url, color_scheme=scheme, viewport={"width": 320, "height": 700}, bypass_csp=True)
-    page.evaluate(axe)
 
     def check(state: str) -> None:
-        found: Any = page.evaluate("axe.run()")
-        violations = [(rule["id"], [node["html"][:200] for node in rule["nodes"]]) for rule in found["violations"]]
-        assert violations == [], f"{state}: {json.dumps(violations, indent=1)}"
+        assert violations(page) == [], state
         assert page.evaluate("document.documentElement.scrollWidth") <= 320, state
 
     choose(page, "pictures")

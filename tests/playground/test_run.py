@@ -76,7 +76,7 @@ def test_nothing_below_the_stage_moves_from_the_first_visit_to_the_end_of_a_run(
     choose(page, "pictures")
     history = page.get_by_role("heading", name="History")
     places = {"first visit": history.evaluate(PLACE)}
-    control(page, "steps").fill("1")
+    control(page, "steps").fill("2")
     control(page, "hold").fill(str(hold))
     places["first visit, filled form"] = history.evaluate(PLACE)
     run(page)

@@ -105,9 +105,10 @@ export class Form {
 
 const titleOf = name => name[0].toUpperCase() + name.slice(1).replaceAll("_", " ");
 
-/** Return how a field is laid out: numbers without a slider share a line, as short choices do. */
-function layoutOf(name, {type, enum: choices, minimum, maximum}) {
+/** Return how a field is laid out: numbers without a slider share a line, as short choices do, if their help is short. */
+function layoutOf(name, {type, enum: choices, minimum, maximum, description = ""}) {
   if (type === "boolean") return "switch";
+  if (description.length > 40) return "wide";
   if (choices) return choices.every(choice => String(choice).length <= 10) ? "half" : "wide";
   const isNumber = (type === "integer" || type === "number") && name !== "seed";
   return isNumber && (minimum === undefined || maximum === undefined) ? "half" : "wide";
