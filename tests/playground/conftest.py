@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from api_server import ApiServer
 from playwright.sync_api import Browser, BrowserContext, Page, expect
+from programs import npm_directory
 from tree import ROOT
 
 expect.set_options(timeout=60_000)  # milliseconds, as other tests may use all cores
@@ -50,6 +53,20 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     for profile in profiles:
         profile.close()
     assert faults == []
+
+
+@pytest.fixture(scope="session")
+def violations(pytestconfig: pytest.Config) -> Callable[[Page], list[tuple[str, list[str]]]]:
+    """A function that returns the rules of axe that a page, opened with `bypass_csp`, violates, and where."""
+    directory = npm_directory(pytestconfig, "axe", Path(__file__).parent / "axe")
+    axe = (directory / "node_modules" / "axe-core" / "axe.min.js").read_text()
+
+    def find(page: Page) -> list[tuple[str, list[str]]]:
+        page.evaluate(axe)
+        found: Any = page.evaluate("axe.run()")
+        return [(rule["id"], [node["html"][:200] for node in rule["nodes"]]) for rule in found["violations"]]
+
+    return find
 
 
 @pytest.fixture

@@ -136,6 +136,18 @@ def test_compared_clips_play_in_step_and_differing_inputs_are_marked(
     assert dialog.locator("mark").all_inner_texts() == ["5", "6"]
 
 
+@pytest.mark.parametrize("width", [320, 768, 1280])
+def test_the_readme_of_a_model_is_not_wider_than_the_page(
+    open_page: Callable[..., Page], models_url: str, width: int
+) -> None:
+    page = open_page(models_url, viewport={"width": width, "height": 900})
+    for model in ("animate-diff", "stable-diffusion-animation", "zeroscope-v2-xl"):
+        page.get_by_role("tab", name=model).click()
+        page.get_by_role("tab", name="About").click()
+        expect(page.get_by_role("article").get_by_role("heading", name="Inputs", exact=True)).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") == width, model
+
+
 def test_an_example_of_a_model_fills_the_form_and_its_readme_is_shown(
     open_page: Callable[..., Page], models_url: str
 ) -> None:

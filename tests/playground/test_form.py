@@ -139,6 +139,20 @@ def test_a_file_is_sent_with_the_inputs_or_uploaded_if_it_is_large(
     assert (size in uploads) == (size > 256 * 1024)
 
 
+def test_a_run_needs_no_file_whose_upload_failed_and_which_was_removed(page: Page, server: ApiServer) -> None:
+    choose(page, "pictures")
+    page.route("**/files", lambda route: route.fulfill(status=500))
+    file = {"name": "a.mp4", "mimeType": "video/mp4", "buffer": bytes(300_000)}
+    page.set_input_files("#fields input[type=file]", file)
+    expect(field(page, "init_video")).to_contain_text("a.mp4 was not uploaded. The server answered 500")
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.locator("#notice")).to_contain_text("The server answered 500")
+    field(page, "init_video").get_by_role("button", name="Remove the file").click()
+    run_to_the_end(page, "pictures", steps="1", prompt="without the file")
+    newest = server.http.get("/predictions").json()["results"][0]
+    assert newest["input"] == {"prompt": "without the file", "steps": 1}
+
+
 @pytest.mark.parametrize("event", ["drop", "paste"])
 def test_a_file_may_be_dropped_or_pasted_and_its_preview_plays(page: Page, event: str) -> None:
     clip = ROOT / "animate-diff" / "examples" / "red-circle-moving-right.mp4"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -19,8 +18,9 @@ from playwright.sync_api import Page, Request, expect
 from ports import free_port
 from predictions_api.settings import ModelSettings
 from prefix_proxy import PrefixProxy
-from programs import npm_directory
 from tree import ROOT
+
+Violations = Callable[[Page], list[tuple[str, list[str]]]]
 
 
 def test_the_page_sends_fewer_than_80_kb_and_nothing_comes_from_elsewhere(
@@ -100,24 +100,29 @@ def test_the_keyboard_alone_chooses_a_model_writes_a_prompt_runs_and_cancels(pag
     expect(page.locator("#gallery .card").first).to_contain_text("typed")
 
 
-@pytest.fixture(scope="session")
-def axe(pytestconfig: pytest.Config) -> str:
-    directory = npm_directory(pytestconfig, "axe", Path(__file__).parent / "axe")
-    return (directory / "node_modules" / "axe-core" / "axe.min.js").read_text()
+@pytest.mark.parametrize("width", [320, 1280])
+def test_a_field_that_has_the_focus_is_not_behind_the_button(
+    open_page: Callable[..., Page], server: ApiServer, width: int
+) -> None:
+    page = open_page(server.url, viewport={"width": width, "height": 640})
+    choose(page, "pictures")
+    control(page, "prompt").focus()
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        if page.evaluate("Boolean(document.activeElement.closest('#fields'))"):
+            hidden = "document.activeElement.getBoundingClientRect().bottom > send.getBoundingClientRect().top"
+            assert not page.evaluate(hidden), page.evaluate("document.activeElement.id")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation_and_nothing_is_wider_than_a_small_screen(
-    open_page: Callable[..., Page], server: ApiServer, axe: str, scheme: str, tmp_path: Path
+    open_page: Callable[..., Page], server: ApiServer, violations: Violations, scheme: str, tmp_path: Path
 ) -> None:
     hold = tmp_path / "hold"
     page = open_page(server.url, color_scheme=scheme, viewport={"width": 320, "height": 700}, bypass_csp=True)
-    page.evaluate(axe)
 
     def check(state: str) -> None:
-        found: Any = page.evaluate("axe.run()")
-        violations = [(rule["id"], [node["html"][:200] for node in rule["nodes"]]) for rule in found["violations"]]
-        assert violations == [], f"{state}: {json.dumps(violations, indent=1)}"
+        assert violations(page) == [], state
         assert page.evaluate("document.documentElement.scrollWidth") <= 320, state
 
     choose(page, "pictures")
@@ -137,6 +142,53 @@ def test_axe_finds_no_violation_and_nothing_is_wider_than_a_small_screen(
     for view in ("Code", "About"):
         page.get_by_role("tab", name=view).click()
         check(view)
+
+
+def test_a_page_that_opens_while_the_server_fails_goes_on_by_itself(
+    open_page: Callable[..., Page], server: ApiServer
+) -> None:
+    page = open_page("about:blank")
+    answers = iter([503, 500])
+    page.route(
+        "**/models?*",
+        lambda route: route.fulfill(status=status) if (status := next(answers, None)) else route.continue_(),
+    )
+    page.goto(server.url)
+    expect(page.locator("#notice")).to_contain_text("The server answered 50")
+    expect(page.get_by_role("tab", name="pictures", exact=True)).to_be_visible()
+    expect(page.locator("#notice")).to_be_empty()
+
+
+def test_a_second_press_of_run_before_the_answer_makes_no_second_prediction(page: Page) -> None:
+    sent: list[Request] = []
+    page.on("request", lambda request: sent.append(request) if request.method == "POST" else None)
+    page.route("**/predictions", lambda route: (time.sleep(0.5), route.continue_()))
+    choose(page, "text")
+    button = page.get_by_role("button", name="Run", exact=True)
+    with page.expect_response("**/models/test/text/predictions"):
+        button.evaluate("button => [1, 2, 3].forEach(() => button.click())")
+    expect(button).to_have_attribute("aria-disabled", "false")
+    assert len(sent) == 1
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_a_message_with_a_long_file_name_is_within_the_window_and_not_in_front_of_run(
+    open_page: Callable[..., Page], server: ApiServer, width: int
+) -> None:
+    page = open_page(server.url, viewport={"width": width, "height": 640})
+    choose(page, "pictures")
+    page.evaluate(
+        """() => {
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File(["x"], "x".repeat(250) + ".mp4"));
+            document.body.dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true}));
+        }"""
+    )
+    expect(page.locator("#notice")).to_contain_text("Give an unchanged file of a model")
+    assert page.locator("#notice").evaluate("line => line.scrollWidth <= line.clientWidth")
+    page.get_by_role("button", name="Run", exact=True).click(trial=True)
+    page.get_by_role("button", name="Close").click()
+    expect(page.locator("#notice")).to_be_empty()
 
 
 def test_the_page_works_below_a_path_of_a_reverse_proxy(open_page: Callable[..., Page], tmp_path: Path) -> None:

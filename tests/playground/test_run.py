@@ -26,6 +26,9 @@ new MutationObserver(() => {
 }).observe(document.querySelector("#clip"), {subtree: true, childList: true, attributes: true, characterData: true});
 """
 
+# Where an element is below the form or next to it, wherever the page is scrolled to.
+PLACE = "element => Math.round(element.getBoundingClientRect().top - result.getBoundingClientRect().top)"
+
 
 @pytest.mark.parametrize("model", ["animate-diff", "stable-diffusion-animation", "zeroscope-v2-xl"])
 def test_one_press_runs_a_real_model_as_the_form_opens(
@@ -62,6 +65,28 @@ def test_progress_grows_and_pictures_are_shown_as_they_come_without_a_shift_of_t
     assert {int(step[1]) + int(step[2]) for step in steps if step} == {5}
     assert page.evaluate("seen.shifted") < 0.01  # the sum of layout shifts, of which up to 0.1 is good: web.dev/cls
     expect(page.locator(".stages")).to_contain_text("denoise 0.1 s")
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_nothing_below_the_stage_moves_from_the_first_visit_to_the_end_of_a_run(
+    open_page: Callable[..., Page], server: ApiServer, tmp_path: Path, width: int
+) -> None:
+    hold = tmp_path / "hold"
+    page = open_page(server.url, viewport={"width": width, "height": 900}, reduced_motion="reduce")
+    choose(page, "pictures")
+    history = page.get_by_role("heading", name="History")
+    places = {"first visit": history.evaluate(PLACE)}
+    control(page, "steps").fill("2")
+    control(page, "hold").fill(str(hold))
+    places["first visit, filled form"] = history.evaluate(PLACE)
+    run(page)
+    expect(status(page)).to_have_text("Running: denoise.", timeout=END)
+    places["running"] = history.evaluate(PLACE)
+    hold.write_text("x")
+    expect(status(page)).to_have_text("Done.", timeout=END)
+    expect(page.locator(".stages")).to_contain_text("denoise")
+    places["done"] = history.evaluate(PLACE)
+    assert len(set(places.values())) == 1, places
 
 
 def test_a_model_that_starts_and_a_place_in_the_queue_are_named(open_page: Callable[..., Page], tmp_path: Path) -> None:

@@ -8,16 +8,26 @@ import {openGif} from "./gif.js";
 /** Return the frames per second of a prediction's clips, or null. */
 export const fpsOf = ({metrics}) => (metrics?.duration ? metrics.frames / metrics.duration : null);
 
-/** Return {element, media, fps} of a file; `media` has the methods of a video, and is null for a picture. */
+/**
+ * Return {element, media, fps} of a file; `media` has the methods of a video, and is null for a picture.
+ * The element of a file that the browser cannot show is a link to it.
+ */
 export async function openClip(src, type, fps) {
-  if (type.startsWith("video/")) {
-    const video = element("video", {src, playsinline: true, "aria-label": "The clip"});
-    video.muted = true;
-    return {element: video, media: video, fps};
-  }
   const gif = type === "image/gif" ? await api.blob(src).then(openGif).catch(() => null) : null;
-  return gif ?? {element: element("img", {src, alt: "The clip"}), media: null, fps};
+  if (gif) return gif;
+  const media = type.startsWith("video/") ? element("video", {src, playsinline: true, "aria-label": "The clip"}) : null;
+  if (media) media.muted = true;
+  const shown = media ?? element("img", {src, alt: "The clip"});
+  const isShown = await new Promise(resolve => {
+    shown.onloadedmetadata = shown.onload = () => resolve(true);
+    shown.onerror = () => resolve(false);
+  });
+  if (isShown) return {element: shown, media, fps};
+  return {element: downloadLink(src, "The browser cannot show this file. Download it."), media: null, fps};
 }
+
+/** Return a link that downloads a file of the server. */
+export const downloadLink = (href, text) => element("a", {href, download: "", target: "_blank", class: "file-link"}, text);
 
 class ClipPlayer extends HTMLElement {
   #media = null;
@@ -42,6 +52,7 @@ class ClipPlayer extends HTMLElement {
       element("a", {href: src, download: "", target: "_blank", class: "button", "aria-label": "Download", title: "Download"}, "↓"),
       document.fullscreenEnabled && control("Full screen", "⤢", () => (document.fullscreenElement ? document.exitFullscreen() : this.requestFullscreen())),
     ].filter(Boolean);
+    if (clip.element.localName === "a") return;
     if (clip.media) this.#controls = new Controls(clip.media, this.#fps ?? clip.fps, ...more);
     this.append(this.#controls?.element ?? element("div", {class: "controls"}, ...more));
     if (this.isConnected && !isStill()) clip.media?.play().catch(() => {});

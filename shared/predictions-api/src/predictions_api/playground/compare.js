@@ -7,13 +7,14 @@ import {Controls} from "./controls.js";
 import {element, isStill} from "./dom.js";
 import {typeOf} from "./files.js";
 import {notice} from "./notice.js";
-import {nameOf, outputsOf, state} from "./state.js";
+import {inputsOf} from "./schema.js";
+import {modelOf, outputsOf, state} from "./state.js";
 
 const MAX = 4;
 const chosen = new Set(); // of ids of predictions
 
 /** A button that compares the chosen predictions. */
-export const compareButton = element("button", {type: "button", hidden: true, onclick: () => compare([...chosen].map(id => state.predictions.get(id)))});
+export const compareButton = element("button", {type: "button", class: "primary", id: "compare", hidden: true, onclick: () => compare([...chosen].map(id => state.predictions.get(id)))});
 
 /** Return a checkbox that chooses a prediction. */
 export function compareBox(id) {
@@ -30,29 +31,31 @@ export function compareBox(id) {
 
 /** Show predictions in a dialog. */
 export async function compare(predictions) {
-  const clips = await Promise.all(predictions.map(prediction => {
-    const output = outputsOf(prediction).at(-1);
-    return openClip(api.own(output), typeOf(output), fpsOf(prediction) ?? 25);
-  }));
-  const columns = clips.map(({element: clip}, index) => element("figure", {},
-    element("div", {class: "view"}, clip), element("figcaption", {}, predictions[index].model)));
+  const views = predictions.map(() => element("div", {class: "view"}));
+  const columns = element("div", {class: "columns"}, ...views.map((view, index) =>
+    element("figure", {}, view, element("figcaption", {}, `${index + 1}: ${predictions[index].model}`))));
   const close = element("button", {type: "button", onclick: () => dialog.close()}, "Close");
-  const dialog = element("dialog", {class: "compare", "aria-label": "Comparison"},
-    element("div", {class: "columns"}, ...columns), inputsOf(predictions), close);
-  await Promise.all(clips.map(({media}) => !media || media.duration > 0 || loaded(media)));
-  const moving = clips.filter(({media}) => media?.duration > 0);
-  if (moving.length) {
-    const clock = clockOf(moving);
-    columns.at(-1).parentElement.after(new Controls(clock, Math.max(...moving.map(({fps}) => fps))).element);
-    dialog.addEventListener("close", () => clock.pause());
-    if (!isStill()) clock.play();
-  }
+  const head = element("div", {class: "line"}, element("h2", {id: "compare-title"}, "Comparison"), close);
+  const dialog = element("dialog", {class: "compare", "aria-labelledby": "compare-title"}, head, columns, tableOf(predictions));
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);
   dialog.showModal();
+  const clips = await Promise.all(predictions.map(open));
+  for (const [index, clip] of clips.entries()) views[index].append(clip.element);
+  const moving = clips.filter(({media}) => media?.duration > 0);
+  if (!moving.length || !dialog.open) return;
+  const clock = clockOf(moving);
+  columns.after(new Controls(clock, Math.max(...moving.map(({fps}) => fps))).element);
+  dialog.addEventListener("close", () => clock.pause());
+  if (!isStill()) clock.play();
 }
 
-const loaded = media => new Promise(resolve => (media.onloadedmetadata = media.onerror = resolve));
+/** Return what `openClip` returns for the last output of a prediction, which may be removed by now. */
+async function open(prediction) {
+  const output = outputsOf(prediction).at(-1);
+  if (!output) return {element: element("p", {class: "note"}, "The clip was removed."), media: null};
+  return openClip(api.own(output), typeOf(output), fpsOf(prediction) ?? 25);
+}
 
 /** Return a clock that all clips follow. A clip that is shorter waits at its last frame. */
 function clockOf(clips) {
@@ -70,20 +73,20 @@ function clockOf(clips) {
 }
 
 /** Return a table of the inputs, in which those that differ are marked. */
-function inputsOf(predictions) {
+function tableOf(predictions) {
   const all = predictions.map(allInputs);
   const names = [...new Set(all.flatMap(Object.keys))];
   const rows = names.map(name => {
     const texts = all.map(inputs => String(inputs[name] ?? "–")), differs = new Set(texts).size > 1;
     return element("tr", {}, element("th", {scope: "row"}, name), ...texts.map(text => element("td", {}, differs ? element("mark", {}, text) : text)));
   });
-  return element("table", {}, ...rows);
+  const numbers = predictions.map((_, index) => element("th", {scope: "col"}, String(index + 1)));
+  return element("table", {}, element("tr", {}, element("td"), ...numbers), ...rows);
 }
 
 /** Return the inputs of a prediction in the order of the form, with the defaults and the seed that was used. */
-function allInputs({model, input, metrics}) {
-  const schema = state.models.find(other => nameOf(other) === model)?.latest_version?.openapi_schema.components.schemas.Input;
-  const fields = Object.entries(schema?.properties ?? {}).sort(([, one], [, other]) => one["x-order"] - other["x-order"]);
-  const defaults = Object.fromEntries(fields.map(([name, field]) => [name, field.default]));
+function allInputs(prediction) {
+  const {input, metrics} = prediction;
+  const defaults = Object.fromEntries(inputsOf(modelOf(prediction)).map(([name, schema]) => [name, schema.default]));
   return {...defaults, ...input, ...(metrics?.seed === undefined ? {} : {seed: metrics.seed})};
 }

@@ -25,6 +25,7 @@ export function tabs(list, choose) {
       other.setAttribute("aria-selected", other === tab);
       other.tabIndex = other === tab ? 0 : -1;
     }
+    list.scrollLeft = tab.offsetLeft - list.offsetLeft - 24; // with the end of the tab before, if the list is too long
     choose(tab);
   };
   list.onclick = ({target}) => target.role === "tab" && show(target);

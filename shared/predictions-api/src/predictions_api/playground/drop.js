@@ -3,6 +3,7 @@
 import {element} from "./dom.js";
 import {notice} from "./notice.js";
 import {readProvenance} from "./provenance.js";
+import {inputsOf} from "./schema.js";
 import {nameOf, state} from "./state.js";
 
 /** Accept clips on the whole page and by a button. `use` is called with {model, input} of a clip. */
@@ -24,19 +25,19 @@ export function acceptClips(buttons, use) {
     const stated = await readProvenance(file);
     const model = stated && modelOf(stated);
     if (!model) return notice({title: `${file.name} has no inputs of one of these models`, detail: "Give an unchanged file of a model."});
-    const {properties} = model.latest_version.openapi_schema.components.schemas.Input;
     const input = {...stated.inputs, seed: stated.seed};
-    const files = Object.keys(input).filter(name => properties[name].format === "uri" && input[name]);
+    const files = inputsOf(model).filter(([name, {format}]) => format === "uri" && input[name]).map(([name]) => name);
     for (const name of files) delete input[name]; // the clip has only its SHA-256
+    notice(null);
     use({model: nameOf(model), input});
-    notice(files.length ? {title: `Give the file for ${files.join(", ")} again`} : null);
+    if (files.length) notice({title: `Give the file for ${files.join(", ")} again`});
   }
 }
 
 /** Return the model that has all inputs of a clip, first the chosen one: a server may give a model any name. */
 function modelOf({inputs}) {
   return [state.model, ...state.models].find(model => {
-    const properties = model?.latest_version?.openapi_schema.components.schemas.Input.properties ?? {};
-    return Object.keys(inputs).every(name => Object.hasOwn(properties, name));
+    const names = inputsOf(model).map(([name]) => name);
+    return Object.keys(inputs).every(name => names.includes(name));
   });
 }

@@ -26,5 +26,10 @@ async function statement(prediction) {
 
 function list(values) {
   return element("dl", {}, ...Object.entries(values).flatMap(([name, value]) =>
-    [element("dt", {}, name), element("dd", {}, typeof value === "number" ? String(+value.toFixed(3)) : String(value))]));
+    [element("dt", {}, name), element("dd", {}, textOf(value))]));
+}
+
+function textOf(value) {
+  if (typeof value === "number") return String(+value.toFixed(3));
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
 }

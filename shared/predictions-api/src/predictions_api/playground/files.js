@@ -8,6 +8,7 @@ const DATA_URI_LIMIT = 256 * 1024; // bytes; larger files are uploaded
 export function fileField(id) {
   let value = ""; // a URL
   let work = Promise.resolve();
+  let awaited = null; // the file that is stored now
   const url = element("input", {id, type: "url", placeholder: "a URL, or drop a file here", autocomplete: "off"});
   const picker = element("input", {type: "file", accept: "image/*,video/*", hidden: true});
   const pick = element("button", {type: "button", onclick: () => picker.click()}, "Choose");
@@ -23,6 +24,7 @@ export function fileField(id) {
   const changed = () => box.dispatchEvent(new Event("input", {bubbles: true}));
   const take = file => {
     work = store(file).catch(error => {
+      if (awaited !== file) return;
       show(null, null, `${file.name} was not uploaded. ${error.message}`);
       throw error;
     });
@@ -31,15 +33,22 @@ export function fileField(id) {
   const store = async file => {
     url.value = "";
     value = "";
+    awaited = file;
     show(null, null, `Reading ${file.name} …`);
     const stored = file.size > DATA_URI_LIMIT ? (await api.upload(file)).urls.download : await dataUri(file);
+    if (awaited !== file) return; // there is another one by now, or none
     value = stored;
     show(URL.createObjectURL(file), file.type, `${file.name}, ${Math.ceil(file.size / 1000)} kB`);
     changed();
   };
 
   picker.onchange = () => picker.files[0] && take(picker.files[0]);
+  const forget = () => {
+    awaited = null;
+    work = Promise.resolve();
+  };
   url.oninput = () => {
+    forget();
     value = url.value.trim();
     show(null);
   };
@@ -66,6 +75,8 @@ export function fileField(id) {
     ready: () => work,
     read: () => value,
     write(given = "") {
+      if (typeof given !== "string") given = "";
+      forget();
       const isNew = value !== given;
       value = given;
       url.value = given.startsWith("data:") ? "" : given;

@@ -2,6 +2,7 @@
 
 import {element, write} from "./dom.js";
 import {makeField} from "./fields.js";
+import {inputsOf, schemasOf} from "./schema.js";
 import {nameOf} from "./state.js";
 
 export class Form {
@@ -25,13 +26,12 @@ export class Form {
   /** Show a model's fields as they were left, or with the inputs of its first example: one press makes a clip. */
   show(model) {
     if (this.model) this.#inputs.set(nameOf(this.model), this.read());
-    const schemas = model.latest_version?.openapi_schema.components.schemas;
+    const schemas = schemasOf(model);
     this.model = {owner: model.owner, name: model.name, version: model.latest_version?.id, schema: schemas?.Input, output: schemas?.Output};
     this.#fields.clear();
-    const inputs = Object.entries(schemas?.Input.properties ?? {}).map(([name, schema]) => [name, resolve(schema, schemas)]);
-    inputs.sort(([, one], [, other]) => one["x-order"] - other["x-order"]);
-    const rows = inputs.map(([name, schema]) => this.#row(name, schema));
-    if (!schemas) rows.push(element("p", {}, "The inputs of this model are not known now. Start its server, and load this page again."));
+    const rows = inputsOf(model).map(([name, schema]) => this.#row(name, schema));
+    if (schemas && !rows.length) rows.push(element("p", {class: "help"}, "This model has no inputs."));
+    if (!schemas) rows.push(element("p", {class: "help"}, "The inputs of this model are not known now. Start its server, and load this page again."));
     this.#element.querySelector("#fields").replaceChildren(...rows);
     this.fill(this.#inputs.get(nameOf(model)) ?? model.default_example?.input ?? {});
   }
@@ -42,19 +42,21 @@ export class Form {
       const value = field.read();
       const isDefault = JSON.stringify(value) === JSON.stringify(schema.default);
       const isEmpty = value === "" && (schema.default === undefined || schema.type !== "string" || schema.enum);
-      const isOff = value === false && schema.default === undefined;
+      const isOff = value === false && schema.default === undefined && !field.control.required;
       if (!isDefault && !isEmpty && !isOff) inputs[name] = value;
     }
     return inputs;
   }
 
-  /** Write inputs to their fields. All other fields get their defaults. */
+  /** Write inputs to their fields. All other fields get their defaults. Return the names of inputs that no field holds. */
   fill(inputs) {
     for (const [name, {schema, field}] of this.#fields) {
       field.write(inputs[name] ?? schema.default);
       this.#fault(name, "");
     }
     this.#changed();
+    const isHeld = name => JSON.stringify(this.#fields.get(name)?.field.read()) === JSON.stringify(inputs[name]);
+    return Object.keys(inputs).filter(name => inputs[name] !== null && !isHeld(name));
   }
 
   /** Return when all files are uploaded. */
@@ -101,18 +103,13 @@ export class Form {
   }
 }
 
-/** Return a schema with what it refers to. */
-function resolve(schema, schemas) {
-  const parts = [...(schema.allOf ?? []), ...(schema.anyOf ?? []).filter(part => part.type !== "null")];
-  const found = parts.map(part => (part.$ref ? schemas[part.$ref.split("/").at(-1)] : part));
-  return Object.assign({}, ...found, schema);
-}
-
 const titleOf = name => name[0].toUpperCase() + name.slice(1).replaceAll("_", " ");
 
-/** Return how a field is laid out: numbers without a slider share a line, as choices do. */
-function layoutOf(name, {type, enum: choices, minimum, maximum}) {
+/** Return how a field is laid out: numbers without a slider share a line, as short choices do, if their help is short. */
+function layoutOf(name, {type, enum: choices, minimum, maximum, description = ""}) {
   if (type === "boolean") return "switch";
+  if (description.length > 40) return "wide";
+  if (choices) return choices.every(choice => String(choice).length <= 10) ? "half" : "wide";
   const isNumber = (type === "integer" || type === "number") && name !== "seed";
-  return choices || (isNumber && (minimum === undefined || maximum === undefined)) ? "half" : "wide";
+  return isNumber && (minimum === undefined || maximum === undefined) ? "half" : "wide";
 }

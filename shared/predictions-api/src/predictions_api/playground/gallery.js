@@ -5,8 +5,9 @@ import {compareBox, compareButton} from "./compare.js";
 import {element, isStill, write} from "./dom.js";
 import {notice} from "./notice.js";
 import {describe} from "./run.js";
+import {inputsOf} from "./schema.js";
 import {still} from "./still.js";
-import {nameOf, outputsOf, state} from "./state.js";
+import {modelOf, nameOf, outputsOf, state} from "./state.js";
 
 export class Gallery {
   #list = document.querySelector("#gallery");
@@ -14,15 +15,20 @@ export class Gallery {
   #older = document.querySelector("#older");
   #cards = new Map(); // id -> Card
   #next = ""; // the query of the page that is loaded next
+  #none = document.querySelector("#none");
+  #select;
 
-  constructor() {
-    this.#list.before(compareButton);
+  /** `select` is called with the prediction of a card that is pressed. */
+  constructor(select) {
+    this.#select = select;
+    this.#older.after(compareButton);
     state.addEventListener("prediction", ({detail}) => this.#show(detail));
     state.addEventListener("selected", () => {
       for (const card of this.#cards.values()) card.mark(state.selected?.id);
     });
     this.#filter.onchange = () => {
       for (const card of this.#cards.values()) card.filter(this.#filter.value);
+      this.#showWhetherEmpty();
     };
     this.#older.onclick = () => this.load().catch(notice);
   }
@@ -33,6 +39,7 @@ export class Gallery {
     for (const prediction of results) state.put(prediction);
     this.#next = next && new URL(next).search;
     this.#older.hidden = !next;
+    this.#showWhetherEmpty();
   }
 
   listModels() {
@@ -42,7 +49,7 @@ export class Gallery {
   #show(prediction) {
     let card = this.#cards.get(prediction.id);
     if (!card) {
-      card = new Card(prediction.id);
+      card = new Card(prediction.id, this.#select);
       card.element.dataset.created = prediction.created_at;
       this.#cards.set(prediction.id, card);
       const after = [...this.#list.children].find(other => other.dataset.created < prediction.created_at);
@@ -50,32 +57,35 @@ export class Gallery {
     }
     card.show(prediction);
     card.filter(this.#filter.value);
+    if (!card.element.hidden) this.#none.hidden = true;
+  }
+
+  #showWhetherEmpty() {
+    this.#none.hidden = [...this.#cards.values()].some(card => !card.element.hidden);
+    this.#none.textContent = this.#filter.value ? "None of the predictions that are loaded is of this model." : "There are no predictions yet.";
   }
 }
 
 /** Return the prompts and other texts of a prediction, in the order of the form. */
-function textsOf({model, input}) {
-  const schema = state.models.find(known => nameOf(known) === model)?.latest_version?.openapi_schema;
-  const texts = Object.entries(schema?.components.schemas.Input.properties ?? {})
-    .filter(([, {type, format}]) => type === "string" && !format)
-    .sort(([, one], [, other]) => one["x-order"] - other["x-order"]);
-  return texts.map(([name, declared]) => input[name] ?? declared.default).filter(Boolean);
+function textsOf(prediction) {
+  const texts = inputsOf(modelOf(prediction)).filter(([, {type, format, enum: choices}]) => type === "string" && !format && !choices);
+  return texts.map(([name, declared]) => prediction.input[name] ?? declared.default).filter(Boolean);
 }
 
 class Card {
   #picture = element("span", {class: "picture"});
-  #title = element("span", {class: "title"});
+  #title = element("span", {class: "title", dir: "auto"});
   #state = element("span", {class: "state"});
   #button;
   #model = "";
   #output = null;
 
-  constructor(id) {
-    const select = () => {
-      state.select(state.predictions.get(id));
+  constructor(id, select) {
+    const onclick = () => {
+      select(state.predictions.get(id));
       document.querySelector(".screen").scrollIntoView({block: "nearest", behavior: isStill() ? "auto" : "smooth"});
     };
-    this.#button = element("button", {type: "button", onclick: select}, this.#picture, this.#title, this.#state);
+    this.#button = element("button", {type: "button", onclick}, this.#picture, this.#title, this.#state);
     this.element = element("li", {class: "card", "data-id": id}, this.#button);
     this.mark(state.selected?.id);
   }

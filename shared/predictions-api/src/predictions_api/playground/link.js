@@ -14,7 +14,7 @@ export function readLink() {
   const [model, query] = location.hash.slice(1).split("?");
   try {
     const input = JSON.parse(new URLSearchParams(query).get("input"));
-    return input !== null && typeof input === "object" ? {model, input} : null;
+    return input !== null && typeof input === "object" && !Array.isArray(input) ? {model, input} : null;
   } catch {
     return null;
   }

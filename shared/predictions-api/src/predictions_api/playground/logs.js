@@ -5,7 +5,7 @@ import {element} from "./dom.js";
 const LIMIT = 100_000; // characters; a longer log is shown from there on
 
 export class Logs {
-  #text = element("pre", {tabindex: 0, "aria-label": "Log"});
+  #text = element("pre", {tabindex: 0, role: "group", "aria-label": "Log"});
   element = element("details", {class: "logs"}, element("summary", {}, "Log"), this.#text);
   #shown = "";
 

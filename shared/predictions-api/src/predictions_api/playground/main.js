@@ -15,7 +15,7 @@ import {hasEnded, nameOf, state} from "./state.js";
 
 const find = selector => document.querySelector(selector);
 const form = new Form(find("#form"));
-const gallery = new Gallery();
+const gallery = new Gallery(show);
 new Stage(find("#clip"), {
   "Cancel": prediction => cancel(prediction),
   "Use these inputs": prediction => use(prediction),
@@ -34,7 +34,7 @@ const showView = tabs(find("#views"), tab => {
 });
 
 async function start() {
-  state.models = (await api.get("models?sort_direction=asc")).results;
+  state.models = (await untilAnswered(() => api.get("models?sort_direction=asc"))).results;
   find("#models").append(...state.models.map(model => {
     const tab = element("button", {type: "button", role: "tab", "aria-controls": "form", title: model.description}, model.name);
     tab.model = model;
@@ -43,17 +43,33 @@ async function start() {
   gallery.listModels();
   showView(find("#clip-tab"));
   const first = tabOf(localStorage.getItem("model")) ?? find("#models").firstChild;
-  if (first) showModel(first);
+  if (!first) return notice({title: "This server has no models", detail: "Its configuration has to name one."});
+  showModel(first);
   useLink();
-  await gallery.load();
+  await untilAnswered(() => gallery.load());
   if (!state.selected) selectRunning();
   poll();
 }
 
+/** Return the answer of the server, which is asked again until it answers. */
+async function untilAnswered(ask) {
+  for (let isOffline = false; ; isOffline = true) {
+    try {
+      const answer = await ask();
+      if (isOffline) notice(null);
+      return answer;
+    } catch (error) {
+      notice(error);
+      await new Promise(resolve => setTimeout(resolve, 1000));
+    }
+  }
+}
+
 function choose(model) {
   localStorage.setItem("model", nameOf(model));
+  find("#description").textContent = model.description ?? "";
   form.show(model);
-  form.latestSeed = () => state.selected?.metrics?.seed;
+  form.latestSeed = () => (state.selected ?? model.default_example)?.metrics?.seed;
   state.choose(model);
   if (state.selected?.model !== nameOf(model)) selectRunning();
 }
@@ -64,11 +80,18 @@ function selectRunning() {
   state.select(running.sort((one, other) => (one.created_at < other.created_at ? 1 : -1))[0] ?? null);
 }
 
+/** Show a prediction or an example. */
+function show(prediction) {
+  showView(find("#clip-tab"));
+  state.select(prediction);
+}
+
 /** Fill the form with the inputs of a prediction, and with its seed or one of those after it. */
 function use(prediction, step = 0) {
   const {model, input, metrics} = prediction;
   if (tabOf(model) && model !== nameOf(state.model)) showModel(tabOf(model));
-  form.fill(Number.isInteger(metrics?.seed) ? {...input, seed: (metrics.seed + step) % 2 ** 31} : input);
+  const others = form.fill(Number.isInteger(metrics?.seed) ? {...input, seed: (metrics.seed + step) % 2 ** 31} : input);
+  if (others.length) notice({title: `The form cannot hold these inputs: ${others.join(", ")}`, detail: "It has the others"});
 }
 
 /** Show the form of the model whose prediction is on the stage. */
@@ -79,23 +102,34 @@ function followSelected() {
 
 function useLink() {
   const link = readLink();
-  if (tabOf(link?.model)) use(link);
+  if (!link) return;
+  if (tabOf(link.model)) use(link);
+  else notice({title: `This server has no model ${link.model}`, detail: "The link is for another server"});
 }
 
+let isSending = false;
+
 async function run() {
+  if (isSending) return; // a second press before the answer
+  setSending(true);
   notice(null);
   try {
     await form.ready();
     const {owner, name} = form.model;
     const prediction = state.put(await api.post(`models/${owner}/${name}/predictions`, {input: form.read()}));
-    showView(find("#clip-tab"));
-    state.select(prediction);
+    show(prediction);
     find(".screen").scrollIntoView({block: "nearest"});
   } catch (error) {
     const control = error instanceof ApiError && form.showFaults(error.faults);
     if (control) control.focus();
     else notice(error);
   }
+  setSending(false);
+}
+
+function setSending(value) {
+  isSending = value;
+  find("#send .primary").setAttribute("aria-disabled", value);
 }
 
 async function cancel(prediction) {
@@ -116,8 +150,7 @@ state.addEventListener("prediction", ({detail: {id, error}}) => {
 showCode(find("#code"), form);
 showAbout(find("#about"), example => {
   use(example);
-  state.select(example);
-  showView(find("#clip-tab"));
+  show(example);
 });
 acceptClips(find("#send"), use);
 keepLink(form, find("#send"));
@@ -128,7 +161,8 @@ find("#form").addEventListener("submit", event => {
 });
 document.addEventListener("keydown", event => {
   const {selected} = state;
+  if (event.repeat || find("dialog[open]")) return;
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) run();
-  if (event.key === "Escape" && selected && !hasEnded(selected) && !find("dialog[open]")) cancel(selected);
+  if (event.key === "Escape" && selected && !hasEnded(selected)) cancel(selected);
 });
-start().catch(notice);
+start();

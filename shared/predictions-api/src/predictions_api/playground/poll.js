@@ -28,7 +28,11 @@ async function update() {
   const running = known.filter(prediction => !hasEnded(prediction)).map(prediction => prediction.created_at);
   const newest = known.map(prediction => prediction.created_at).sort().at(-1);
   const since = running.sort()[0] ?? newest ?? "";
-  const {results} = await api.get(since ? `predictions?created_after=${encodeURIComponent(since)}` : "predictions");
-  for (const prediction of results) state.put(prediction);
+  let query = since && `?created_after=${encodeURIComponent(since)}`;
+  do {
+    const {results, next} = await api.get(`predictions${query}`);
+    for (const prediction of results) state.put(prediction);
+    query = running.length && next && new URL(next).search; // those that have ended are loaded by a press of a button
+  } while (query);
   if (state.selected && isLost(state.selected)) follow(state.selected);
 }

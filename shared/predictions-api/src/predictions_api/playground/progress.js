@@ -9,7 +9,7 @@ const STAGE = /^(\w+): .* in ([\d.]+) s\b/;
 // What the server writes while no model runs yet
 const WAIT = /^(?:(waiting for a worker)|(starting \S+)) \.\.\.$/;
 
-/** Return {stages: [{name, seconds}], bar: {name, done, total, left} or null, wait: "worker", "model" or null}. */
+/** Return {stages: [[name, seconds]], bar: {name, done, total, left} or null, wait: "worker", "model" or null}. */
 export function progressOf(logs) {
   const lines = logs.slice(-100_000).split(/[\r\n]+/).filter(Boolean);
   const stages = [];
@@ -17,7 +17,7 @@ export function progressOf(logs) {
   for (const line of lines) {
     const stage = STAGE.exec(line), found = BAR.exec(line);
     if (stage) {
-      stages.push({name: stage[1], seconds: Number(stage[2])});
+      stages.push([stage[1], Number(stage[2])]);
       bar = null;
     } else if (found) {
       bar = {name: found[4], done: Number(found[2]), total: Number(found[3]), left: found[5] ?? "?"};

@@ -1,7 +1,7 @@
 // The stage: the prediction that is shown, as it waits, runs and ends.
 
 import {api} from "./api.js";
-import {fpsOf} from "./clip.js";
+import {downloadLink, fpsOf} from "./clip.js";
 import {element, write} from "./dom.js";
 import {follow} from "./events.js";
 import {factsOf} from "./facts.js";
@@ -10,7 +10,8 @@ import {Logs} from "./logs.js";
 import {placeInQueue, progressOf} from "./progress.js";
 import {hasEnded, outputsOf, state} from "./state.js";
 
-const WELCOME = "These inputs made this clip. Change them, or press Run to make it again.";
+const WELCOME = "This is an example. Change the inputs, or press Run.";
+const NOTHING = "There is no output.";
 const REMOVED = "The inputs and the clip were removed some time after the end. Download clips that you want to keep, or start the server with a longer --keep.";
 
 export class Stage {
@@ -22,7 +23,7 @@ export class Stage {
   #stages = element("span", {});
   #strip = element("span", {class: "strip"});
   #logs = new Logs();
-  #facts = element("div");
+  #facts = element("div", {class: "place-of-facts"});
   #shown = ""; // what is on the screen
 
   /** `actions`: label -> function of the prediction. */
@@ -46,15 +47,15 @@ export class Stage {
   #show(prediction) {
     const isOver = !prediction || hasEnded(prediction);
     const {bar, stages} = progressOf(prediction?.logs ?? "");
-    const welcome = [state.model?.default_example ? WELCOME : "Press Run.", state.model?.description];
-    const [status, detail] = prediction ? describe(prediction) : welcome;
+    const [status, detail] = prediction ? describe(prediction) : [state.model?.default_example ? WELCOME : "Press Run.", ""];
     write(this.#status, status);
-    write(this.#detail, detail ?? "");
+    write(this.#detail, detail);
     this.#bar.classList.toggle("idle", isOver);
     if (bar || isOver) this.#bar.value = isOver ? 0 : bar.done / bar.total;
     else this.#bar.removeAttribute("value");
-    const seconds = prediction?.metrics?.seconds ?? Object.fromEntries(stages.map(({name, seconds}) => [name, seconds]));
-    write(this.#stages, Object.entries(seconds).map(([name, time]) => `${name} ${Number(time).toFixed(1)} s`).join(" · "));
+    const measured = Object.entries(prediction?.metrics?.seconds ?? {}), order = stages.map(([name]) => name);
+    measured.sort(([one], [other]) => order.indexOf(one) - order.indexOf(other)); // as in the log
+    write(this.#stages, (measured.length ? measured : stages).map(([name, time]) => `${name} ${Number(time).toFixed(1)} s`).join(" · "));
     this.#showOutputs(prediction ?? state.model?.default_example ?? {}, bar);
     this.#showActions(prediction);
     this.#logs.element.hidden = !prediction;
@@ -64,17 +65,24 @@ export class Stage {
   /** Show the newest output, or else how far it is, or what went wrong. */
   #showOutputs(prediction, bar) {
     const outputs = outputsOf(prediction);
-    const note = prediction.error ?? (prediction.data_removed ? REMOVED : null);
+    const isEmpty = prediction.status && hasEnded(prediction) && !outputs.length;
+    const note = prediction.error ?? (prediction.data_removed ? REMOVED : isEmpty ? NOTHING : null);
     this.#screen.dataset.progress = outputs.length || note || !bar ? "" : `${bar.done} / ${bar.total}`;
     const shown = [prediction.id, note, ...outputs].join();
     this.#showFacts(prediction);
     if (shown === this.#shown) return;
     this.#shown = shown;
-    const pick = node => this.#screen.replaceChildren(...node);
-    pick(note ? [element("p", {class: "note"}, note)] : outputs.slice(-1).map(output => draw(output, prediction)));
-    const label = index => `Output ${index + 1} of ${outputs.length}`;
-    this.#strip.replaceChildren(...(outputs.length > 1 ? outputs : []).map((output, index) =>
-      element("button", {type: "button", "aria-label": label(index), onclick: () => pick([draw(output, prediction)])}, String(index + 1))));
+    const buttons = outputs.map((_, index) => element("button", {
+      type: "button", "aria-label": `Output ${index + 1} of ${outputs.length}`, onclick: () => pick(index),
+    }, String(index + 1)));
+    const pick = picked => {
+      for (const [index, button] of buttons.entries()) button.setAttribute("aria-pressed", index === picked);
+      this.#screen.replaceChildren(...outputs.slice(picked, picked + 1).map(output => draw(output, prediction)));
+    };
+    this.#strip.replaceChildren(...(outputs.length > (note ? 0 : 1) ? buttons : []));
+    if (note) this.#screen.replaceChildren(element("p", {class: "note", tabindex: 0}, note));
+    else pick(outputs.length - 1);
+    this.#strip.scrollLeft = this.#strip.scrollWidth;
   }
 
   /** Show what is known at the end of a prediction. */
@@ -87,7 +95,7 @@ export class Stage {
   }
 
   #showActions(prediction) {
-    const labels = !prediction ? [] : hasEnded(prediction) ? ["Use these inputs", "Next seed"] : ["Cancel"];
+    const labels = labelsFor(prediction);
     if (labels.join() === this.#actions.dataset.labels) return; // a button that has the focus stays
     this.#actions.dataset.labels = labels.join();
     this.#actions.replaceChildren(...labels.map(label =>
@@ -95,11 +103,18 @@ export class Stage {
   }
 }
 
+/** Return what can be done with a prediction. */
+function labelsFor(prediction) {
+  if (!prediction || prediction.data_removed) return [];
+  if (!hasEnded(prediction)) return ["Cancel"];
+  return Number.isInteger(prediction.metrics?.seed) ? ["Use these inputs", "Next seed"] : ["Use these inputs"];
+}
+
 /** Return an element that shows an output: a clip, a picture, or a text. */
 export function draw(output, prediction) {
   const src = output.startsWith("data:") ? output : api.own(output);
   if (!src) return element("pre", {tabindex: 0}, output);
-  if (/\.(txt|json)$/.test(src)) return element("a", {href: src, download: true, target: "_blank"}, "Download the file");
+  if (/\.(txt|json)$/.test(src)) return downloadLink(src, "Download the file");
   const player = element("clip-player", {src, type: typeOf(output)});
   player.fps = fpsOf(prediction);
   return player;

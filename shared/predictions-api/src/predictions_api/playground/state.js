@@ -1,5 +1,7 @@
 // What the page knows: the models, the chosen one, and predictions. Modules listen to its events and change nothing else.
 
+import {schemasOf} from "./schema.js";
+
 class State extends EventTarget {
   models = [];
   model = null;
@@ -17,7 +19,7 @@ class State extends EventTarget {
     const prediction = {...old, ...news};
     if (old && !hasEnded(news)) { // `news` may be an older answer that arrived later
       if (hasEnded(old)) return old;
-      if (outputsOf(old).length > outputsOf(news).length) prediction.output = old.output;
+      if (itemsOf(old).length > itemsOf(news).length) prediction.output = old.output;
     }
     this.predictions.set(prediction.id, prediction);
     if (this.selected?.id === prediction.id) this.selected = prediction;
@@ -38,4 +40,14 @@ class State extends EventTarget {
 export const state = new State();
 export const hasEnded = ({status}) => status !== "starting" && status !== "processing";
 export const nameOf = model => `${model.owner}/${model.name}`;
-export const outputsOf = ({output}) => [output ?? []].flat().map(item => (typeof item === "string" ? item : JSON.stringify(item)));
+export const modelOf = prediction => state.models.find(model => nameOf(model) === prediction.model);
+
+const itemsOf = ({output}) => [output ?? []].flat();
+
+/** Return the outputs of a prediction as strings. Texts that come one by one are one output. */
+export function outputsOf(prediction) {
+  const items = itemsOf(prediction).map(item => (typeof item === "string" ? item : JSON.stringify(item)));
+  if (!items.length || items.some(item => /^(https?|data):/.test(item))) return items;
+  const display = schemasOf(modelOf(prediction))?.Output?.["x-cog-array-display"];
+  return [items.join(display === "concatenate" ? "" : "\n")];
+}

@@ -12,8 +12,9 @@ export function still(output, card) {
 }
 
 function video(url, card) {
-  const clip = element("video", {loop: true, playsinline: true, preload: "metadata", tabindex: -1, "aria-hidden": true});
+  const clip = element("video", {loop: true, playsinline: true, preload: "metadata", tabindex: -1, "aria-hidden": "true"});
   clip.muted = true;
+  clip.onerror = () => clip.remove();
   whenSeen(clip, () => (clip.src = url));
   plays(card, () => clip.play().catch(() => {}), () => clip.pause());
   return clip;
@@ -21,12 +22,13 @@ function video(url, card) {
 
 /** Return a canvas with the first frame of a picture, as a GIF would play without end. */
 function picture(url, card) {
-  const canvas = element("canvas", {"aria-hidden": true}), image = new Image();
+  const canvas = element("canvas", {"aria-hidden": "true"}), image = new Image();
   image.alt = "";
   image.onload = () => {
     Object.assign(canvas, {width: image.naturalWidth, height: image.naturalHeight});
     canvas.getContext("2d").drawImage(image, 0, 0);
   };
+  image.onerror = () => canvas.remove();
   whenSeen(canvas, () => (image.src = url));
   plays(card, () => canvas.replaceWith(image), () => image.replaceWith(canvas));
   return canvas;
