@@ -184,13 +184,17 @@ def test_a_set_up_waits_for_what_a_stopped_one_has_left_running(checkout: Path) 
 def test_ctrl_c_ends_a_set_up_with_one_line(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in environment(checkout).items():
         monkeypatch.setenv(name, value)
-    held = str(checkout.parent / "held")
-    with terminal(sys.executable, checkout / "script" / "setup", NO_COLOR="1", HELD_UV=held) as shown:
+    temporary, held = checkout.parent / "temporary", checkout.parent / "held"
+    temporary.mkdir()
+    variables = {"NO_COLOR": "1", "HELD_UV": str(held), "TMPDIR": str(temporary)}
+    with terminal(sys.executable, checkout / "script" / "setup", **variables) as shown:
         shown.wait_for("setting up")
+        wait_until(lambda: list(temporary.rglob("*.whl")))  # pip's, of a set-up that has started
         shown.press(CTRL_C)
         assert shown.status() == 130
     assert shown.lines()[1:] == ["stopped", ""]
     wait_until_ended(f"PIP_CONFIG_FILE={checkout.parent}")
+    assert list(temporary.iterdir()) == []
 
 
 def test_of_two_runs_at_once_one_does_the_work(checkout: Path) -> None:
@@ -219,14 +223,14 @@ def test_without_an_index_the_address_is_named(older: Path) -> None:
 
 def test_what_stopped_a_set_up_is_printed() -> None:
     with pytest.raises(SystemExit, match=f"^No space left on device\n{STOPPED.rstrip()}$"):
-        run("sh", "-c", "echo No space left on device >&2; exit 1")
+        run("sh", "-c", "echo No space left on device >&2; exit 1", env={})
 
 
 def test_an_older_python_names_the_command_for_a_newer_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("_bootstrap.STAMP", tmp_path / "made-from")
     monkeypatch.setattr(sys, "version_info", (3, 10))
     with pytest.raises(SystemExit, match=r"run once: python3\.11 "):
-        install()
+        install({})
 
 
 def test_pips_settings_become_uvs_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
