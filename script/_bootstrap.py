@@ -78,7 +78,8 @@ def run(*command: object, env: "dict[str, str]", check: bool = True) -> bool:
     words = [str(word) for word in command]
     done = subprocess.run(words, cwd=ROOT, env=env, stdin=LOCK, capture_output=True, text=True, check=False)
     if check and done.returncode:
-        sys.exit(f"{done.stdout}{done.stderr}setup: stopped by this error; the next run starts again")
+        free = f"{shutil.disk_usage(ROOT).free / 1e6:.0f} MB are free on this disk"
+        sys.exit(f"{done.stdout}{done.stderr}setup: stopped by this error; the next run starts again; {free}")
     return done.returncode == 0
 
 

@@ -193,8 +193,11 @@ def write_outputs(output: Any, target: Path, kept: Path | None) -> list[Path]:
         path = target.with_name(f"{target.stem}{number}{suffix}").absolute()
         if kept is not None and path.exists() and path.samefile(kept):
             path = path.with_stem(f"{path.stem}-again")
-        with atomic_write(path) as part:
-            part.write_bytes(content)
+        try:
+            with atomic_write(path) as part:
+                part.write_bytes(content)
+        except OSError as error:
+            raise OSError(f"{path} cannot be written: {error.strerror or error}") from None
         paths.append(path)
     return paths
 
