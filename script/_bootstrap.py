@@ -7,11 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import zlib
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-from terminal import SIGNALS, MovingLine, end_quietly
+from terminal import SIGNALS, MovingLine
 from tree import ROOT, models
 
 PYTHON = ROOT / ".venv" / "bin" / "python"
@@ -24,15 +25,11 @@ UV_VARIABLES.update({"proxy": "ALL_PROXY", "default-timeout": "UV_HTTP_TIMEOUT"}
 
 
 def in_environment() -> None:
-    """Make the models' packages importable. A Python outside .venv runs the script again in .venv.
-
-    From here on, Ctrl-C and other signals end the script with one line.
-    """
-    end_quietly()
+    """Make the models' packages importable. A Python outside .venv runs the script again in .venv."""
     set_up()
     if Path(sys.prefix).resolve() != (ROOT / ".venv").resolve():
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # without bytecode files, every start would compile torch again
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the new Python calls `end_quietly`
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the new Python calls `script_parser`
         os.execv(PYTHON, [str(PYTHON), *sys.argv])
     sys.path[:0] = [str(ROOT / model) for model in models()]
 
@@ -48,19 +45,23 @@ def set_up() -> None:
     fcntl.flock(LOCK, fcntl.LOCK_EX)  # a second set-up at the same time waits, and then has nothing to do
     if not (PYTHON.exists() and STAMP.exists() and STAMP.read_text() == fingerprint()):
         print("setup: installing the packages of lock/ into .venv", file=sys.stderr, flush=True)
-        with MovingLine("setting up"):
-            install()
+        temporary = tempfile.mkdtemp(prefix="setup-")
+        try:
+            with MovingLine("setting up"):
+                install({**os.environ, "TMPDIR": temporary})
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)  # with the files of programs that Ctrl-C has killed
     fcntl.flock(LOCK, fcntl.LOCK_UN)
 
 
-def install() -> None:
+def install(environ: "dict[str, str]") -> None:
     if not (PYTHON.exists() and STAMP.exists()):  # a new environment, or one whose set-up was interrupted
         if sys.version_info < (3, 11):  # noqa: UP036 - the Python of this machine
             sys.exit(f"setup: Python 3.11+ is required; if you have it, run once: python3.11 {sys.argv[0]}")
-        run(sys.executable, "-m", "venv", "--clear", ROOT / ".venv")
+        run(sys.executable, "-m", "venv", "--clear", ROOT / ".venv", env=environ)
     STAMP.unlink(missing_ok=True)
-    run(PYTHON, "-m", "pip", "install", "--require-hashes", "-r", "lock/uv.txt")
-    environ = uv_environ()
+    run(PYTHON, "-m", "pip", "install", "--require-hashes", "-r", "lock/uv.txt", env=environ)
+    environ = {**uv_environ(), "TMPDIR": environ["TMPDIR"]}
     sync = [PYTHON, "-m", "uv", "pip", "sync", "--python", PYTHON, "--require-hashes", "lock/packages.txt"]
     torch = ["lock/torch.txt"]  # CUDA's build, and macOS's. Without a driver, it is the last choice.
     if not shutil.which("nvidia-smi"):
@@ -72,12 +73,13 @@ def install() -> None:
     STAMP.write_text(fingerprint())
 
 
-def run(*command: object, env: "dict[str, str] | None" = None, check: bool = True) -> bool:
+def run(*command: object, env: "dict[str, str]", check: bool = True) -> bool:
     """Return whether a command succeeds. With `check`, exit with what it printed if it fails."""
     words = [str(word) for word in command]
     done = subprocess.run(words, cwd=ROOT, env=env, stdin=LOCK, capture_output=True, text=True, check=False)
     if check and done.returncode:
-        sys.exit(f"{done.stdout}{done.stderr}setup: stopped by this error; the next run starts again")
+        free = f"{shutil.disk_usage(ROOT).free / 1e6:.0f} MB are free on this disk"
+        sys.exit(f"{done.stdout}{done.stderr}setup: stopped by this error; the next run starts again; {free}")
     return done.returncode == 0
 
 

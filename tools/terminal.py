@@ -44,6 +44,7 @@ def _stop(number: int, _: object) -> NoReturn:
         signal.signal(each, signal.SIG_DFL)
     write(f"{_ERASE if is_terminal() else ''}stopped\n")
     _stopped.set()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)  # no line of a library or a thread follows this one
     raise SystemExit(128 + number)
 
 
@@ -78,10 +79,9 @@ def _flush() -> None:
 
 
 def write(text: str) -> None:
-    """Write to stderr at once, if it can be written. Nothing follows the line of a script that was stopped."""
+    """Write to stderr at once, if it can be written."""
     with contextlib.suppress(OSError):
-        if not _stopped.is_set():
-            os.write(STDERR, text.encode())
+        os.write(STDERR, text.encode())
 
 
 def is_terminal(stream: int = STDERR) -> bool:

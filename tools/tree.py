@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from terminal import end_quietly
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, NoReturn
@@ -64,6 +66,13 @@ def weights_choice(text: str) -> str:
     return text
 
 
+def port_number(text: str) -> int:
+    """Return the number of a port, in an argument for argparse."""
+    if not (text.isascii() and text.isdigit() and int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port; give 0 to 65535")
+    return int(text)
+
+
 class ScriptParser(argparse.ArgumentParser):
     """A parser that names the option that is meant by one that it does not know."""
 
@@ -73,6 +82,10 @@ class ScriptParser(argparse.ArgumentParser):
 
 
 def script_parser(doc: str | None, **options: Any) -> argparse.ArgumentParser:
-    """Return a parser whose help is a script's docstring. `options` are those of argparse.ArgumentParser."""
+    """Return a parser whose help is a script's docstring. `options` are those of argparse.ArgumentParser.
+
+    From here on, Ctrl-C and other signals end the script with one line.
+    """
+    end_quietly()
     formatter = argparse.RawDescriptionHelpFormatter
     return ScriptParser(description=doc, formatter_class=formatter, allow_abbrev=False, **options)

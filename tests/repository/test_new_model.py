@@ -65,6 +65,14 @@ def test_a_new_model_is_served_by_the_predictions_api(tree: Path, tmp_path: Path
             process.terminate()
 
 
+def test_a_model_that_cannot_be_completed_leaves_nothing(changed_repository: Path) -> None:
+    (changed_repository / "shared" / "videokit" / "pyproject.toml").unlink()  # which its wheel needs
+    done = subprocess.run([changed_repository / "script" / "new-model", "hello-clip"], check=False)
+    assert done.returncode == 1
+    assert not (changed_repository / "hello-clip").exists()
+    assert not (changed_repository / "tests" / "hello_clip").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
@@ -72,6 +80,7 @@ def test_a_new_model_is_served_by_the_predictions_api(tree: Path, tmp_path: Path
         ("Hello", "lower-case letters"),
         ("hello_clip", "lower-case letters"),
         ("../hello", "lower-case letters"),
+        ("a" * 300, "lower-case letters"),
         ("class", "a word or a module of Python"),
         ("torch", "a word or a module of Python"),
     ],

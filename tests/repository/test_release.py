@@ -54,6 +54,19 @@ def test_an_invalid_version_is_refused(repository: Path, version: str) -> None:
     assert release(repository, version).returncode == 2
 
 
+@pytest.mark.parametrize("date", ["2026-13-01", "2026-02-30", "tomorrow", "20261224"])
+def test_an_invalid_date_is_refused_with_the_format(repository: Path, date: str) -> None:
+    done = release(repository, "7.8.9", "--date", date)
+    assert done.returncode == 2
+    assert f"{date!r} is not a day; write YYYY-MM-DD" in done.stderr
+
+
+def test_a_version_below_the_last_release_is_refused(repository: Path) -> None:
+    done = release(repository, "0.0.0")
+    assert (done.returncode, (repository / "CHANGELOG.md").read_text()) == (1, CHANGES)
+    assert "release 0.0.1 already; give a higher version" in done.stderr
+
+
 def test_a_second_release_without_changes_is_refused(repository: Path) -> None:
     assert release(repository, "7.8.9").returncode == 0
     assert "[Unreleased]" in release(repository, "7.8.10").stderr

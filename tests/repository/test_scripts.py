@@ -43,6 +43,27 @@ def test_a_misspelt_option_is_refused_before_there_is_an_environment(name: str, 
     assert not (checkout / ".venv").exists()
 
 
+@pytest.mark.parametrize("command", ["bench encode --misspelt 3", "serve --misspelt", "serve one-file --port 99999"])
+def test_options_of_a_part_of_a_script_are_refused_too(command: str, changed_repository: Path) -> None:
+    (changed_repository / ".venv" / "made-from").unlink()  # the next script would make the environment
+    script, *arguments = command.split()
+    done = call(changed_repository / "script" / script, *arguments, cwd=changed_repository)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert not (changed_repository / ".venv" / "made-from").exists()
+
+
+@pytest.mark.parametrize("command", ["bench", "bench encode --help", "mutations --list", "serve --help", "sbom --help"])
+def test_what_is_printed_before_there_is_an_environment_ends_quietly_in_a_closed_pipe(command: str) -> None:
+    script, *arguments = command.split()
+    process = subprocess.Popen(
+        [ROOT / "script" / script, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
 def test_a_script_works_through_a_link(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "a link").symlink_to(repository / "script" / "predict")
     done = call(tmp_path / "a link", "one-file", "-i", "steps=0", cwd=tmp_path)
@@ -99,6 +120,17 @@ def test_an_unknown_model_is_refused_with_the_names_of_the_models(repository: Pa
     assert done.returncode == 2
     assert "one-file" in done.stderr
     assert "several-files" in done.stderr
+
+
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_ctrl_c_ends_the_tests_and_their_processes(processes: str, tmp_path: Path) -> None:
+    arguments = ["-n", processes, "tests/repository/test_setup.py"]
+    with terminal(ROOT / "script" / "test", *arguments, STARTED_BY=str(tmp_path), NO_COLOR="1") as shown:
+        shown.wait_for("2 workers [" if processes == "2" else "test_setup.py")
+        shown.press(CTRL_C)
+        assert shown.status() == 130
+    assert "Traceback" not in shown.screen
+    wait_until_ended(f"STARTED_BY={tmp_path}")
 
 
 def test_an_expression_that_no_test_has_in_its_name_is_reported_without_a_collection() -> None:

@@ -74,6 +74,18 @@ def test_a_closed_terminal_ends_a_script(tmp_path: Path) -> None:
     wait_until_ended(f"STARTED_BY={tmp_path}")
 
 
+def test_no_line_of_a_library_follows_the_line_of_a_stopped_script() -> None:
+    script = SCRIPT + "import os, signal\ntry: os.kill(os.getpid(), signal.SIGINT)\n"
+    script += "finally: print('a bar', file=sys.stderr)"
+    done = subprocess.run(python(script), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "stopped\n")
+
+
+def test_what_was_printed_before_ctrl_c_stays() -> None:
+    script = SCRIPT + "import os, signal\nprint('a result')\nos.kill(os.getpid(), signal.SIGINT)"
+    assert subprocess.run(python(script), capture_output=True, text=True, check=False).stdout == "a result\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_script_with_one_line_and_its_status(number: int) -> None:
     with subprocess.Popen(python(WAIT), stderr=subprocess.PIPE, text=True) as process:

@@ -209,7 +209,7 @@ def _faults(name: str, value: Any, field: Schema) -> Iterator[str]:
         elif error.validator == "format":
             text = f"is not a URL; write {name}=@{shown(error.instance)} to send a file"
         elif error.validator == "enum" and str(error.instance).endswith((".safetensors", ".ckpt")):
-            text += "; a file of yours may have one of these names in a directory: --weights DIR"
+            text += "; store a file of yours under one of these names in DIR/checkpoints/, and give --weights DIR"
         yield f"{name}={given} {text}" if len(given) < 80 else f"{name} {text}"
 
 

@@ -6,6 +6,7 @@ import mimetypes
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,8 +133,13 @@ def _path_faults(model: str, target: Path, weights: str | None) -> list[str]:
     faults = []
     if not target.parent.is_dir():
         faults.append(f"-o {target}: there is no directory {target.parent}")
+    else:
+        try:
+            tempfile.TemporaryFile(dir=target.parent).close()
+        except OSError as error:
+            faults.append(f"-o {target}: no file can be written there: {(error.strerror or str(error)).lower()}")
     if weights not in (None, "demo", "full") and not Path(weights).is_dir():
-        advice = f"; a file of yours has, in a directory, a name that script/weights {model} --list prints"
+        advice = f"; {model}/README.md, Your own weights, says under which name a directory has a file of yours"
         faults.append(f"--weights {weights}: it is demo, full, or a directory{advice * Path(weights).is_file()}")
     return faults
 
@@ -187,8 +193,11 @@ def write_outputs(output: Any, target: Path, kept: Path | None) -> list[Path]:
         path = target.with_name(f"{target.stem}{number}{suffix}").absolute()
         if kept is not None and path.exists() and path.samefile(kept):
             path = path.with_stem(f"{path.stem}-again")
-        with atomic_write(path) as part:
-            part.write_bytes(content)
+        try:
+            with atomic_write(path) as part:
+                part.write_bytes(content)
+        except OSError as error:
+            raise OSError(f"{path} cannot be written: {error.strerror or error}") from None
         paths.append(path)
     return paths
 

@@ -114,9 +114,15 @@ def test_invalid_inputs_are_one_line_each(
 def test_a_checkpoint_of_ones_own_is_refused_with_its_place(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.safetensors").touch()
     done = predict(repository, tmp_path, "one-file", "--weights", "mine.safetensors", status=2)
-    assert "in a directory, a name that script/weights one-file --list prints" in done.stderr
-    with pytest.raises(InvalidInputs, match="may have one of these names in a directory: --weights DIR"):
+    assert "one-file/README.md, Your own weights, says under which name a directory has a file" in done.stderr
+    with pytest.raises(InvalidInputs, match=r"one of these names in DIR/checkpoints/, and give --weights DIR$"):
         read_inputs(read_schema(ROOT / "animate-diff"), ["path=mine.safetensors"], None)
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_model_starts(repository: Path) -> None:
+    done = predict(repository, repository, "one-file", "-o", "/proc/clip.mp4", status=2)  # not writable, even by root
+    assert done.stderr.startswith("-o /proc/clip.mp4: no file can be written there: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_weights_are_those_of_the_environment_or_the_demo_weights_which_are_named(

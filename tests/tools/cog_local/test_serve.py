@@ -67,6 +67,21 @@ def test_a_terminal_shows_the_page_the_models_and_a_log_to_read(repository: Path
     assert shown.lines()[-2:] == ["stopped", ""]
 
 
+def test_ctrl_c_in_a_prediction_shows_no_line_of_a_library(changed_repository: Path, mark: str) -> None:
+    with terminal(changed_repository / "script" / "serve", "--port", "0", NO_COLOR="1") as shown:
+        shown.wait_for("local/several-files")
+        url = shown.screen.partition(" is ready at ")[2].split()[0]
+        body = json.dumps({"input": {"steps": 100, "seconds": 1}}).encode()
+        path = "/v1/models/local/one-file/predictions"
+        request = urllib.request.Request(url + path, body, {"Content-Type": "application/json"})
+        urllib.request.urlopen(request, timeout=90).close()
+        shown.wait_for("%|")  # its bar
+        shown.press(CTRL_C)
+        assert shown.status() == 130
+    assert not re.search("WARNING|ERROR|Traceback| at 0x", shown.screen)
+    wait_until_ended(mark)
+
+
 @pytest.mark.parametrize("when", ["starting one-file", "is ready at"])
 def test_ctrl_c_ends_the_server_of_a_model(repository: Path, mark: str, when: str) -> None:
     with terminal(repository / "script" / "serve", "one-file", "--port", "0") as shown:

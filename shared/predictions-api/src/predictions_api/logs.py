@@ -44,5 +44,7 @@ def _is_unexpected(record: logging.LogRecord) -> bool:
     """Return False for what DBOS logs when a workflow is removed from its queue, the server stops or workers go."""
     error = record.exc_info[1] if record.exc_info else None
     is_shutdown = isinstance(error, RuntimeError) and str(error) == "cannot schedule new futures after shutdown"
-    is_smaller = "exceeds the global concurrency limit" in record.getMessage()  # at each poll until a run has ended
-    return not (is_shutdown or is_smaller or isinstance(error, DBOSAwaitedWorkflowCancelledError))
+    text = record.getMessage()
+    is_smaller = "exceeds the global concurrency limit" in text  # at each poll until a run has ended
+    is_handed_over = text.startswith("Asyncio task cancelled")  # the next process runs it again
+    return not (is_shutdown or is_smaller or is_handed_over or isinstance(error, DBOSAwaitedWorkflowCancelledError))
