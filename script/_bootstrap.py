@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -34,6 +33,10 @@ def in_environment() -> None:
     sys.path[:0] = [str(ROOT / model) for model in models()]
 
 
+def is_up_to_date() -> bool:
+    return PYTHON.exists() and STAMP.exists() and STAMP.read_text() == fingerprint()
+
+
 def fingerprint() -> str:
     """Return a checksum of lock/, of this file and of the repository's path."""
     files = [Path(__file__), *sorted(ROOT.glob("lock/*.txt"))]
@@ -42,26 +45,24 @@ def fingerprint() -> str:
 
 def set_up() -> None:
     """Make .venv from lock/, or update it. Does nothing if it is up to date."""
-    fcntl.flock(LOCK, fcntl.LOCK_EX)  # a second set-up at the same time waits, and then has nothing to do
-    if not (PYTHON.exists() and STAMP.exists() and STAMP.read_text() == fingerprint()):
-        print("setup: installing the packages of lock/ into .venv", file=sys.stderr, flush=True)
-        temporary = tempfile.mkdtemp(prefix="setup-")
-        try:
-            with MovingLine("setting up"):
-                install({**os.environ, "TMPDIR": temporary})
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)  # with the files of programs that Ctrl-C has killed
+    if is_up_to_date():
+        return
+    with MovingLine("setting up") as line:
+        fcntl.flock(LOCK, fcntl.LOCK_EX)  # a second set-up at the same time waits, and then has nothing to do
+        if not is_up_to_date():
+            line.print("setup: installing the packages of lock/ into .venv")
+            install()
     fcntl.flock(LOCK, fcntl.LOCK_UN)
 
 
-def install(environ: "dict[str, str]") -> None:
+def install() -> None:
     if not (PYTHON.exists() and STAMP.exists()):  # a new environment, or one whose set-up was interrupted
         if sys.version_info < (3, 11):  # noqa: UP036 - the Python of this machine
             sys.exit(f"setup: Python 3.11+ is required; if you have it, run once: python3.11 {sys.argv[0]}")
-        run(sys.executable, "-m", "venv", "--clear", ROOT / ".venv", env=environ)
+        run(sys.executable, "-m", "venv", "--clear", ROOT / ".venv")
     STAMP.unlink(missing_ok=True)
-    run(PYTHON, "-m", "pip", "install", "--require-hashes", "-r", "lock/uv.txt", env=environ)
-    environ = {**uv_environ(), "TMPDIR": environ["TMPDIR"]}
+    run(PYTHON, "-m", "pip", "install", "--require-hashes", "-r", "lock/uv.txt")
+    environ = uv_environ()
     sync = [PYTHON, "-m", "uv", "pip", "sync", "--python", PYTHON, "--require-hashes", "lock/packages.txt"]
     torch = ["lock/torch.txt"]  # CUDA's build, and macOS's. Without a driver, it is the last choice.
     if not shutil.which("nvidia-smi"):
@@ -73,9 +74,10 @@ def install(environ: "dict[str, str]") -> None:
     STAMP.write_text(fingerprint())
 
 
-def run(*command: object, env: "dict[str, str]", check: bool = True) -> bool:
+def run(*command: object, env: "dict[str, str] | None" = None, check: bool = True) -> bool:
     """Return whether a command succeeds. With `check`, exit with what it printed if it fails."""
     words = [str(word) for word in command]
+    env = {**(env or os.environ), "TMPDIR": str(ROOT / ".venv")}  # where the next set-up removes what Ctrl-C leaves
     done = subprocess.run(words, cwd=ROOT, env=env, stdin=LOCK, capture_output=True, text=True, check=False)
     if check and done.returncode:
         free = f"{shutil.disk_usage(ROOT).free / 1e6:.0f} MB are free on this disk"
