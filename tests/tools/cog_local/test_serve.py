@@ -102,9 +102,9 @@ def test_one_model_is_its_cog_server_until_a_signal(repository: Path, mark: str)
 
 def test_serve_ends_with_an_error_when_its_server_is_killed(repository: Path, mark: str) -> None:
     with serving(repository, "one-file") as (process, _):
-        for number in processes_with(mark):
-            if "cog.server.http" in Path(f"/proc/{number}/cmdline").read_text():
-                os.kill(number, signal.SIGKILL)
+        commands = {number: Path(f"/proc/{number}/cmdline").read_text() for number in processes_with(mark)}
+        (server,) = (number for number, command in commands.items() if "cog.server.http" in command)
+        os.kill(server, signal.SIGKILL)  # the others end with it
         assert process.wait() == 1
         assert process.stderr is not None
         assert "the server ended with status -9" in process.stderr.read()
