@@ -85,7 +85,7 @@ def test_lists_of_numbers_objects_and_choices_are_sent_as_the_schema_wants_them(
     assert newest_input(api) == {"prompt": "a", "tiled": False, **expected}
 
 
-def test_what_is_no_value_is_a_fault_at_its_field(page: Page) -> None:
+def test_an_invalid_value_is_a_fault_at_its_field(page: Page) -> None:
     for name, value in {"sizes": "1\nmany", "options": "{", "frames": "Infinity"}.items():
         control(page, name).fill(value)
     run(page)

@@ -6,10 +6,10 @@ const root = new URL("./", document.baseURI); // a proxy may serve the page belo
 
 /** An answer that is an error. `status` is 0 if there was none. `faults`: field -> what is wrong with it. */
 export class ApiError extends Error {
-  constructor(status, {title, detail, invalid_fields: faults = []}) {
+  constructor(status, {title = `The server answered ${status}`, detail, invalid_fields: faults = []}) {
     super(detail ?? title);
     this.status = status;
-    this.title = title ?? `The server answered ${status}`;
+    this.title = title;
     this.detail = detail ?? "";
     this.faults = {};
     for (const {type, field, description} of faults) {
