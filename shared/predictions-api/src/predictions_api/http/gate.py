@@ -75,7 +75,7 @@ class Gate:
                 route,
                 status,
                 (time.monotonic() - began) * 1000,
-                extra={"prediction": scope.get("path_params", {}).get("prediction_id")},
+                extra={"prediction": scope.get("path_params", {}).get("prediction_id", "")},
             )
 
     def _refusal(self, path: str, headers: dict[str, bytes]) -> Problem | None:
