@@ -23,6 +23,7 @@ MOMENT, INTERVAL = 0.01, 0.01  # seconds
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _ERASE = "\r\x1b[K"
 _stopped = threading.Event()
+_writing = threading.RLock()  # a signal may come while the main thread has it
 
 
 def end_quietly() -> None:
@@ -42,8 +43,9 @@ def end_quietly() -> None:
 def _stop(number: int, _: object) -> NoReturn:
     for each in SIGNALS:
         signal.signal(each, signal.SIG_DFL)
-    write(f"{_ERASE if is_terminal() else ''}stopped\n")
-    _stopped.set()
+    with _writing:  # so that no other thread writes between the two
+        write(f"{_ERASE if is_terminal() else ''}stopped\n")
+        _stopped.set()
     raise SystemExit(128 + number)
 
 
@@ -79,7 +81,7 @@ def _flush() -> None:
 
 def write(text: str) -> None:
     """Write to stderr at once, if it can be written. Nothing follows the line of a script that was stopped."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), _writing:
         if not _stopped.is_set():
             os.write(STDERR, text.encode())
 
