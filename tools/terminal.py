@@ -23,6 +23,7 @@ MOMENT, INTERVAL = 0.01, 0.01  # seconds
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _ERASE = "\r\x1b[K"
 _stopped = threading.Event()
+_writing = threading.RLock()  # a signal may come while the main thread has it
 
 
 def end_quietly() -> None:
@@ -39,12 +40,18 @@ def end_quietly() -> None:
     atexit.register(_flush)
 
 
+def leave_signals_to_the_main_thread() -> None:
+    """Block the signals in this thread: one that the system gives to it would not end what the main thread waits for."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
 def _stop(number: int, _: object) -> NoReturn:
     for each in SIGNALS:
         signal.signal(each, signal.SIG_DFL)
-    write(f"{_ERASE if is_terminal() else ''}stopped\n")
-    _stopped.set()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)  # no line of a library or a thread follows this one
+    with _writing:  # no other thread is in the middle of a line
+        write(f"{_ERASE if is_terminal() else ''}stopped\n")
+        _stopped.set()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)  # no line of a library or a thread follows this one
     raise SystemExit(128 + number)
 
 
@@ -80,7 +87,7 @@ def _flush() -> None:
 
 def write(text: str) -> None:
     """Write to stderr at once, if it can be written."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), _writing:
         os.write(STDERR, text.encode())
 
 
@@ -123,6 +130,7 @@ class MovingLine:
         write(f"{_ERASE if is_terminal() else ''}{line}\n")
 
     def _draw(self) -> None:
+        leave_signals_to_the_main_thread()
         for frame in itertools.cycle(_FRAMES):
             seconds = f"{time.monotonic() - self._start:.0f} s"
             line = f"{self.text}  {seconds}"[: shutil.get_terminal_size().columns - 3]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,24 @@ def test_ctrl_c_ends_a_script_with_one_line_and_status_130() -> None:
         shown.press(CTRL_C)
         assert shown.status() == 130
     assert shown.lines() == ["a line", "stopped", ""]
+
+
+def test_no_thread_writes_after_the_line_of_a_stop() -> None:
+    script = SCRIPT + "import terminal, threading\nline = MovingLine('working')\n"
+    script += "def work():\n    terminal.leave_signals_to_the_main_thread()\n    while True: line.print('a line')\n"
+    script += "for _ in range(2): threading.Thread(target=work, daemon=True).start()\nprint('ready', flush=True)\n"
+    with subprocess.Popen(
+        python(f"{script}time.sleep(600)"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        reader = threading.Thread(target=lambda: lines.extend(process.stderr))
+        lines: list[str] = []
+        reader.start()  # a full pipe would stop the threads
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        reader.join()
+    assert process.returncode == 130
+    assert lines[-1] == "stopped\n"
 
 
 def test_a_second_ctrl_c_ends_a_script_that_cleans_up() -> None:

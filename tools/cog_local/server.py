@@ -17,6 +17,7 @@ from collections import deque
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
+from terminal import leave_signals_to_the_main_thread
 from videokit.files import atomic_write
 
 from cog_local.ports import HOST, reserved_port
@@ -196,6 +197,7 @@ class CogServer:
 
     def _read(self, lines: IO[str]) -> None:
         """Pass what the model prints to `on_log`, and keep the last other lines for messages."""
+        leave_signals_to_the_main_thread()
         in_traceback = False
         with lines:
             for line in lines:
