@@ -41,7 +41,7 @@ def end_quietly() -> None:
 
 
 def leave_signals_to_the_main_thread() -> None:
-    """Block the signals in this thread: one that the system gives to it would not end what the main thread waits for."""
+    """Block the signals in this thread: the main thread would wait on if the system gave one to another thread."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 

@@ -51,7 +51,7 @@ def _write_page(url: str, target: Path) -> None:
         page.locator("#gallery").scroll_into_view_if_needed()
         page.wait_for_timeout(3000)  # until the clips of the history are drawn
         page.get_by_role("slider", name="Frame", exact=True).fill("8")
-        page.evaluate("scrollTo(0, 0); document.querySelector(\"#form\").scrollTop = 0")
+        page.evaluate('scrollTo(0, 0); document.querySelector("#form").scrollTop = 0')
         page.wait_for_timeout(1000)  # until the frame is drawn
         page.screenshot(path=target, full_page=True)
         browser.close()
