@@ -92,10 +92,10 @@ def predict_directly(http: httpx.Client, cog_url: str) -> None:
 
 async def print_queue(server: ApiServer, predictions: int, clients: int) -> None:
     """Queue predictions from many clients at once; count those that ended, and those overtaken by a later one."""
+    start = time.perf_counter()
+    requests = await create_predictions(server, predictions, clients)
+    queued = time.perf_counter() - start
     async with client(server) as http:
-        start = time.perf_counter()
-        requests = await create_predictions(http, predictions, clients)
-        queued = time.perf_counter() - start
         while any(row["status"] not in ENDED for row in await newest(http, min(predictions, 100))):
             await asyncio.sleep(0.5)
         took = time.perf_counter() - start
@@ -177,12 +177,11 @@ def print_list(server: ApiServer) -> None:
 async def print_resources(server: ApiServer, predictions: int) -> None:
     """Measure what the server holds over many predictions, each with `Prefer: wait`."""
     held = [resources(server)]
-    async with client(server) as http:
-        start = time.perf_counter()
-        for _ in range(10):
-            await create_predictions(http, predictions // 10, clients=8, Prefer="wait")
-            held.append(resources(server))
-        took = time.perf_counter() - start
+    start = time.perf_counter()
+    for _ in range(10):
+        await create_predictions(server, predictions // 10, clients=8, Prefer="wait")
+        held.append(resources(server))
+    took = time.perf_counter() - start
     print(f"{predictions} predictions in {took:.0f} s, before them and at each tenth:")
     for name in held[0]:
         print(f"  {name}: {', '.join(str(moment[name]) for moment in held)}")

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import sqlalchemy as sa
 
-from benchmarks.api_processes import HEADERS, ApiServer, api_server, client, cog_server, create_predictions
+from benchmarks.api_processes import HEADERS, ApiServer, api_server, cog_server, create_predictions
 from benchmarks.measure import seconds, spread
 from benchmarks.postgres_cluster import cluster, free_port
 
@@ -45,14 +45,14 @@ def measure(sizes: list[int], drain_seconds: float, clients: int) -> None:
         with api_server(folder, {"noop": f"http://127.0.0.1:{port}"}, f'database = "{url}"') as server:
             print("| predictions | queued | in a second | drained in a second | GET of one | GET of the newest 100 |")
             print("|---|---|---|---|---|---|", flush=True)
-            (sample,) = asyncio.run(_queue(server, 1, 1))
+            (sample,) = asyncio.run(create_predictions(server, 1, 1))
             with cog_server("noop", folder, port):
                 _wait_until(engine, "SELECT count(*) = 0 FROM dbos.workflow_status WHERE status <> 'SUCCESS'")
             for size in sizes:
                 queued = min(size, QUEUE)
                 _copy(engine, sample, size - queued)
                 start = time.perf_counter()
-                ids = asyncio.run(_queue(server, queued, clients))
+                ids = list(asyncio.run(create_predictions(server, queued, clients)))
                 rate = queued / (time.perf_counter() - start)
                 one, page = (_read(server, path) for path in (f"/predictions/{ids[0]}", "/predictions"))
                 with cog_server("noop", folder, port):
@@ -71,12 +71,6 @@ def _copy(engine: sa.Engine, sample: str, total: int) -> None:
         for table in TABLES:
             connection.exec_driver_sql(WORKFLOWS.format(table=table, **span))
         connection.exec_driver_sql("ANALYZE")
-
-
-async def _queue(server: ApiServer, count: int, clients: int) -> list[str]:
-    """Queue predictions by many clients at once, and return their ids."""
-    async with client(server) as http:
-        return list(await create_predictions(http, count, clients))
 
 
 def _read(server: ApiServer, path: str) -> str:
