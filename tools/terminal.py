@@ -11,18 +11,19 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from types import FrameType
     from typing import NoReturn
 
 STDOUT, STDERR = 1, 2
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36}
-MOMENT, INTERVAL = 0.01, 0.01  # seconds
+INTERVAL = 0.5  # seconds
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _ERASE = "\r\x1b[K"
-_stopped = threading.Event()
 _writing = threading.RLock()  # a signal may come while the main thread has it
 
 
@@ -36,7 +37,6 @@ def end_quietly() -> None:
             signal.signal(number, _stop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # _bootstrap.py blocks them while it starts another Python
     sys.excepthook = _report
-    sys.unraisablehook = _raise_again
     atexit.register(_flush)
 
 
@@ -50,25 +50,26 @@ def _stop(number: int, _: object) -> NoReturn:
         signal.signal(each, signal.SIG_DFL)
     with _writing:  # no other thread is in the middle of a line
         write(f"{_ERASE if is_terminal() else ''}stopped\n")
-        _stopped.set()
         os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)  # no line of a library or a thread follows this one
+    signal.signal(signal.SIGALRM, partial(_insist, 128 + number))
+    signal.setitimer(signal.ITIMER_REAL, INTERVAL, INTERVAL)
     raise SystemExit(128 + number)
 
 
-def _raise_again(dropped: Any) -> None:
-    """Raise the SystemExit of `_stop` again, a moment after a destructor or a callback in which Python drops it."""
-    if not (_stopped.is_set() and isinstance(dropped.exc_value, SystemExit)):
-        sys.__unraisablehook__(dropped)
-        return
-    code = dropped.exc_value.code
+def _insist(code: int, _: int, frame: FrameType | None) -> None:
+    """Raise SystemExit again if the script goes on.
 
-    def end(_: int, frame: Any) -> None:
-        if frame.f_code is not _raise_again.__code__:  # a busy machine; Python drops what is raised there, too
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            sys.exit(code)
-
-    signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, MOMENT, INTERVAL)
+    A bare `except:` drops it, as in the modules of Cython, and so does Python in a destructor or a callback of weakref.
+    """
+    while frame is not None and frame.f_back is not None:
+        frame = frame.f_back
+    if frame is None or frame.f_code.co_name != "<module>":
+        return  # the script has ended, and exit handlers run
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, SystemExit):
+        error = error.__context__
+    if error is None:  # otherwise `with` and `finally` run
+        raise SystemExit(code)
 
 
 def _report(kind: Any, error: BaseException, traceback: Any) -> None:

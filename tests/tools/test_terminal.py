@@ -76,14 +76,37 @@ def test_a_second_ctrl_c_ends_a_script_that_cleans_up() -> None:
         assert shown.status() == 256 - signal.SIGINT  # killed by the signal
 
 
-@pytest.mark.parametrize("moment", [0.01, 1e-6], ids=["idle machine", "busy machine"])
-def test_a_signal_in_a_destructor_ends_a_script(moment: float) -> None:
-    # Python drops the exceptions of destructors and of weakref's callbacks, which imports have.
-    script = f"{SCRIPT}import terminal\nterminal.MOMENT = {moment}\n"
-    script += "import os, signal\nclass File:\n    def __del__(self): os.kill(os.getpid(), signal.SIGINT)\n"
-    script += "File()\ntime.sleep(600)"
+STOP = "import os, signal\ndef stop(): os.kill(os.getpid(), signal.SIGINT)\n"
+DROPS = {
+    "destructor": "class File:\n    def __del__(self): stop()\nFile()",  # and weakref's callbacks, which imports have
+    "bare except": "try: stop()\nexcept: pass",  # as in the modules of Cython
+    "twice": "try:\n    try: stop()\n    except: pass\n    time.sleep(600)\nexcept: pass",
+}
+
+
+@pytest.mark.parametrize("code", DROPS.values(), ids=DROPS)
+def test_a_stop_that_python_or_a_library_drops_ends_the_script(code: str) -> None:
+    script = f"{SCRIPT}{STOP}{code}\ntime.sleep(600)"
     done = subprocess.run(python(script), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
+
+CLEANUPS = {
+    "finally": "try: stop()\nfinally: clean()",
+    "context manager": "from contextlib import contextmanager\n@contextmanager\ndef work():\n    try: yield\n"
+    "    finally: clean()\nwith work(): stop()",
+    "fault in a cleanup": "try: stop()\nfinally:\n    try: raise OSError\n    except OSError: clean()",
+    "exit handler": "import atexit\natexit.register(clean)\nstop()",
+    "thread": "import threading\nthreading.Thread(target=clean).start()\nstop()",
+}
+
+
+@pytest.mark.parametrize("code", CLEANUPS.values(), ids=CLEANUPS)
+def test_a_stopped_script_cleans_up_to_the_end(code: str) -> None:
+    clean = "def clean():\n    for _ in range(20): time.sleep(0.1)\n    print('clean')\n"
+    script = f"{SCRIPT}{STOP}{clean}{code}\ntime.sleep(600)"
+    done = subprocess.run(python(script), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "clean\n", "stopped\n")
 
 
 def test_a_closed_terminal_ends_a_script(tmp_path: Path) -> None:
