@@ -37,7 +37,7 @@ def end_quietly() -> None:
             signal.signal(number, _stop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # _bootstrap.py blocks them while it starts another Python
     sys.excepthook = _report
-    atexit.register(_flush)
+    atexit.register(_end)
 
 
 def leave_signals_to_the_main_thread() -> None:
@@ -45,14 +45,15 @@ def leave_signals_to_the_main_thread() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
-def _stop(number: int, _: object) -> NoReturn:
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
     for each in SIGNALS:
         signal.signal(each, signal.SIG_DFL)
     with _writing:  # no other thread is in the middle of a line
         write(f"{_ERASE if is_terminal() else ''}stopped\n")
         os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)  # no line of a library or a thread follows this one
-    signal.signal(signal.SIGALRM, partial(_insist, 128 + number))
-    signal.setitimer(signal.ITIMER_REAL, INTERVAL, INTERVAL)
+    if _is_running(frame):
+        signal.signal(signal.SIGALRM, partial(_insist, 128 + number))
+        signal.setitimer(signal.ITIMER_REAL, INTERVAL, INTERVAL)
     raise SystemExit(128 + number)
 
 
@@ -61,15 +62,18 @@ def _insist(code: int, _: int, frame: FrameType | None) -> None:
 
     A bare `except:` drops it, as in the modules of Cython, and so does Python in a destructor or a callback of weakref.
     """
-    while frame is not None and frame.f_back is not None:
-        frame = frame.f_back
-    if frame is None or frame.f_code.co_name != "<module>":
-        return  # the script has ended, and exit handlers run
     error = sys.exc_info()[1]
     while error is not None and not isinstance(error, SystemExit):
         error = error.__context__
-    if error is None:  # otherwise `with` and `finally` run
+    if error is None and _is_running(frame):  # otherwise `with` and `finally` run, or what runs at exit
         raise SystemExit(code)
+
+
+def _is_running(frame: FrameType | None) -> bool:
+    """Return whether the script itself runs, and not what the interpreter runs after it."""
+    while frame is not None and frame.f_back is not None:
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_name == "<module>"
 
 
 def _report(kind: Any, error: BaseException, traceback: Any) -> None:
@@ -78,8 +82,9 @@ def _report(kind: Any, error: BaseException, traceback: Any) -> None:
     sys.__excepthook__(kind, error, traceback)
 
 
-def _flush() -> None:
+def _end() -> None:
     """Write the rest of stdout, or drop it if its reader has ended. Python would print an error at exit."""
+    signal.setitimer(signal.ITIMER_REAL, 0)  # of `_stop`; without its handler, which Python removes, it would kill
     try:
         sys.stdout.flush()
     except OSError:

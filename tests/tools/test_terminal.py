@@ -97,6 +97,8 @@ CLEANUPS = {
     "    finally: clean()\nwith work(): stop()",
     "fault in a cleanup": "try: stop()\nfinally:\n    try: raise OSError\n    except OSError: clean()",
     "exit handler": "import atexit\natexit.register(clean)\nstop()",
+    "a slow end of the interpreter": "clean()\nclass Slow:\n    def __del__(self, sleep=time.sleep): sleep(2)\n"
+    "slow = Slow()\nstop()",
     "thread": "import threading\nthreading.Thread(target=clean).start()\nstop()",
 }
 
