@@ -9,13 +9,15 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import postgres
 from api_server import ApiServer, wait_until
 from changing_workers import ChangingWorkers, changing_workers
+from free_workers import Addresses, waits
 from name_server import name_server, with_name_server
 from psycopg.rows import namedtuple_row
 
@@ -100,25 +102,33 @@ class Simulation:
         self._ready.append(server)
 
 
-def simulate(postgresql: str, directory: Path, addresses: list[str]) -> tuple[Simulation, list[Any]]:
-    """Run a simulation, and return it and the rows of all predictions. `addresses` gets those of the workers."""
-    database = postgres.new_database(postgresql)
-    with name_server() as names:
-        names.addresses[MODEL] = addresses
-        with changing_workers(names, MODEL, directory / "workers") as workers:
-            urls = {"text": [f"dns+http://{MODEL}:{workers.port}"]}
-            options = {"models": ["text"], "urls": urls, "database": database}
-            servers = [ApiServer(directory / name, run_with=with_name_server, **options) for name in "ab"]
-            with servers[0], servers[1]:
-                simulation = Simulation(servers, workers, database, directory)
-                simulation.run()
-                with postgres.connect(database) as connection:
-                    return simulation, connection.cursor(row_factory=namedtuple_row).execute(QUERY).fetchall()
+def sent_by(server: ApiServer) -> list[tuple[float, str, str]]:
+    """Return the time, the prediction and the worker's address of all that a server has sent to workers."""
+    lines = [json.loads(line) for line in server.log.read_text().splitlines() if "sent to http" in line]
+    return [
+        (
+            datetime.fromisoformat(line["time"]).timestamp(),
+            line["prediction"],
+            line["message"].partition("//")[2].partition(":")[0],
+        )
+        for line in lines
+    ]
 
 
 def test_all_predictions_succeed_while_workers_and_servers_come_and_go(postgresql: str, tmp_path: Path) -> None:
-    simulation, rows = simulate(postgresql, tmp_path, [])
-    assert [server.logged_errors() for server in simulation.servers] == [[], []]
+    database, addresses = postgres.new_database(postgresql), Addresses()
+    with name_server() as names:
+        names.addresses[MODEL] = addresses
+        with changing_workers(names, MODEL, tmp_path / "workers") as workers:
+            urls = {"text": [f"dns+http://{MODEL}:{workers.port}"]}
+            options = {"models": ["text"], "urls": urls, "database": database}
+            servers = [ApiServer(tmp_path / name, run_with=with_name_server, **options) for name in "ab"]
+            with servers[0], servers[1]:
+                simulation = Simulation(servers, workers, database, tmp_path)
+                simulation.run()
+                with postgres.connect(database) as connection:
+                    rows = connection.cursor(row_factory=namedtuple_row).execute(QUERY).fetchall()
+    assert [server.logged_errors() for server in servers] == [[], []]
     assert [(row.status, row.error) for row in rows] == [("succeeded", None)] * (COUNT + 2)
 
     # The model records each run.
@@ -127,3 +137,18 @@ def test_all_predictions_succeed_while_workers_and_servers_come_and_go(postgresq
     assert {*simulation.interrupted} <= {row.id for row in again}
     assert [row for row in rows if not 1 <= run_counts[row.text] <= row.attempts] == []
     assert [row for row in again if NOTICE not in row.logs] == []
+    longest = max(waits([sent for server in servers for sent in sent_by(server)], rows, addresses))
+    print(f"the longest wait of {len(rows)} predictions while a worker was free: {longest:.1f} s")
+
+
+def test_a_prediction_waits_while_a_worker_is_free_that_has_come_and_not_gone() -> None:
+    addresses = Addresses()
+    addresses.began, addresses.ended = {"a": 0, "b": 10}, {"a": 9}
+    sent = [(6, "first", "a"), (12, "second", "b")]
+    rows = [
+        SimpleNamespace(id="first", created_at=1e6, completed_at=8e6),  # a is free from 0 to 6
+        SimpleNamespace(id="second", created_at=3e6, completed_at=13e6),  # ... from 8 to 9, b from 10 to 12
+    ]
+    assert waits(sent, rows, addresses) == [6 - 1, 6 - 3]
+    rows[1].created_at = 7e6
+    assert waits(sent, rows, addresses) == [6 - 1, 12 - 10]

@@ -1,13 +1,9 @@
-"""The predictions API with a model that does nothing, its queue on PostgreSQL, or its workers that come and go.
+"""The predictions API with a model that does nothing, or with --postgres its queue on PostgreSQL, in 4 minutes.
 
     script/bench api [--predictions 1000] [--clients 50] [--memory 10000]
     script/bench api --postgres [--rows 1000 10000 100000] [--seconds 30] [--clients 50]
-    script/bench api --workers-come-and-go
 
---postgres takes 4 minutes. --workers-come-and-go takes one, and needs root for a name server of its own. It measures
-how long predictions wait while a worker is free.
-
-Without these, it measures the time that the API adds to a prediction, on an idle and on a busy machine, the
+Without --postgres, it measures the time that the API adds to a prediction, on an idle and on a busy machine, the
 processor time of an idle server, the time and the order of a queue of many clients, a page of 100,000 predictions, many
 readers of one stream, and the memory, descriptors, files and processes of the server over many predictions, unless
 --memory is 0.
@@ -31,7 +27,7 @@ import httpx
 import sqlalchemy as sa
 from tree import script_parser
 
-from benchmarks import api_postgres, api_workers
+from benchmarks import api_postgres
 from benchmarks.api_processes import HEADERS, VERSIONS, ApiServer, api_server, client, cog_server, create_predictions
 from benchmarks.measure import machine_line, seconds, spread
 
@@ -213,14 +209,10 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--memory", type=int, default=10_000)
     parser.add_argument("--postgres", action="store_true")
-    parser.add_argument("--workers-come-and-go", action="store_true")
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--seconds", type=float, default=30)
     arguments = parser.parse_args()
     print(machine_line())
-    if arguments.workers_come_and_go:
-        api_workers.measure()
-        return
     if arguments.postgres:
         api_postgres.measure(arguments.rows, arguments.seconds, arguments.clients)
         return

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import httpx
 import sqlalchemy as sa
+from cog_local.ports import reserved_port
 
 from benchmarks.api_processes import HEADERS, ApiServer, api_server, cog_server, create_predictions
 from benchmarks.measure import seconds, spread
-from benchmarks.postgres_cluster import cluster, free_port
+from benchmarks.postgres_cluster import cluster
 
 QUEUE = 10_000
 READS = 300
@@ -37,8 +38,8 @@ UPDATE predictions SET status = 'canceled', completed_at = created_at WHERE stat
 
 def measure(sizes: list[int], drain_seconds: float, clients: int) -> None:
     """Print a Markdown table with a row for each size."""
-    with tempfile.TemporaryDirectory() as temporary, cluster() as url:
-        folder, port = Path(temporary), free_port()
+    with tempfile.TemporaryDirectory() as temporary, cluster() as url, reserved_port() as port:
+        folder = Path(temporary)
         with cog_server("noop", folder, port):  # writes the schema, which the API reads
             pass
         engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")

@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -28,12 +27,6 @@ def program(name: str) -> str:
     if path is None:
         raise FileNotFoundError(f"PostgreSQL is not installed: it has the program {name}")
     return path
-
-
-def free_port() -> int:
-    """Return a port of this machine that no program uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _user_prefix() -> list[str]:

@@ -1,6 +1,6 @@
 // What the schema of a model declares.
 
-/** Return the schemas of a model's latest version, or undefined while no server of it has told them. */
+/** Return the schemas of a model's latest version, or undefined until a server of it has stated them. */
 export const schemasOf = model => model?.latest_version?.openapi_schema.components.schemas;
 
 /** Return the inputs of a model in the order of the form: [name, schema]. */

@@ -1,29 +1,16 @@
-"""How long predictions wait while a worker is free, in the simulation of tests/predictions_api/test_simulation.py.
+"""How long predictions wait while a worker is free.
 
-200 predictions are created on two servers in 20 s, while workers come and go, a server is killed and another is paused.
 A worker is free from the moment that its address is in the name server, while no prediction is on it. A prediction
 waits from its creation until it is first sent to a worker.
 """
 
 from __future__ import annotations
 
-import importlib
-import json
-import sys
-import tempfile
 import time
-from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from tree import ROOT
-
-from benchmarks.postgres_cluster import cluster
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    Span = tuple[float, float]  # seconds since 1970
+Span = tuple[float, float]  # seconds since 1970
 
 
 class Addresses(list[str]):
@@ -79,22 +66,3 @@ def waits(sent: list[tuple[float, str, str]], rows: list[Any], addresses: Addres
         occupied = list(without(waiting, free))  # when no worker was free
         longest.append(max((end - start for start, end in without(waiting, occupied)), default=0.0))
     return longest
-
-
-def measure() -> None:
-    """Print the longest wait, and how many predictions waited for over 10 s."""
-    sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "tests" / "predictions_api")]
-    simulate = importlib.import_module("test_simulation").simulate
-    addresses, sent = Addresses(), []
-    with tempfile.TemporaryDirectory() as directory, cluster() as url:
-        simulation, rows = simulate(url, Path(directory), addresses)
-        for server in simulation.servers:
-            for line in map(json.loads, server.log.read_text().splitlines()):
-                if line["message"].startswith("sent to "):
-                    address = line["message"].partition("//")[2].partition(":")[0]
-                    sent.append((datetime.fromisoformat(line["time"]).timestamp(), line["prediction"], address))
-    longest = waits(sent, rows, addresses)
-    succeeded = sum(row.status == "succeeded" for row in rows)
-    print(f"{len(rows)} predictions, {succeeded} succeeded, on {len(addresses.began)} workers that came and went")
-    over = sum(wait > 10 for wait in longest)
-    print(f"the longest wait while a worker was free: {max(longest):.1f} s; predictions that waited over 10 s: {over}")
