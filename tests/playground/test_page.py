@@ -14,7 +14,7 @@ import pytest
 from api_in_process import TOKEN, ApiInProcess
 from api_server import MODELS, VERSIONS, ApiServer
 from playground_page import END, choose, control, run, run_to_the_end, status
-from playwright.sync_api import Page, Request, expect
+from playwright.sync_api import Page, Request, Route, expect
 from ports import free_port
 from predictions_api.settings import ModelSettings
 from prefix_proxy import PrefixProxy
@@ -157,6 +157,20 @@ def test_a_page_that_opens_while_the_server_fails_goes_on_by_itself(
     expect(page.locator("#notice")).to_contain_text("The server answered 50")
     expect(page.get_by_role("tab", name="pictures", exact=True)).to_be_visible()
     expect(page.locator("#notice")).to_be_empty()
+
+
+def test_the_buttons_of_the_form_wait_for_the_models(open_page: Callable[..., Page], server: ApiServer) -> None:
+    page = open_page("about:blank")
+    held: list[Route] = []
+    page.route("**/models?*", lambda route: held.append(route))  # Playwright takes no built-in function
+    page.goto(server.url)
+    for button in page.locator("#send button").all():
+        expect(button).to_be_disabled()
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#notice")).to_be_empty()
+    held[0].continue_()
+    run(page)
+    expect(status(page)).to_have_text("Done.", timeout=END)
 
 
 def test_a_second_press_of_run_before_the_answer_makes_no_second_prediction(page: Page) -> None:

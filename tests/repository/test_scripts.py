@@ -128,7 +128,7 @@ def test_ctrl_c_ends_the_tests_and_their_processes(processes: str, tmp_path: Pat
     with terminal(ROOT / "script" / "test", *arguments, STARTED_BY=str(tmp_path), NO_COLOR="1") as shown:
         shown.wait_for("2 workers [" if processes == "2" else "test_setup.py")
         shown.press(CTRL_C)
-        assert shown.status() == 130
+        assert shown.status() == 130, shown.screen
     assert "Traceback" not in shown.screen
     wait_until_ended(f"STARTED_BY={tmp_path}")
 

@@ -34,6 +34,7 @@ export class Form {
     if (!schemas) rows.push(element("p", {class: "help"}, "The inputs of this model are not known now. Start its server, and load this page again."));
     this.#element.querySelector("#fields").replaceChildren(...rows);
     this.fill(this.#inputs.get(nameOf(model)) ?? model.default_example?.input ?? {});
+    this.#element.querySelector("fieldset").disabled = false;
   }
 
   read() {

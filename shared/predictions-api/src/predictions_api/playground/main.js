@@ -162,7 +162,7 @@ find("#form").addEventListener("submit", event => {
 document.addEventListener("keydown", event => {
   const {selected} = state;
   if (event.repeat || find("dialog[open]")) return;
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) run();
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) find("#send .primary").click();
   if (event.key === "Escape" && selected && !hasEnded(selected)) cancel(selected);
 });
 start();
