@@ -83,7 +83,7 @@ class Simulation:
         hold = self._directory / sign.name
         created = self._dice.choice(self._ready).create("text", text=sign.name, mark=str(self.runs), hold=str(hold))
         self.interrupted.append(created["id"])
-        wait_for(self.database, f"id != '{created['id']}' OR status = 'processing'")
+        wait_until(lambda: self.runs.exists() and sign.name in self.runs.read_text().split())
         server = max(self._ready, key=lambda server: last_sent_at(server, created["id"]))
         self._ready.remove(server)
         assert server.process is not None
