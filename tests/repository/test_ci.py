@@ -40,13 +40,13 @@ def test_missing_programs_are_installed_before_the_tests_run(checkout: Path) -> 
     done = run(checkout)
     *_, update, install, tests = done.stdout.splitlines()
     assert update == "apt-get update -qq"
-    packages = {"chromium", "ffmpeg", "libimage-exiftool-perl", "nodejs", "npm", "openssl", "curl"}
+    packages = {"chromium-headless-shell", "ffmpeg", "libimage-exiftool-perl", "nodejs", "npm", "openssl", "curl"}
     assert packages | {"postgresql", "python3-venv"} <= set(install.split())
     assert (tests, done.returncode) == ("tests: CI=1 -k one", 3)
 
 
 def test_nothing_is_installed_when_all_programs_are_there(checkout: Path) -> None:
-    for name in ("chromium", "ffmpeg", "ffprobe", "exiftool", "node", "npm", "openssl", "curl", "python3"):
+    for name in ("chromium-headless-shell", "ffmpeg", "ffprobe", "exiftool", "node", "npm", "openssl", "curl", "python3"):
         write_program(checkout / "bin" / name, "exit 0")
     write_program(checkout / "bin" / "ls", "echo /usr/lib/postgresql/15/bin/postgres")
     assert run(checkout).stdout == "tests: CI=1 -k one\n"

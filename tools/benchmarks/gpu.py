@@ -92,11 +92,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9)
     arguments = parser.parse_args()
     path = arguments.out / "rows.jsonl"
-    if path.exists():
-        parser.error(f"{path} has the rows of an earlier run; give another --out")
     (device, name), failures = pick(), 0
     software = f"torch {torch.__version__}, {str(device.dtype).removeprefix('torch.')}"
-    rows = Rows(path, {"device": name, "software": software}, arguments.compare)
+    try:
+        rows = Rows(path, {"device": name, "software": software}, arguments.compare)
+    except FileExistsError:
+        parser.error(f"{path} has the rows of an earlier run; give another --out")
     peak = matmul_peak(device)
     rows.add("all", "a large matrix product", {"TFLOP/s": peak / 1e12})
     for model in arguments.model or MODELS:

@@ -37,7 +37,7 @@ def write_playground(target: Path) -> None:
 
 def _write_page(url: str, target: Path) -> None:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium-headless-shell"))
         page = browser.new_page(viewport=WINDOW, reduced_motion="reduce")  # clips then stay at a frame
         page.goto(url)
         page.get_by_role("button", name="Defaults").click()

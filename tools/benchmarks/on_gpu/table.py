@@ -16,7 +16,10 @@ NOTICE = "**There was no GPU. These rows show that the code runs on a CPU with s
 
 
 class Rows:
-    """A new file of rows, all with `about`: the device and the software. table.md next to it is their table."""
+    """A new file of rows, all with `about`: the device and the software. table.md next to it is their table.
+
+    Raises FileExistsError if there is a file.
+    """
 
     def __init__(self, path: Path, about: dict[str, str], earlier: Path | None = None) -> None:
         self.path = path
@@ -24,7 +27,7 @@ class Rows:
         self.about = about
         self.earlier = earlier
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
+        path.touch(exist_ok=False)
 
     def add(self, model: str, what: str, figures: Figures) -> None:
         """Append a row to both files, and print it. Raises ValueError as `markdown` does."""
