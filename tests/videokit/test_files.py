@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from videokit.files import atomic_write
+from cancels import cancelled_at_every_moment
+from videokit.files import atomic_write, unnamed_file
 
 
 def test_the_file_appears_at_the_end_and_nothing_else_remains(tmp_path: Path) -> None:
@@ -63,3 +64,10 @@ def test_the_path_may_be_relative_and_look_like_a_url(tmp_path: Path, monkeypatc
         assert part.is_absolute()
         part.write_text("whole")
     assert [path.name for path in tmp_path.iterdir()] == ["data:clip.mp4"]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the cancelled call's file is closed by its destructor
+def test_a_cancel_at_any_moment_leaves_no_name_of_an_unnamed_file(tmp_path: Path) -> None:
+    for number in cancelled_at_every_moment(lambda: unnamed_file(tmp_path).close(), ("/files.py", "/pathlib.py")):
+        assert list(tmp_path.iterdir()) == [], number
+    assert number > 20

@@ -31,8 +31,9 @@ def unnamed_file(directory: Path) -> io.BufferedRandom:
     """Return an empty file on the disk of `directory`; it has no name, so the system frees its space in every case.
 
     A cancel is an exception that is raised between two bytecodes. tempfile.TemporaryFile has some between the opening
-    and the file object, where it loses the descriptor. Here C code opens the file and removes its name.
+    and the file object, where it loses the descriptor. Here C code opens the file and removes its name, which is a
+    string, because a Path is code of Python.
     """
-    name = directory / f".{secrets.token_hex(8)}.part"
+    name = str(directory / f".{secrets.token_hex(8)}.part")
     [(file, _)] = zip(map(io.FileIO, [name], ["x+"]), map(os.unlink, [name]), strict=True)
     return io.BufferedRandom(file)
