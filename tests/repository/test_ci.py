@@ -46,7 +46,8 @@ def test_missing_programs_are_installed_before_the_tests_run(checkout: Path) -> 
 
 
 def test_nothing_is_installed_when_all_programs_are_there(checkout: Path) -> None:
-    for name in "chromium-headless-shell ffmpeg ffprobe exiftool node npm openssl curl python3".split():
+    names = ("ffmpeg", "ffprobe", "exiftool", "node", "npm", "openssl", "curl", "python3")
+    for name in ("chromium-headless-shell", *names):
         write_program(checkout / "bin" / name, "exit 0")
     write_program(checkout / "bin" / "ls", "echo /usr/lib/postgresql/15/bin/postgres")
     assert run(checkout).stdout == "tests: CI=1 -k one\n"
