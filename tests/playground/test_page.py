@@ -163,7 +163,8 @@ def test_the_buttons_of_the_form_wait_for_the_models(open_page: Callable[..., Pa
     page = open_page("about:blank")
     held: list[Route] = []
     page.route("**/models?*", lambda route: held.append(route))  # Playwright takes no built-in function
-    page.goto(server.url)
+    with page.expect_request("**/models?*"):
+        page.goto(server.url)
     for button in page.locator("#send button").all():
         expect(button).to_be_disabled()
     page.keyboard.press("Control+Enter")

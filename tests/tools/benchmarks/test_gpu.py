@@ -52,8 +52,10 @@ def test_the_time_limit_holds_although_python_drops_an_exception_in_a_destructor
 
 def test_the_rows_of_an_earlier_run_are_not_overwritten(tmp_path: Path) -> None:
     Rows(tmp_path / "rows.jsonl", A100).add("zeroscope", "UNet", {"ms": 200.0})
-    with pytest.raises(FileExistsError):
-        Rows(tmp_path / "rows.jsonl", A100)
+    command = [sys.executable, ROOT / "script" / "bench", "gpu", "--out", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "rows.jsonl has the rows of an earlier run; give another --out" in done.stderr
     assert "200" in (tmp_path / "rows.jsonl").read_text()
 
 
